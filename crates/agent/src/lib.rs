@@ -1,0 +1,1 @@
+//! The daemon: performs what the machine decides, and answers for it

@@ -1,0 +1,1 @@
+//! Configuration: layers, YAML 1.1, validation

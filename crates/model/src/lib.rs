@@ -1,0 +1,42 @@
+//! The vocabulary of a cluster: who its members are, what the DCS says of them, what one PostgreSQL
+//! server looks like from outside, and the JSON in which all of this travels.
+//!
+//! Nothing here does I/O, reads a clock or draws a random number. Parsing follows one rule: what comes
+//! from the DCS was written by some version of some agent, so a value that cannot be understood is
+//! treated as absent where Patroni does so (`dcs.md` §2), and never makes a read fail.
+
+mod cluster;
+mod failover;
+mod history;
+mod lsn;
+mod member;
+mod name;
+mod role;
+mod server;
+mod slot;
+mod status;
+mod sync;
+mod tags;
+
+pub use cluster::{Cluster, DynamicConfig, Initialize, Leader, Session, Version};
+pub use failover::{FailoverRequest, ScheduledAt};
+pub use history::{History, HistoryEntry};
+pub use lsn::{Lsn, ParseLsnError};
+pub use member::{
+    ConnUrl, Member, MemberData, PendingRestart, PendingRestartReasons, ReplicationState,
+    ScheduledRestart,
+};
+pub use name::{MemberName, SystemIdentifier, Timeline};
+pub use role::{Role, State};
+pub use server::{
+    ControlData, ControlState, DataDirectory, Observation, PostmasterIdentity, Process, Readiness,
+    ReplicationSlot, SlotKind, WalReceiver, WalSender, WalStatus,
+};
+pub use slot::slot_name;
+pub use status::Status;
+pub use sync::SyncState;
+pub use tags::Tags;
+
+/// The version that this build publishes as its own in member keys (`ha.md` §25.1): digits and dots,
+/// at least `4.1.4`, so that Patroni members treat it as a peer of the 4.1 line.
+pub const PATRONI_VERSION: &str = "4.1.5";

@@ -1,0 +1,1 @@
+//! Scratch PostgreSQL servers, stores and agents for tests; never a normal dependency
