@@ -6,6 +6,7 @@
 //! treated as absent where Patroni does so (`dcs.md` §2), and never makes a read fail.
 
 mod cluster;
+mod document;
 mod failover;
 mod history;
 mod lsn;
@@ -19,6 +20,7 @@ mod sync;
 mod tags;
 
 pub use cluster::{Cluster, DynamicConfig, Initialize, Leader, Session, Version};
+pub use document::{cluster_document, json_line};
 pub use failover::{FailoverRequest, ScheduledAt};
 pub use history::{History, HistoryEntry};
 pub use lsn::{Lsn, ParseLsnError};
