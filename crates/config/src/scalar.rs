@@ -1,0 +1,1 @@
+//! How values are read, printed and compared (`configuration.md` §0).
