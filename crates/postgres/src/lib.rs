@@ -1,1 +1,55 @@
-//! One local PostgreSQL server
+//! One local PostgreSQL server, versions 12 to 18: look at it, start and stop it, write its files, make
+//! it a replica, rewind it.
+//!
+//! Nothing here decides. Every operation is asked for by an agent, takes the policy it needs as
+//! parameters, and ends by the deadline it was given, whatever the disk, the network or the server do.
+//! An operation that breaks off leaves the server in a state that the next [`Server::observe`] shows.
+//!
+//! The server outlives the process that started it, and a second [`Server`] value, in another process,
+//! takes it over without touching it.
+
+mod bootstrap;
+mod callbacks;
+mod command;
+mod conninfo;
+mod control;
+mod error;
+mod files;
+mod follow;
+mod history;
+mod observe;
+mod pgpass;
+mod postmaster;
+mod replica;
+mod rewind;
+mod server;
+mod session;
+mod settings;
+mod slots;
+mod start;
+mod stop;
+mod version;
+mod walsender_client;
+
+pub use bootstrap::{CustomBootstrap, Initialized};
+pub use callbacks::{Callback, CallbackRunner};
+pub use command::{CommandError, Until};
+pub use conninfo::{Conninfo, ConninfoError};
+pub use control::{ControlFile, parse_controldata};
+pub use error::Error;
+pub use follow::{FollowChange, RecoveryTarget};
+pub use history::{HistoryLine, HistoryParseError, parse_history};
+pub use observe::ObserveOptions;
+pub use postmaster::{kill_now, postmaster_death};
+pub use replica::{BackupProgress, ReplicaRequest};
+pub use rewind::{
+    Divergence, EndOfCheckpoint, LocalPosition, RewindOutcome, RewindSource, divergence,
+};
+pub use server::Server;
+pub use session::SettingRow;
+pub use settings::{Callbacks, Credentials, LocalAddress, ReplicaMethod, Secret, Settings};
+pub use slots::SlotError;
+pub use start::{RaisedParameter, StartRequest, Started, StartedState};
+pub use stop::{StopEvent, StopMode, StopRequest, Stopped};
+pub use version::{MAX_MAJOR, MIN_MAJOR};
+pub use walsender_client::{SystemIdentity, WalsenderClient};
