@@ -1,8 +1,15 @@
-//! The distributed configuration store: the contract ([`Store`]), the cluster view over any store, and
-//! the stores themselves.
+//! The distributed configuration store: the contract ([`Store`]), the cluster view over any store
+//! ([`ClusterStore`]), and the stores themselves: [`Etcd3`], and [`MemoryStore`] for tests.
 
+mod cluster;
+pub mod conformance;
+mod etcd3;
+mod memory;
 mod store;
 
+pub use cluster::{ClusterStore, Expected, Subject};
+pub use etcd3::{Etcd3, Etcd3Config, Etcd3Error};
+pub use memory::{Fault, MemoryStore};
 pub use store::{
     Change, Condition, Entry, Outcome, Renewal, Snapshot, Store, StoreError, WatchEvent, Write,
 };

@@ -188,6 +188,12 @@ impl StoreError {
 
     /// Whether a put was refused because its lease is gone.
     pub fn is_lease_lapsed(&self) -> bool {
-        matches!(self, StoreError::Refused { lease_lapsed: true, .. })
+        matches!(
+            self,
+            StoreError::Refused {
+                lease_lapsed: true,
+                ..
+            }
+        )
     }
 }

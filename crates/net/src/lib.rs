@@ -1,1 +1,23 @@
-//! HTTP client and server plumbing, TLS, deadlines
+//! HTTP client and server plumbing, TLS, deadlines.
+//!
+//! Every type of the TLS library stays inside this crate. What a caller needs of HTTP's vocabulary
+//! ([`Method`], [`StatusCode`], [`HeaderMap`], [`header`]) is re-exported, so that nobody else has to
+//! agree with this crate about versions.
+
+mod client;
+mod connect;
+mod server;
+mod tls;
+
+pub use bytes::Bytes;
+pub use http_body_util::Full;
+pub use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+pub use hyper::{Method, Request, Response, StatusCode, Uri, Version, header};
+
+pub use client::{ClientOptions, HttpAnswer, HttpClient, HttpError, HttpStream};
+pub use connect::KeepAlive;
+pub use server::{BodyError, Handler, Peer, RequestBody, ServerLimits, serve};
+pub use tls::{
+    ClientCertificate, ClientVerification, Roots, TlsClientOptions, TlsError, TlsServer,
+    TlsServerOptions, Verify, install_crypto_provider,
+};
