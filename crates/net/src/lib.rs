@@ -4,6 +4,7 @@
 //! ([`Method`], [`StatusCode`], [`HeaderMap`], [`header`]) is re-exported, so that nobody else has to
 //! agree with this crate about versions.
 
+mod body;
 mod client;
 mod connect;
 mod server;

@@ -1,16 +1,42 @@
 //! Serving HTTP/1: the accept loop, its limits, and the drain at the end.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::{Request, Response};
-use tokio::net::TcpListener;
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, Version};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use crate::TlsServer;
+use crate::body::{CollectError, collect};
+use crate::connect::set_options;
+use crate::{KeepAlive, TlsServer};
+
+/// A head longer than this is refused.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+
+/// Between two attempts to accept when the first failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A client that does not take its answer is given up after half a minute.
+const CLIENT_KEEP_ALIVE: KeepAlive = KeepAlive {
+    idle: Duration::from_secs(30),
+    interval: Duration::from_secs(10),
+    probes: 3,
+    user_timeout: Duration::from_secs(30),
+};
 
 /// Bounds that keep a server alive among slow and greedy clients.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +78,11 @@ pub struct Peer {
 }
 
 /// The body of a request, not read yet.
-pub struct RequestBody {}
+pub struct RequestBody {
+    body: Either<Incoming, Full<Bytes>>,
+    limit: usize,
+    timeout: Duration,
+}
 
 impl RequestBody {
     /// Reads it whole.
@@ -60,7 +90,33 @@ impl RequestBody {
     /// # Errors
     /// When it is longer than the server's limit, takes too long, or breaks off.
     pub async fn read(self) -> Result<Bytes, BodyError> {
-        unimplemented!()
+        let RequestBody {
+            body,
+            limit,
+            timeout,
+        } = self;
+        match tokio::time::timeout(timeout, collect(body, limit)).await {
+            Ok(Ok(body)) => Ok(body),
+            Ok(Err(CollectError::TooLong)) => Err(BodyError::TooLong(limit)),
+            Ok(Err(CollectError::Broken(_))) => Err(BodyError::Broken),
+            Err(_) => Err(BodyError::TimedOut),
+        }
+    }
+}
+
+/// A body that is there already, to call a handler without a connection.
+impl From<Bytes> for RequestBody {
+    fn from(body: Bytes) -> Self {
+        let ServerLimits {
+            body_limit: limit,
+            body_timeout: timeout,
+            ..
+        } = ServerLimits::default();
+        RequestBody {
+            body: Either::Right(Full::new(body)),
+            limit,
+            timeout,
+        }
     }
 }
 
@@ -106,11 +162,126 @@ where
 /// connections are closed, at the latest after the drain timeout. A client that speaks HTTP/1.0 gets an
 /// answer that ends with the connection.
 pub async fn serve<H: Handler>(
-    _listener: TcpListener,
-    _tls: Option<TlsServer>,
-    _limits: ServerLimits,
-    _handler: H,
-    _shutdown: CancellationToken,
+    listener: TcpListener,
+    tls: Option<TlsServer>,
+    limits: ServerLimits,
+    handler: H,
+    shutdown: CancellationToken,
 ) {
-    unimplemented!()
+    let permits = Arc::new(Semaphore::new(limits.connections));
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = async {
+            let permit = Arc::clone(&permits).acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = accepted => accepted,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                let (tls, handler, shutdown) = (tls.clone(), handler.clone(), shutdown.clone());
+                connections.spawn(async move {
+                    let _permit = permit;
+                    connection(stream, address, tls, limits, handler, shutdown).await;
+                });
+            }
+            Err(error) => {
+                // Out of file descriptors, or the client is gone again. The first does not pass at once.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+}
+
+/// Serves one client to the end.
+async fn connection<H: Handler>(
+    stream: TcpStream,
+    address: SocketAddr,
+    tls: Option<TlsServer>,
+    limits: ServerLimits,
+    handler: H,
+    shutdown: CancellationToken,
+) {
+    if let Err(error) = set_options(&stream, Some(CLIENT_KEEP_ALIVE)) {
+        tracing::debug!(%address, %error, "the connection is gone before it began");
+        return;
+    }
+    let Some(tls) = tls else {
+        let peer = Peer {
+            address,
+            tls: false,
+            client_certificate: false,
+        };
+        return requests(stream, peer, limits, handler, shutdown).await;
+    };
+    let handshake = tokio::time::timeout(limits.header_timeout, tls.accept(stream));
+    let handshake = tokio::select! {
+        () = shutdown.cancelled() => return,
+        handshake = handshake => handshake,
+    };
+    match handshake {
+        Ok(Ok(stream)) => {
+            let client_certificate = stream.get_ref().1.peer_certificates().is_some();
+            let peer = Peer {
+                address,
+                tls: true,
+                client_certificate,
+            };
+            requests(stream, peer, limits, handler, shutdown).await;
+        }
+        Ok(Err(error)) => tracing::debug!(%address, %error, "no TLS connection"),
+        Err(_) => tracing::debug!(%address, "the TLS handshake took too long"),
+    }
+}
+
+async fn requests<H: Handler>(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Peer,
+    limits: ServerLimits,
+    handler: H,
+    shutdown: CancellationToken,
+) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let handler = handler.clone();
+        async move {
+            let old = request.version() < Version::HTTP_11;
+            let request = request.map(|body| RequestBody {
+                body: Either::Left(body),
+                limit: limits.body_limit,
+                timeout: limits.body_timeout,
+            });
+            let mut response = handler.handle(request, peer).await;
+            if old {
+                response
+                    .headers_mut()
+                    .insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            match tokio::time::timeout(limits.drain_timeout, connection).await {
+                Ok(ended) => ended,
+                Err(_) => return tracing::debug!(address = %peer.address, "still answering at the end"),
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(address = %peer.address, %error, "a connection ended badly");
+    }
 }
