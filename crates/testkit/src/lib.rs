@@ -1,1 +1,36 @@
-//! Scratch PostgreSQL servers, stores and agents for tests; never a normal dependency
+//! Scratch PostgreSQL servers, stores and agents for tests; never a normal dependency.
+//!
+//! What a test gets here is real: real servers, real stores, real processes that are really killed. Three promises:
+//!
+//! 1. Nothing survives a test. Every process carries a mark of the scratch directory that it belongs to
+//!    ([`processes`]), and a scratch directory takes its processes with it ([`scratch`]).
+//! 2. Tests do not get into each other's way. Ports are leased machine-wide ([`ports`]).
+//! 3. No wait is a sleep. A wait has a condition, a deadline, and says what it saw last ([`wait`]).
+
+pub mod account;
+pub mod agent;
+pub mod cluster;
+pub mod haproxy;
+mod health;
+pub mod http;
+pub mod ledger;
+pub mod ports;
+pub mod processes;
+pub mod programs;
+pub mod scratch;
+pub mod settings;
+pub mod sql;
+pub mod store;
+pub mod wait;
+pub mod writer;
+
+pub use account::Account;
+pub use agent::Agent;
+pub use cluster::{ClusterBuilder, StoreKind, TestCluster};
+pub use haproxy::HaProxy;
+pub use ledger::Ledger;
+pub use nix::sys::signal::Signal;
+pub use nix::unistd::Pid;
+pub use scratch::Scratch;
+pub use wait::wait_until;
+pub use writer::{Target, Writer};

@@ -1,0 +1,75 @@
+//! The unprivileged account that servers and agents run as.
+
+use std::ffi::OsStr;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use nix::unistd::{Uid, User, chown};
+
+/// Who the processes of a test run as: the test's own user, or `postgres` where the test runs as root, since
+/// PostgreSQL refuses to.
+#[derive(Debug, Clone)]
+pub struct Account {
+    user: User,
+    switch: bool,
+}
+
+impl Account {
+    /// # Errors
+    /// As root: there is no user `postgres`.
+    pub fn unprivileged() -> Result<Self> {
+        if Uid::effective().is_root() {
+            let user = User::from_name("postgres")?
+                .context("no user `postgres` to run servers as: install the postgresql packages (make setup)")?;
+            Ok(Self { user, switch: true })
+        } else {
+            let user = User::from_uid(Uid::effective())?
+                .context("the current user has no passwd entry")?;
+            Ok(Self {
+                user,
+                switch: false,
+            })
+        }
+    }
+
+    /// A command that will run as this account, with an environment of only `PATH`, `HOME`, `USER` and a locale, so
+    /// that no `PG*` or `PATRONI_*` variable of the developer's gets in.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", &self.user.dir)
+            .env("USER", &self.user.name)
+            .env("LC_ALL", "C.UTF-8");
+        if self.switch {
+            command
+                .uid(self.user.uid.as_raw())
+                .gid(self.user.gid.as_raw());
+        }
+        command
+    }
+
+    /// Hands a file or directory over to this account.
+    pub fn own(&self, path: &Path) -> Result<()> {
+        chown(path, Some(self.user.uid), Some(self.user.gid))
+            .with_context(|| format!("cannot hand {} over to {}", path.display(), self.user.name))
+    }
+
+    /// Creates a directory (and its parents) that belongs to this account, mode 0700.
+    pub fn create_dir(&self, path: &Path) -> Result<()> {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::create_dir_all(path)
+            .with_context(|| format!("cannot create {}", path.display()))?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))?;
+        self.own(path)
+    }
+
+    /// Writes a file that belongs to this account.
+    pub fn write(&self, path: &Path, text: &str) -> Result<()> {
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        self.own(path)
+    }
+}

@@ -1,0 +1,219 @@
+//! One member of a test cluster: the agent's process, and the server that it owns.
+
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::http::{self, Response};
+use crate::processes;
+use crate::programs::CommandLine;
+use crate::scratch::Scratch;
+use crate::wait::wait_until;
+
+/// A health check must answer at once; operations such as a switchover take their time.
+const CHECK_WITHIN: Duration = Duration::from_secs(3);
+const OPERATION_WITHIN: Duration = Duration::from_secs(60);
+
+/// A member: where it is, and its running agent, if any.
+#[derive(Debug)]
+pub struct Agent {
+    pub name: String,
+    pub dir: PathBuf,
+    pub config: PathBuf,
+    pub postgres_port: u16,
+    pub rest_port: u16,
+    command: CommandLine,
+    process: Option<Child>,
+}
+
+impl Agent {
+    /// A member whose agent is not started yet. `dir` exists and has the configuration file `config` in it.
+    pub fn new(
+        name: &str,
+        dir: &Path,
+        config: &Path,
+        ports: (u16, u16),
+        command: &CommandLine,
+    ) -> Self {
+        Self {
+            name: name.to_owned(),
+            dir: dir.to_owned(),
+            config: config.to_owned(),
+            postgres_port: ports.0,
+            rest_port: ports.1,
+            command: command.clone(),
+            process: None,
+        }
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    pub fn log_file(&self) -> PathBuf {
+        self.dir.join("agent.log")
+    }
+
+    /// What the agents of this member have logged so far, over all their starts.
+    pub fn log(&self) -> String {
+        std::fs::read(self.log_file())
+            .map(|text| String::from_utf8_lossy(&text).into_owned())
+            .unwrap_or_default()
+    }
+
+    /// Starts the agent.
+    pub fn start(&mut self, scratch: &Scratch) -> Result<()> {
+        ensure!(
+            self.pid().is_none(),
+            "the agent of {} runs already",
+            self.name
+        );
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log_file())?;
+        let mut command = scratch.command(&self.command.program);
+        command
+            .args(&self.command.arguments)
+            .arg(&self.config)
+            .current_dir(&self.dir)
+            .stdin(std::process::Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let child = command
+            .spawn()
+            .with_context(|| format!("cannot run {}", self.command.program.display()))?;
+        self.process = Some(child);
+        Ok(())
+    }
+
+    /// The agent's pid, while it runs.
+    pub fn pid(&self) -> Option<Pid> {
+        let pid = Pid::from_raw(i32::try_from(self.process.as_ref()?.id()).ok()?);
+        processes::alive(pid).then_some(pid)
+    }
+
+    /// The postmaster's pid, while it runs.
+    pub fn postmaster_pid(&self) -> Option<Pid> {
+        processes::postmaster_pid(&self.data_dir())
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = self
+            .pid()
+            .with_context(|| format!("the agent of {} does not run", self.name))?;
+        processes::signal(pid, signal);
+        Ok(())
+    }
+
+    /// Freezes the agent.
+    pub fn sigstop(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets a frozen agent go on.
+    pub fn sigcont(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    /// Has the agent read its configuration again.
+    pub fn sighup(&self) -> Result<()> {
+        self.signal(Signal::SIGHUP)
+    }
+
+    /// Kills the agent, and only it.
+    pub async fn sigkill(&mut self) -> Result<()> {
+        self.signal(Signal::SIGKILL)?;
+        self.wait_exit(Duration::from_secs(10)).await?;
+        Ok(())
+    }
+
+    /// Asks the agent to stop, and waits until it has.
+    pub async fn sigterm(&mut self, within: Duration) -> Result<ExitStatus> {
+        self.signal(Signal::SIGTERM)?;
+        self.wait_exit(within).await
+    }
+
+    /// Waits for the end of the agent's process.
+    pub async fn wait_exit(&mut self, within: Duration) -> Result<ExitStatus> {
+        let name = self.name.clone();
+        let Some(mut child) = self.process.take() else {
+            bail!("the agent of {name} was not started")
+        };
+        let ended = tokio::time::timeout(within, async {
+            loop {
+                if let Some(status) = child.try_wait()? {
+                    return Ok::<_, std::io::Error>(status);
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+        match ended {
+            Ok(status) => Ok(status?),
+            Err(_) => {
+                self.process = Some(child);
+                bail!("the agent of {name} did not end within {within:?}")
+            }
+        }
+    }
+
+    /// Kills the postmaster, and only it: its children notice.
+    pub fn sigkill_postmaster(&self) -> Result<Pid> {
+        let pid = self
+            .postmaster_pid()
+            .with_context(|| format!("no postmaster runs on {}", self.name))?;
+        processes::signal(pid, Signal::SIGKILL);
+        Ok(pid)
+    }
+
+    /// What the loss of the machine does, as near as one machine can: agent and server, with everything below them,
+    /// are killed at once.
+    pub async fn kill_node(&mut self) -> Result<()> {
+        let postmaster = self.postmaster_pid();
+        let roots = self.pid().into_iter().chain(postmaster);
+        let below: Vec<Pid> = roots.flat_map(processes::descendants).collect();
+        if self.pid().is_some() {
+            self.sigkill().await?;
+        }
+        for pid in postmaster.into_iter().chain(below) {
+            processes::signal(pid, Signal::SIGKILL);
+        }
+        let what = format!("the server of {} to be dead", self.name);
+        wait_until(&what, Duration::from_secs(10), async || {
+            ensure!(
+                postmaster.is_none_or(|pid| !processes::alive(pid)),
+                "the postmaster is alive"
+            );
+            Ok(())
+        })
+        .await
+    }
+
+    /// The status code of `OPTIONS path`, as HAProxy asks for it.
+    pub async fn check(&self, path: &str) -> Result<u16> {
+        Ok(
+            http::request(self.rest_port, "OPTIONS", path, None, CHECK_WITHIN)
+                .await?
+                .status,
+        )
+    }
+
+    /// A document of the REST API.
+    pub async fn get(&self, path: &str) -> Result<Value> {
+        http::request(self.rest_port, "GET", path, None, CHECK_WITHIN)
+            .await?
+            .json()
+    }
+
+    /// An operation of the REST API.
+    pub async fn send(&self, method: &str, path: &str, body: &Value) -> Result<Response> {
+        http::request(self.rest_port, method, path, Some(body), OPERATION_WITHIN).await
+    }
+}

@@ -1,0 +1,469 @@
+//! A whole cluster: store, agents, servers.
+
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde_json::{Map, Value, json};
+
+use crate::agent::Agent;
+use crate::ledger::{self, Ledger};
+use crate::ports;
+use crate::programs::{self, CommandLine};
+use crate::scratch::Scratch;
+use crate::settings::{self, MemberSettings, SCOPE};
+use crate::store::Store;
+use crate::wait::wait_until;
+use crate::writer::{Target, Writer};
+use crate::{health, sql};
+
+/// The store that a test cluster agrees through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreKind {
+    /// The agents' own Raft group.
+    Embedded,
+    /// A three-member etcd, through its version 3 interface.
+    Etcd3,
+}
+
+/// The timing that a cluster runs with.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    pub ttl: Duration,
+    pub loop_wait: Duration,
+    pub retry_timeout: Duration,
+}
+
+impl Timing {
+    /// As short as each store allows: tests wait for leases to lapse. 20 seconds is Patroni's least `ttl`, which the
+    /// embedded store is not bound to.
+    fn shortest(store: StoreKind) -> Self {
+        let (ttl, loop_wait, retry_timeout) = match store {
+            StoreKind::Embedded => (8, 2, 2),
+            StoreKind::Etcd3 => (20, 5, 5),
+        };
+        Self {
+            ttl: Duration::from_secs(ttl),
+            loop_wait: Duration::from_secs(loop_wait),
+            retry_timeout: Duration::from_secs(retry_timeout),
+        }
+    }
+
+    /// The deadline for a new primary after the old one vanished: the lease lapses, the others notice within a loop,
+    /// ask each other, and promote; the rest is for a busy machine.
+    pub fn failover(self) -> Duration {
+        self.ttl + self.loop_wait + self.retry_timeout + Duration::from_secs(20)
+    }
+
+    /// The deadline for all members to stream again after any fault: a failover, then rewind or base backup, and the
+    /// loops in which the members see each other's states.
+    pub fn recovery(self) -> Duration {
+        self.failover() + 3 * self.loop_wait + Duration::from_secs(45)
+    }
+}
+
+/// What a test cluster is made of.
+#[derive(Debug)]
+pub struct ClusterBuilder {
+    store: StoreKind,
+    executable: PathBuf,
+    members: usize,
+    dynamic: Map<String, Value>,
+    tags: Vec<(usize, Value)>,
+}
+
+impl ClusterBuilder {
+    /// The number of members, three by default, `pg1` and so on.
+    pub fn members(mut self, members: usize) -> Self {
+        self.members = members;
+        self
+    }
+
+    /// Adds to, or replaces in, the top level of `bootstrap.dcs`.
+    pub fn dynamic(mut self, key: &str, value: Value) -> Self {
+        self.dynamic.insert(key.to_owned(), value);
+        self
+    }
+
+    /// The tags of one member.
+    pub fn tags(mut self, member: usize, tags: Value) -> Self {
+        self.tags.push((member, tags));
+        self
+    }
+
+    /// Starts the store and writes the members' configurations, but starts no agent.
+    pub async fn prepare(self) -> Result<TestCluster> {
+        let scratch = Scratch::new()?;
+        let executable = install(&scratch, &self.executable)?;
+        let timing = Timing::shortest(self.store);
+        let mut dynamic = settings::dynamic_configuration(
+            timing.ttl.as_secs(),
+            timing.loop_wait.as_secs(),
+            timing.retry_timeout.as_secs(),
+        );
+        if let Value::Object(dynamic) = &mut dynamic {
+            dynamic.extend(self.dynamic);
+        }
+        let store = Store::start(self.store, &scratch, self.members).await?;
+        let command = CommandLine::from_env_or(programs::AGENT_COMMAND, &executable, &["agent"]);
+        let bin_dir = programs::postgresql_bin_dir()?;
+
+        let mut agents = Vec::new();
+        for index in 0..self.members {
+            let name = format!("pg{}", index + 1);
+            let dir = scratch.path().join(&name);
+            scratch.account().create_dir(&dir)?;
+            let (postgres_port, rest_port) = (ports::free()?, ports::free()?);
+            let none = json!({});
+            let tags = self
+                .tags
+                .iter()
+                .find(|(member, _)| *member == index)
+                .map_or(&none, |(_, tags)| tags);
+            let text = settings::agent_yaml(&MemberSettings {
+                name: &name,
+                postgres_port,
+                rest_port,
+                dir: &dir,
+                bin_dir: &bin_dir,
+                store: (store.section_name(), &store.section(index, &dir)),
+                dynamic: &dynamic,
+                tags,
+            });
+            let config = dir.join("agent.yml");
+            scratch.account().write(&config, &text)?;
+            agents.push(Agent::new(
+                &name,
+                &dir,
+                &config,
+                (postgres_port, rest_port),
+                &command,
+            ));
+        }
+        Ok(TestCluster {
+            agents,
+            store,
+            timing,
+            control: CommandLine::from_env_or(programs::CTL_COMMAND, &executable, &[]),
+            executable,
+            passed: false,
+            scratch,
+        })
+    }
+
+    /// Starts everything, waits until all members stream, and creates the ledger's table.
+    pub async fn start(self) -> Result<TestCluster> {
+        let mut cluster = self.prepare().await?;
+        cluster.start_all()?;
+        let leader = cluster.wait_healthy().await?;
+        cluster.create_ledger(leader).await?;
+        Ok(cluster)
+    }
+}
+
+/// Puts the executable where the unprivileged account can reach it, under its own name and the two that it replaces.
+fn install(scratch: &Scratch, executable: &Path) -> Result<PathBuf> {
+    let bin = scratch.path().join("bin");
+    scratch.account().create_dir(&bin)?;
+    let installed = bin.join("primacy");
+    if std::fs::hard_link(executable, &installed).is_err() {
+        std::fs::copy(executable, &installed)
+            .with_context(|| format!("cannot copy {}", executable.display()))?;
+    }
+    for name in ["patroni", "patronictl"] {
+        std::os::unix::fs::symlink(&installed, bin.join(name))?;
+    }
+    Ok(installed)
+}
+
+/// A cluster under test. Dropped before [`TestCluster::finish`] succeeded, it prints the ends of its logs.
+#[derive(Debug)]
+pub struct TestCluster {
+    pub agents: Vec<Agent>,
+    pub store: Store,
+    pub timing: Timing,
+    /// The project's executable, where the unprivileged account can run it.
+    pub executable: PathBuf,
+    control: CommandLine,
+    passed: bool,
+    // Last, so that the others' destructors find the directory still there.
+    scratch: Scratch,
+}
+
+impl TestCluster {
+    pub fn builder(store: StoreKind, executable: impl Into<PathBuf>) -> ClusterBuilder {
+        ClusterBuilder {
+            store,
+            executable: executable.into(),
+            members: 3,
+            dynamic: Map::new(),
+            tags: Vec::new(),
+        }
+    }
+
+    pub fn scratch(&self) -> &Scratch {
+        &self.scratch
+    }
+
+    /// Starts the agent of one member.
+    pub fn start_agent(&mut self, member: usize) -> Result<()> {
+        self.agents[member].start(&self.scratch)
+    }
+
+    /// Starts all agents that do not run.
+    pub fn start_all(&mut self) -> Result<()> {
+        for agent in self.agents.iter_mut().filter(|agent| agent.pid().is_none()) {
+            agent.start(&self.scratch)?;
+        }
+        Ok(())
+    }
+
+    /// The other members' indices.
+    pub fn others(&self, member: usize) -> Vec<usize> {
+        (0..self.agents.len())
+            .filter(|other| *other != member)
+            .collect()
+    }
+
+    /// The one member whose agent says that it is the primary.
+    ///
+    /// # Errors
+    /// None does, or more than one.
+    pub async fn leader(&self) -> Result<usize> {
+        let mut leaders = Vec::new();
+        for (index, agent) in self.agents.iter().enumerate() {
+            if agent
+                .check("/primary")
+                .await
+                .is_ok_and(|status| status == 200)
+            {
+                leaders.push(index);
+            }
+        }
+        match leaders[..] {
+            [leader] => Ok(leader),
+            [] => bail!("no member is the primary"),
+            _ => bail!("members {leaders:?} (from 0) all are the primary"),
+        }
+    }
+
+    /// Waits for a primary other than `old` that has ended its recovery.
+    pub async fn wait_new_leader(&self, old: usize) -> Result<usize> {
+        self.wait_leader_other_than(old, self.timing.failover())
+            .await
+    }
+
+    /// As [`Self::wait_new_leader`], with a deadline of its own.
+    pub async fn wait_leader_other_than(&self, old: usize, within: Duration) -> Result<usize> {
+        wait_until(
+            &format!("a leader other than {}", self.agents[old].name),
+            within,
+            async || {
+                for index in self.others(old) {
+                    let agent = &self.agents[index];
+                    if agent
+                        .check("/primary")
+                        .await
+                        .is_ok_and(|status| status == 200)
+                    {
+                        let recovering =
+                            sql::text(agent.postgres_port, "select pg_is_in_recovery()::text")
+                                .await?;
+                        ensure!(
+                            recovering == "false",
+                            "{} has the lock, but is in recovery",
+                            agent.name
+                        );
+                        return Ok(index);
+                    }
+                }
+                Err(anyhow!("none"))
+            },
+        )
+        .await
+    }
+
+    /// Waits until the cluster is whole: exactly one primary, all others stream from it, at least one synchronously,
+    /// and the REST API and SQL agree on that. Returns the leader.
+    pub async fn wait_healthy(&self) -> Result<usize> {
+        wait_until(
+            "one primary and all others streaming",
+            self.timing.recovery(),
+            || health::check(self),
+        )
+        .await
+    }
+
+    /// The member that the store lists as synchronous standby.
+    pub async fn synchronous_standby(&self) -> Result<usize> {
+        let document = self.agents[self.leader().await?].get("/cluster").await?;
+        let is_standby = |agent: &Agent| {
+            let members = document["members"].as_array().into_iter().flatten();
+            members
+                .into_iter()
+                .any(|member| member["name"] == *agent.name && member["role"] == "sync_standby")
+        };
+        self.agents
+            .iter()
+            .position(is_standby)
+            .with_context(|| format!("no synchronous standby in {document}"))
+    }
+
+    /// Kills a majority of the store's members, without touching the leader's agent or any server.
+    pub async fn take_quorum_away(&mut self, leader: usize) -> Result<()> {
+        match &mut self.store {
+            Store::Embedded { .. } => {
+                for member in self.others(leader) {
+                    self.agents[member].sigkill().await?;
+                }
+                Ok(())
+            }
+            Store::Etcd3(etcd) => {
+                etcd.kill_member(0)?;
+                etcd.kill_member(1)
+            }
+        }
+    }
+
+    /// Starts what [`Self::take_quorum_away`] killed.
+    pub async fn give_quorum_back(&mut self) -> Result<()> {
+        match &mut self.store {
+            Store::Embedded { .. } => self.start_all(),
+            Store::Etcd3(etcd) => {
+                etcd.start_member(&self.scratch, 0)?;
+                etcd.start_member(&self.scratch, 1)?;
+                etcd.wait_healthy().await
+            }
+        }
+    }
+
+    /// Creates the table that writers write to.
+    pub async fn create_ledger(&self, leader: usize) -> Result<()> {
+        sql::execute(self.agents[leader].postgres_port, ledger::CREATE_TABLE).await
+    }
+
+    /// A writer that follows the primary, as a load balancer's client does. It has made its first commits.
+    pub async fn writer(&self) -> Result<Writer> {
+        let members = self
+            .agents
+            .iter()
+            .map(|agent| (agent.rest_port, agent.postgres_port))
+            .collect();
+        let writer = Writer::start(0, Target::Primary(members));
+        writer.wait_progress(self.timing.failover()).await?;
+        Ok(writer)
+    }
+
+    /// One writer per member, which writes to that member all the time, whatever its role.
+    pub fn direct_writers(&self) -> Vec<Writer> {
+        (1..)
+            .zip(&self.agents)
+            .map(|(number, agent)| Writer::start(number, Target::Port(agent.postgres_port)))
+            .collect()
+    }
+
+    /// Runs an operator's command, such as `["list", "-f", "json"]`, with the configuration of the first member.
+    pub async fn control(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = self.scratch.command(&self.control.program);
+        command
+            .args(&self.control.arguments)
+            .arg("-c")
+            .arg(&self.agents[0].config)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut command = tokio::process::Command::from(command);
+        let output =
+            tokio::time::timeout(Duration::from_secs(90), command.kill_on_drop(true).output())
+                .await
+                .map_err(|_| anyhow!("`{}` did not end", arguments.join(" ")))?
+                .with_context(|| format!("cannot run {}", self.control.program.display()))?;
+        Ok(output)
+    }
+
+    /// As [`Self::control`], for a command that must succeed; returns what it printed.
+    pub async fn control_ok(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.control(arguments).await?;
+        let (stdout, stderr) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        ensure!(
+            output.status.success(),
+            "`{}` ended with {}: {stdout}{stderr}",
+            arguments.join(" "),
+            output.status
+        );
+        Ok(stdout.into_owned())
+    }
+
+    /// Waits until `list` shows what SQL shows. It may be behind by as long as members take to publish.
+    pub async fn wait_list_true(&self) -> Result<()> {
+        let within = 3 * self.timing.loop_wait + Duration::from_secs(15);
+        wait_until("`list` to agree with SQL", within, async || {
+            let listed = self.control_ok(&["list", "-f", "json", SCOPE]).await?;
+            let rows = serde_json::from_str(&listed)
+                .with_context(|| format!("`list -f json` printed {listed:?}"))?;
+            health::check_list(self, &rows).await
+        })
+        .await
+    }
+
+    /// Stops the writers and returns what they were told.
+    pub async fn collect(writers: impl IntoIterator<Item = Writer>) -> Result<Ledger> {
+        let mut ledger = Ledger::default();
+        for writer in writers {
+            ledger.merge(writer.stop().await?);
+        }
+        Ok(ledger)
+    }
+
+    /// What must hold after every scenario: one primary, all stream, nothing acknowledged is lost, never two writable
+    /// servers, `list` is true.
+    pub async fn finish(mut self, ledger: Ledger) -> Result<()> {
+        let leader = self.wait_healthy().await?;
+        ensure!(!ledger.acknowledged.is_empty(), "the writers wrote nothing");
+        ledger.verify_single_writer()?;
+        ledger
+            .verify_durable(self.agents[leader].postgres_port)
+            .await?;
+        self.wait_list_true().await?;
+        println!(
+            "{} commits acknowledged, {} unknown, longest outage {:?}",
+            ledger.acknowledged.len(),
+            ledger.unknown.len(),
+            ledger.longest_outage()
+        );
+        self.passed = true;
+        Ok(())
+    }
+
+    /// For scenarios without a cluster to be left behind whole.
+    pub fn pass(mut self) {
+        self.passed = true;
+    }
+}
+
+impl Drop for TestCluster {
+    fn drop(&mut self) {
+        if self.passed {
+            return;
+        }
+        for agent in &self.agents {
+            for (log, lines) in [
+                (agent.log_file(), 120),
+                (agent.dir.join("log/postgresql.log"), 30),
+            ] {
+                let text = std::fs::read(&log).unwrap_or_default();
+                let text = String::from_utf8_lossy(&text);
+                let all: Vec<&str> = text.lines().collect();
+                eprintln!("--- {} ({} lines)", log.display(), all.len());
+                for line in &all[all.len().saturating_sub(lines)..] {
+                    eprintln!("{line}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Restart, reinitialise, and change of the configuration, by command.
+
+use anyhow::{Result, ensure};
+use primacy_testkit::settings::SCOPE;
+use primacy_testkit::{StoreKind, TestCluster, sql, wait_until};
+
+on_both_stores!(restart, reinitialize, edit_configuration);
+
+/// A restarted primary keeps the lead.
+async fn restart(store: StoreKind) -> Result<()> {
+    let cluster = crate::cluster(store).start().await?;
+    let writer = cluster.writer().await?;
+    let leader = cluster.leader().await?;
+    for member in [cluster.others(leader)[0], leader] {
+        let agent = &cluster.agents[member];
+        let before = agent.postmaster_pid();
+        let printed = cluster
+            .control_ok(&["restart", SCOPE, &agent.name, "--force"])
+            .await?;
+        ensure!(
+            printed.contains(&format!("Success: restart on member {}", agent.name)),
+            "{printed}"
+        );
+        let after = agent.postmaster_pid();
+        ensure!(
+            after.is_some() && after != before,
+            "the postmaster of {} is still {before:?}",
+            agent.name
+        );
+        ensure!(
+            cluster.wait_healthy().await? == leader,
+            "the restart of {} moved the lead",
+            agent.name
+        );
+    }
+    writer.wait_progress(cluster.timing.failover()).await?;
+    let ledger = TestCluster::collect([writer]).await?;
+    cluster.finish(ledger).await
+}
+
+/// A reinitialised member starts over from a copy; the leader refuses to.
+async fn reinitialize(store: StoreKind) -> Result<()> {
+    let cluster = crate::cluster(store).start().await?;
+    let writer = cluster.writer().await?;
+    let leader = cluster.leader().await?;
+
+    let agent = &cluster.agents[cluster.others(leader)[0]];
+    let relic = agent.data_dir().join("relic");
+    std::fs::write(&relic, "of the old copy")?;
+    let printed = cluster
+        .control_ok(&["reinit", SCOPE, &agent.name, "--force"])
+        .await?;
+    ensure!(
+        printed.contains(&format!("Success: reinitialize for member {}", agent.name)),
+        "{printed}"
+    );
+    wait_until(
+        "the old copy to be gone",
+        cluster.timing.failover(),
+        async || {
+            ensure!(!relic.exists(), "it is there still");
+            Ok(())
+        },
+    )
+    .await?;
+    ensure!(cluster.wait_healthy().await? == leader, "the lead moved");
+
+    let name = &cluster.agents[leader].name;
+    let output = cluster.control(&["reinit", SCOPE, name, "--force"]).await?;
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        printed.contains("I am the leader, can not reinitialize"),
+        "{printed}"
+    );
+    ensure!(cluster.wait_healthy().await? == leader, "the lead moved");
+
+    let ledger = TestCluster::collect([writer]).await?;
+    cluster.finish(ledger).await
+}
+
+/// A change of the dynamic configuration reaches every server.
+async fn edit_configuration(store: StoreKind) -> Result<()> {
+    let cluster = crate::cluster(store).start().await?;
+    let writer = cluster.writer().await?;
+
+    let arguments = [
+        "edit-config",
+        SCOPE,
+        "--pg",
+        "work_mem=5MB",
+        "--force",
+        "--quiet",
+    ];
+    cluster.control_ok(&arguments).await?;
+    let shown = cluster.control_ok(&["show-config", SCOPE]).await?;
+    ensure!(shown.contains("work_mem: 5MB"), "{shown}");
+    for agent in &cluster.agents {
+        wait_until(
+            "the change to reach every server",
+            cluster.timing.failover(),
+            async || {
+                let value = sql::text(agent.postgres_port, "show work_mem").await?;
+                ensure!(value == "5MB", "{} has {value}", agent.name);
+                Ok(())
+            },
+        )
+        .await?;
+    }
+
+    let ledger = TestCluster::collect([writer]).await?;
+    cluster.finish(ledger).await
+}

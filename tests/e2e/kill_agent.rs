@@ -1,0 +1,69 @@
+//! The primary's agent is killed, its server lives.
+
+use anyhow::{Result, ensure};
+use primacy_testkit::wait_until;
+use primacy_testkit::{StoreKind, TestCluster};
+
+on_both_stores!(agent_returns_within_ttl, agent_returns_after_ttl);
+
+/// The new agent adopts the running server: no restart, no failover.
+async fn agent_returns_within_ttl(store: StoreKind) -> Result<()> {
+    let mut cluster = crate::cluster(store).start().await?;
+    let writer = cluster.writer().await?;
+
+    let leader = cluster.leader().await?;
+    let postmaster = cluster.agents[leader].postmaster_pid();
+    let killed = cluster.agents[leader].pid();
+    cluster.agents[leader].sigkill().await?;
+    ensure!(
+        cluster.agents[leader].postmaster_pid() == postmaster,
+        "the server did not outlive its agent"
+    );
+    cluster.start_agent(leader)?;
+    ensure!(
+        cluster.agents[leader].pid() != killed,
+        "the agent is the killed one"
+    );
+    wait_until("the new agent to lead", cluster.timing.ttl, async || {
+        ensure!(cluster.leader().await? == leader, "another leads");
+        Ok(())
+    })
+    .await?;
+
+    // Long enough for a lease that was not taken up again to lapse, and for the failover that would follow.
+    let quiet_until = tokio::time::Instant::now() + cluster.timing.ttl + cluster.timing.loop_wait;
+    while tokio::time::Instant::now() < quiet_until {
+        writer.wait_progress(cluster.timing.ttl).await?;
+        ensure!(
+            cluster.agents[leader].postmaster_pid() == postmaster,
+            "the server was restarted"
+        );
+    }
+    ensure!(cluster.wait_healthy().await? == leader, "the lead moved");
+
+    let ledger = TestCluster::collect([writer]).await?;
+    cluster.finish(ledger).await
+}
+
+/// Nobody stops the old server but what its agent left behind for the case. A replica takes over; the old primary
+/// acknowledges nothing from then on, and rejoins with its agent.
+async fn agent_returns_after_ttl(store: StoreKind) -> Result<()> {
+    let mut cluster = crate::cluster(store).start().await?;
+    let writer = cluster.writer().await?;
+    let mut writers = cluster.direct_writers();
+
+    let old = cluster.leader().await?;
+    cluster.agents[old].sigkill().await?;
+    let new = cluster.wait_new_leader(old).await?;
+    writer.wait_progress(cluster.timing.failover()).await?;
+
+    cluster.start_agent(old)?;
+    ensure!(
+        cluster.wait_healthy().await? == new,
+        "the returned primary took the lead again"
+    );
+
+    writers.push(writer);
+    let ledger = TestCluster::collect(writers).await?;
+    cluster.finish(ledger).await
+}

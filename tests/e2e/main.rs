@@ -1,0 +1,45 @@
+//! End to end: real agents, real PostgreSQL, real stores, one scenario per file. `tests/README.md` says how to run
+//! one of them.
+
+use primacy_testkit::{ClusterBuilder, StoreKind, TestCluster};
+
+/// Makes two tests of each scenario: one on the embedded store, one on a three-member etcd.
+macro_rules! on_both_stores {
+    ($($scenario:ident),+ $(,)?) => {
+        $(
+            mod $scenario {
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn embedded() -> anyhow::Result<()> {
+                    super::$scenario(primacy_testkit::StoreKind::Embedded).await
+                }
+
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn etcd3() -> anyhow::Result<()> {
+                    super::$scenario(primacy_testkit::StoreKind::Etcd3).await
+                }
+            }
+        )+
+    };
+}
+
+mod bad_input;
+mod bootstrap;
+mod control;
+mod freeze_agent;
+mod haproxy;
+mod kill_agent;
+mod kill_node;
+mod kill_postmaster;
+mod pause;
+mod quorum_loss;
+mod rewind;
+mod stop_agent;
+mod switchover;
+
+/// The executable under test.
+const EXECUTABLE: &str = env!("CARGO_BIN_EXE_primacy");
+
+/// A synchronous cluster of three members, unless the scenario says otherwise.
+fn cluster(store: StoreKind) -> ClusterBuilder {
+    TestCluster::builder(store, EXECUTABLE)
+}

@@ -1,0 +1,125 @@
+//! The operator moves the lead.
+
+use anyhow::{Result, ensure};
+use primacy_testkit::settings::SCOPE;
+use primacy_testkit::{StoreKind, TestCluster};
+use serde_json::json;
+
+on_both_stores!(through_the_rest_api, through_commands);
+
+async fn through_the_rest_api(store: StoreKind) -> Result<()> {
+    let cluster = crate::cluster(store).start().await?;
+    let writer = cluster.writer().await?;
+    let mut writers = cluster.direct_writers();
+
+    let first = cluster.leader().await?;
+    let request = json!({ "leader": cluster.agents[first].name });
+    let answer = cluster.agents[first]
+        .send("POST", "/switchover", &request)
+        .await?;
+    ensure!(
+        answer.status == 200
+            && answer
+                .body
+                .starts_with("Successfully switched over to \"pg"),
+        "without a candidate: {answer:?}"
+    );
+    let second = cluster.wait_healthy().await?;
+    ensure!(second != first, "the lead did not move");
+    writer.wait_progress(cluster.timing.failover()).await?;
+
+    // Only the synchronous standby will do, and any member takes the request.
+    let candidate = cluster.synchronous_standby().await?;
+    let asynchronous = cluster
+        .others(second)
+        .into_iter()
+        .find(|member| *member != candidate);
+    let asynchronous = asynchronous.expect("three members have an asynchronous one");
+    let request = |member: usize| json!({ "leader": cluster.agents[second].name, "candidate": cluster.agents[member].name });
+    let answer = cluster.agents[asynchronous]
+        .send("POST", "/switchover", &request(asynchronous))
+        .await?;
+    ensure!(
+        answer.status == 412 && answer.body == "candidate name does not match with sync_standby",
+        "to an asynchronous candidate: {answer:?}"
+    );
+    let answer = cluster.agents[asynchronous]
+        .send("POST", "/switchover", &request(candidate))
+        .await?;
+    ensure!(
+        answer.status == 200
+            && answer.body
+                == format!(
+                    "Successfully switched over to \"{}\"",
+                    cluster.agents[candidate].name
+                ),
+        "to a candidate: {answer:?}"
+    );
+    ensure!(
+        cluster.wait_healthy().await? == candidate,
+        "not the candidate leads"
+    );
+    writer.wait_progress(cluster.timing.failover()).await?;
+
+    writers.push(writer);
+    let ledger = TestCluster::collect(writers).await?;
+    cluster.finish(ledger).await
+}
+
+async fn through_commands(store: StoreKind) -> Result<()> {
+    let cluster = crate::cluster(store).start().await?;
+    let writer = cluster.writer().await?;
+    let mut writers = cluster.direct_writers();
+
+    let first = cluster.leader().await?;
+    let printed = cluster
+        .control_ok(&["switchover", SCOPE, "--force"])
+        .await?;
+    ensure!(
+        printed.contains("Successfully switched over to \"pg"),
+        "{printed}"
+    );
+    let second = cluster.wait_healthy().await?;
+    ensure!(second != first, "the lead did not move");
+
+    let candidate = cluster.synchronous_standby().await?;
+    let name = &cluster.agents[candidate].name;
+    let leader = &cluster.agents[second].name;
+    let arguments = [
+        "switchover",
+        SCOPE,
+        "--leader",
+        leader,
+        "--candidate",
+        name,
+        "--force",
+    ];
+    let printed = cluster.control_ok(&arguments).await?;
+    ensure!(
+        printed.contains(&format!("Successfully switched over to \"{name}\"")),
+        "{printed}"
+    );
+    ensure!(
+        cluster.wait_healthy().await? == candidate,
+        "not the candidate leads"
+    );
+
+    let candidate = cluster.synchronous_standby().await?;
+    let name = &cluster.agents[candidate].name;
+    let printed = cluster
+        .control_ok(&["failover", SCOPE, "--candidate", name, "--force"])
+        .await?;
+    ensure!(
+        printed.contains(&format!("Successfully failed over to \"{name}\"")),
+        "{printed}"
+    );
+    ensure!(
+        cluster.wait_healthy().await? == candidate,
+        "not the candidate leads"
+    );
+    writer.wait_progress(cluster.timing.failover()).await?;
+
+    writers.push(writer);
+    let ledger = TestCluster::collect(writers).await?;
+    cluster.finish(ledger).await
+}
