@@ -138,6 +138,14 @@ impl TimingLimits {
         loop_wait: 1,
         retry_timeout: 1,
     };
+
+    /// The limits of the store.
+    pub fn of(store: &DcsSection) -> TimingLimits {
+        match store {
+            DcsSection::Raft(_) => TimingLimits::EMBEDDED,
+            _ => TimingLimits::PATRONI,
+        }
+    }
 }
 
 impl GlobalConfig {

@@ -1,1 +1,0 @@
-//! How values are read, printed and compared (`configuration.md` §0).
