@@ -1,0 +1,593 @@
+use std::ffi::OsString;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::Failure;
+use crate::render::Format;
+
+/// Which command line is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// Exactly Patroni's `patronictl`.
+    Patronictl,
+    /// `primacy`, where the same commands are subcommands.
+    Primacy,
+}
+
+impl Program {
+    /// As it is called in usage texts.
+    pub fn name(self) -> &'static str {
+        match self {
+            Program::Patronictl => "patronictl",
+            Program::Primacy => "primacy",
+        }
+    }
+}
+
+/// A command: its name, what its usage says after the name, what it is for.
+struct Summary(&'static str, &'static str, &'static str);
+
+const ONE: &str = "[OPTIONS] [CLUSTER_NAME]";
+const MANY: &str = "[OPTIONS] [CLUSTER_NAMES]...";
+const MEMBERS: &str = "[OPTIONS] CLUSTER_NAME [MEMBER_NAMES]...";
+
+const SUMMARIES: [Summary; 16] = [
+    Summary(
+        "dsn",
+        ONE,
+        "Generate a dsn for the provided member, defaults to a dsn of the leader",
+    ),
+    Summary("edit-config", ONE, "Edit cluster configuration"),
+    Summary("failover", ONE, "Failover to a replica"),
+    Summary(
+        "flush",
+        "[OPTIONS] CLUSTER_NAME [MEMBER_NAMES]... {restart|switchover}",
+        "Discard scheduled events",
+    ),
+    Summary("history", ONE, "Show the history of failovers/switchovers"),
+    Summary("list", MANY, "List the cluster members"),
+    Summary("pause", ONE, "Disable auto failover"),
+    Summary("reinit", MEMBERS, "Reinitialize cluster member"),
+    Summary("reload", MEMBERS, "Reload cluster member configuration"),
+    Summary(
+        "remove",
+        "[OPTIONS] CLUSTER_NAME",
+        "Remove cluster from DCS",
+    ),
+    Summary("restart", MEMBERS, "Restart cluster member"),
+    Summary("resume", ONE, "Resume auto failover"),
+    Summary("show-config", ONE, "Show cluster configuration"),
+    Summary("switchover", ONE, "Switchover to a replica"),
+    Summary(
+        "topology",
+        MANY,
+        "Print the topology of the cluster as a tree",
+    ),
+    Summary(
+        "version",
+        "[OPTIONS] [CLUSTER_NAME] [MEMBER_NAMES]...",
+        "Output version of the command or of a running instance",
+    ),
+];
+
+const ROLES: [&str; 6] = [
+    "leader",
+    "primary",
+    "standby-leader",
+    "replica",
+    "standby",
+    "any",
+];
+
+/// Whether it is one of the commands of this crate.
+pub fn is_command(name: &str) -> bool {
+    SUMMARIES.iter().any(|Summary(known, ..)| *known == name)
+}
+
+/// The whole command line of a program.
+pub fn command(program: Program) -> Command {
+    let command = Command::new(program.name())
+        .bin_name(program.name())
+        .override_usage(format!("{} [OPTIONS] COMMAND [ARGS]...", program.name()))
+        .disable_help_flag(true)
+        .disable_help_subcommand(true)
+        .disable_version_flag(true)
+        .args_override_self(true)
+        .subcommand_value_name("COMMAND")
+        .args(configuration_options())
+        .arg(help_option());
+    command.subcommands(subcommands(program))
+}
+
+/// The commands, to be put below a command line. As `primacy` each also takes the options that choose the
+/// configuration.
+pub fn subcommands(program: Program) -> Vec<Command> {
+    SUMMARIES
+        .iter()
+        .map(|Summary(name, usage, about)| {
+            let command = Command::new(*name)
+                .about(*about)
+                .override_usage(format!("{} {name} {usage}", program.name()))
+                .disable_help_flag(true)
+                .args_override_self(true)
+                .args(arguments(name))
+                .arg(help_option());
+            match program {
+                Program::Patronictl => command,
+                Program::Primacy => command.args(configuration_options()),
+            }
+        })
+        .collect()
+}
+
+/// Their variables are read elsewhere: these must count less than an option given after the command.
+fn configuration_options() -> [Arg; 3] {
+    [
+        option("config-file", Some('c'), "Configuration file"),
+        option("dcs-url", Some('d'), "The DCS connect url").visible_alias("dcs"),
+        flag("insecure", "Allow connections to SSL sites without certs").short('k'),
+    ]
+}
+
+fn help_option() -> Arg {
+    Arg::new("help")
+        .long("help")
+        .action(ArgAction::Help)
+        .help("Show this message and exit.")
+}
+
+fn option(name: &'static str, short: Option<char>, help: &'static str) -> Arg {
+    let option = Arg::new(name)
+        .long(name)
+        .help(help)
+        .num_args(1)
+        .allow_hyphen_values(true);
+    match short {
+        Some(short) => option.short(short),
+        None => option,
+    }
+}
+
+fn flag(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .help(help)
+        .action(ArgAction::SetTrue)
+}
+
+fn arguments(command: &str) -> Vec<Arg> {
+    let cluster = || Arg::new("CLUSTER_NAME");
+    let required = || Arg::new("CLUSTER_NAME").required(true);
+    let clusters = || {
+        Arg::new("CLUSTER_NAMES")
+            .num_args(0..)
+            .action(ArgAction::Append)
+    };
+    let members = || {
+        Arg::new("MEMBER_NAMES")
+            .num_args(0..)
+            .action(ArgAction::Append)
+    };
+    let group = || option("group", None, "Citus group");
+    let force = || flag("force", "Do not ask for confirmation at any point");
+    let role = || option("role", Some('r'), "Give members with this role");
+    let format = || option("format", Some('f'), "Output format");
+    let watch = || {
+        [
+            flag("watch2", "Auto update the screen every 2 seconds")
+                .short('W')
+                .long(None::<&str>),
+            option("watch", Some('w'), "Auto update the screen every X seconds"),
+        ]
+    };
+    let with = |mut some: Vec<Arg>, more: Vec<Arg>| {
+        some.extend(more);
+        some
+    };
+    match command {
+        "dsn" => vec![cluster(), role(), option("member", Some('m'), "Generate a dsn for this member"), group()],
+        "edit-config" => vec![
+            cluster(),
+            flag("quiet", "Do not show changes").short('q'),
+            option("set", Some('s'), "Set specific configuration value. Can be specified multiple times")
+                .action(ArgAction::Append),
+            option("pg", Some('p'), "Set specific PostgreSQL parameter value. Shorthand for -s postgresql.parameters. Can be specified multiple times")
+                .action(ArgAction::Append),
+            option("apply", None, "Apply configuration from file. Use - for stdin."),
+            option("replace", None, "Apply configuration from file, replacing existing configuration. Use - for stdin."),
+            force(),
+            group(),
+        ],
+        "failover" => vec![cluster(), option("candidate", None, "The name of the candidate"), force(), group()],
+        "switchover" => vec![
+            cluster(),
+            option("leader", None, "The name of the current leader").visible_alias("primary"),
+            option("candidate", None, "The name of the candidate"),
+            option("scheduled", None, "Timestamp of a scheduled switchover in unambiguous format (e.g. ISO 8601)"),
+            force(),
+            group(),
+        ],
+        "flush" => vec![required(), members(), role(), force(), group()],
+        "history" => vec![cluster(), format(), group()],
+        "list" => with(
+            vec![
+                clusters(),
+                flag("extended", "Show some extra information").short('e'),
+                flag("timestamp", "Print timestamp").short('t'),
+                format(),
+                group(),
+            ],
+            watch().into(),
+        ),
+        "topology" => with(vec![clusters(), group()], watch().into()),
+        "pause" | "resume" => vec![cluster(), flag("wait", "Wait until the state is applied on all nodes"), group()],
+        "reinit" => vec![
+            required(),
+            members(),
+            flag("from-leader", "Get basebackup from leader"),
+            flag("wait", "Wait until reinitialization completes"),
+            force(),
+            group(),
+        ],
+        "reload" => vec![required(), members(), role(), force(), group()],
+        "remove" => vec![required(), format(), group()],
+        "restart" => vec![
+            required(),
+            members(),
+            role(),
+            flag("any", "Restart a single member only"),
+            option("scheduled", None, "Timestamp of a scheduled restart in unambiguous format (e.g. ISO 8601)"),
+            option("pg-version", None, "Restart if the PostgreSQL version is less than provided (e.g. 9.5.2)"),
+            flag("pending", "Restart if pending"),
+            option("timeout", None, "Return error and fail over if necessary when restarting takes longer than this."),
+            force(),
+            group(),
+        ],
+        "show-config" => vec![cluster(), group()],
+        "version" => vec![cluster(), members(), group()],
+        _ => Vec::new(),
+    }
+}
+
+/// What the command line says.
+#[derive(Debug)]
+pub(crate) struct Parsed {
+    /// Of the program.
+    pub(crate) global: ArgMatches,
+    /// Of the command.
+    pub(crate) command: String,
+    pub(crate) options: Options,
+}
+
+/// The outcome of reading a command line.
+#[derive(Debug)]
+pub(crate) enum Reading {
+    /// Carry it out.
+    Command(Box<Parsed>),
+    /// Print this help; whether somebody asked for it.
+    Help { text: String, asked: bool },
+}
+
+/// Reads a command line, without the program's own name.
+pub(crate) fn read(program: Program, arguments: Vec<OsString>) -> Result<Reading, Failure> {
+    let mut command = command(program);
+    if arguments.is_empty() {
+        return Ok(Reading::Help {
+            text: command.render_help().to_string(),
+            asked: false,
+        });
+    }
+    let name = std::iter::once(OsString::from(program.name()));
+    match command.try_get_matches_from_mut(name.chain(arguments)) {
+        Ok(mut global) => match global.remove_subcommand() {
+            Some((command, matches)) => Ok(Reading::Command(Box::new(Parsed {
+                global,
+                options: Options {
+                    command: command.clone(),
+                    matches,
+                },
+                command,
+            }))),
+            None => Err(Failure::Usage {
+                command: None,
+                text: "Missing command.".into(),
+            }),
+        },
+        Err(error) if error.kind() == ErrorKind::DisplayHelp => Ok(Reading::Help {
+            text: error.render().to_string(),
+            asked: true,
+        }),
+        Err(error) => Err(usage_failure(&error)),
+    }
+}
+
+fn usage_failure(error: &clap::Error) -> Failure {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.clone(),
+        Some(ContextValue::Strings(texts)) => texts.first().cloned().unwrap_or_default(),
+        _ => String::new(),
+    };
+    let invalid = context(ContextKind::InvalidArg);
+    let text = match error.kind() {
+        ErrorKind::InvalidSubcommand => {
+            format!(
+                "No such command '{}'.",
+                context(ContextKind::InvalidSubcommand)
+            )
+        }
+        ErrorKind::UnknownArgument if invalid.starts_with('-') => {
+            format!("No such option '{invalid}'.")
+        }
+        ErrorKind::UnknownArgument => format!("Got unexpected extra argument ({invalid})"),
+        ErrorKind::MissingRequiredArgument => {
+            format!("Missing argument '{}'.", invalid.trim_matches(['<', '>']))
+        }
+        ErrorKind::InvalidValue | ErrorKind::WrongNumberOfValues if !invalid.is_empty() => {
+            let name = invalid.split([' ', '<']).next().unwrap_or_default();
+            format!(
+                "Option '{}' requires an argument.",
+                name.trim_end_matches('=')
+            )
+        }
+        _ => error
+            .to_string()
+            .trim_start_matches("error: ")
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .into(),
+    };
+    // The parser names the command only in its usage text.
+    let usage = match error.get(ContextKind::Usage) {
+        Some(ContextValue::StyledStr(usage)) => usage.to_string(),
+        _ => String::new(),
+    };
+    let command = usage
+        .split_whitespace()
+        .find(|word| is_command(word))
+        .map(str::to_owned);
+    Failure::Usage { command, text }
+}
+
+/// The text of a usage error on stderr (`patronictl.md` §3).
+pub(crate) fn usage_text(program: Program, command: Option<&str>, text: &str) -> String {
+    let summary = SUMMARIES
+        .iter()
+        .find(|Summary(name, ..)| Some(*name) == command);
+    let (path, arguments) = match summary {
+        Some(Summary(name, usage, _)) => (format!("{} {name}", program.name()), *usage),
+        None => (program.name().to_owned(), "[OPTIONS] COMMAND [ARGS]..."),
+    };
+    let usage = wrap(&format!("Usage: {path} "), arguments);
+    format!("{usage}\nTry '{path} --help' for help.\n\nError: {text}\n")
+}
+
+/// Breaks the words at 78 columns, further lines below the first word.
+fn wrap(prefix: &str, words: &str) -> String {
+    const WIDTH: usize = 78;
+    let mut text = prefix.trim_end().to_owned();
+    let mut column = text.len();
+    for word in words.split(' ') {
+        if column + 1 + word.len() > WIDTH {
+            text.push('\n');
+            text.push_str(&" ".repeat(prefix.len() - 1));
+            column = prefix.len() - 1;
+        }
+        text.push(' ');
+        text.push_str(word);
+        column += 1 + word.len();
+    }
+    text
+}
+
+/// The options and arguments of a command, by name.
+#[derive(Debug)]
+pub(crate) struct Options {
+    command: String,
+    matches: ArgMatches,
+}
+
+impl Options {
+    /// The option's or argument's text, if it was given.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.matches
+            .try_get_one::<String>(name)
+            .ok()
+            .flatten()
+            .map(String::as_str)
+    }
+
+    /// All texts of an option or argument that may be repeated.
+    pub(crate) fn texts(&self, name: &str) -> Vec<String> {
+        self.matches
+            .get_many::<String>(name)
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect()
+    }
+
+    pub(crate) fn is_set(&self, name: &str) -> bool {
+        self.matches
+            .try_get_one::<bool>(name)
+            .ok()
+            .flatten()
+            .copied()
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn cluster(&self) -> Option<&str> {
+        self.text("CLUSTER_NAME")
+    }
+
+    pub(crate) fn group(&self) -> Result<Option<u32>, Failure> {
+        let parse = |text: &str| {
+            text.parse().map_err(|_| {
+                self.invalid(format!(
+                    "Invalid value for '--group': '{text}' is not a valid integer."
+                ))
+            })
+        };
+        self.text("group").map(parse).transpose()
+    }
+
+    pub(crate) fn format(&self) -> Result<Format, Failure> {
+        let text = self.text("format").unwrap_or("pretty");
+        Format::parse(text)
+            .ok_or_else(|| self.not_one_of("'--format' / '-f'", text, &Format::NAMES))
+    }
+
+    /// The role's name; whether it is a role is checked here, what it means is `members::Role`.
+    pub(crate) fn role(&self) -> Result<Option<&str>, Failure> {
+        match self.text("role") {
+            Some(text) if !ROLES.contains(&text) => {
+                Err(self.not_one_of("'--role' / '-r'", text, &ROLES))
+            }
+            role => Ok(role),
+        }
+    }
+
+    /// Seconds between two outputs, `None` for a single one.
+    pub(crate) fn watch(&self) -> Result<Option<f64>, Failure> {
+        let parse = |text: &str| match text.parse::<f64>() {
+            Ok(seconds) if seconds.is_finite() => Ok(seconds),
+            _ => Err(self.invalid(format!(
+                "Invalid value for '-w' / '--watch': '{text}' is not a valid float."
+            ))),
+        };
+        let seconds = self
+            .text("watch")
+            .map(parse)
+            .transpose()?
+            .filter(|seconds| *seconds > 0.0);
+        Ok(seconds.or_else(|| self.is_set("watch2").then_some(2.0)))
+    }
+
+    /// An error in how the command is used.
+    pub(crate) fn invalid(&self, text: impl Into<String>) -> Failure {
+        Failure::Usage {
+            command: Some(self.command.clone()),
+            text: text.into(),
+        }
+    }
+
+    fn not_one_of(&self, option: &str, text: &str, names: &[&str]) -> Failure {
+        let names: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
+        self.invalid(format!(
+            "Invalid value for {option}: '{text}' is not one of {}.",
+            names.join(", ")
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(program: Program, line: &str) -> String {
+        match read(
+            program,
+            line.split_whitespace().map(OsString::from).collect(),
+        ) {
+            Err(Failure::Usage { command, text }) => usage_text(program, command.as_deref(), &text),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    fn options(program: Program, line: &str) -> Parsed {
+        match read(
+            program,
+            line.split_whitespace().map(OsString::from).collect(),
+        ) {
+            Ok(Reading::Command(parsed)) => *parsed,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn command_lines_are_sound() {
+        command(Program::Patronictl).debug_assert();
+        command(Program::Primacy).debug_assert();
+    }
+
+    #[test]
+    fn usage_errors_have_the_form_that_people_know() {
+        let last = |line: &str| {
+            failure(Program::Patronictl, line)
+                .lines()
+                .last()
+                .unwrap()
+                .to_owned()
+        };
+        for (line, expected) in [
+            ("nonsense", "Error: No such command 'nonsense'."),
+            ("list --nonsense", "Error: No such option '--nonsense'."),
+            ("-h", "Error: No such option '-h'."),
+            ("restart", "Error: Missing argument 'CLUSTER_NAME'."),
+            ("history a b", "Error: Got unexpected extra argument (b)"),
+            ("list --form json", "Error: No such option '--form'."),
+            (
+                "list --format",
+                "Error: Option '--format' requires an argument.",
+            ),
+        ] {
+            assert_eq!(last(line), expected, "{line}");
+        }
+        assert_eq!(
+            failure(Program::Patronictl, "restart --nonsense"),
+            "Usage: patronictl restart [OPTIONS] CLUSTER_NAME [MEMBER_NAMES]...\nTry 'patronictl restart --help' for help.\n\nError: No such option '--nonsense'.\n"
+        );
+        assert_eq!(
+            usage_text(Program::Patronictl, Some("flush"), "x")
+                .lines()
+                .take(2)
+                .collect::<Vec<_>>(),
+            [
+                "Usage: patronictl flush [OPTIONS] CLUSTER_NAME [MEMBER_NAMES]...",
+                "                        {restart|switchover}"
+            ]
+        );
+    }
+
+    #[test]
+    fn options_and_arguments_mix_and_the_last_one_counts() {
+        let parsed = options(
+            Program::Patronictl,
+            "-c a.yml -cb.yml restart demo --force pg0 -r replica pg1",
+        );
+        assert_eq!(
+            parsed.global.get_one::<String>("config-file").unwrap(),
+            "b.yml"
+        );
+        assert_eq!(parsed.options.cluster(), Some("demo"));
+        assert_eq!(parsed.options.texts("MEMBER_NAMES"), ["pg0", "pg1"]);
+        assert_eq!(parsed.options.role().unwrap(), Some("replica"));
+        let many = options(Program::Patronictl, "edit-config -s a=-1 -s b=2 --set c=3");
+        assert_eq!(many.options.texts("set"), ["a=-1", "b=2", "c=3"]);
+    }
+
+    #[test]
+    fn configuration_options_may_follow_the_command_only_as_primacy() {
+        let parsed = options(Program::Primacy, "list -c x.yml demo");
+        assert_eq!(parsed.options.text("config-file"), Some("x.yml"));
+        assert!(failure(Program::Patronictl, "list -c x.yml").contains("No such option '-c'."));
+    }
+
+    #[test]
+    fn values_are_checked() {
+        let of = |line: &str| options(Program::Patronictl, line).options;
+        let text = |failure: Failure| failure.to_string();
+        assert_eq!(
+            text(of("reload demo -r bogus").role().unwrap_err()),
+            "Invalid value for '--role' / '-r': 'bogus' is not one of 'leader', 'primary', 'standby-leader', 'replica', 'standby', 'any'."
+        );
+        assert_eq!(
+            text(of("list -w x").watch().unwrap_err()),
+            "Invalid value for '-w' / '--watch': 'x' is not a valid float."
+        );
+        assert_eq!(of("list -W -w 5").watch().unwrap(), Some(5.0));
+        assert_eq!(of("list -w 0").watch().unwrap(), None);
+        assert!(of("list -f xml").format().is_err());
+    }
+}

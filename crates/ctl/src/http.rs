@@ -1,0 +1,153 @@
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use primacy_config::ClientConfig;
+use primacy_model::Member;
+use primacy_net::{
+    Bytes, ClientCertificate, ClientOptions, HeaderMap, HttpClient, Method, Roots,
+    TlsClientOptions, Verify,
+};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::Failure;
+use crate::error::chain;
+
+/// For calls that a member answers at once. A member whose store is away answers after its
+/// `retry_timeout`, 10 s by default.
+pub(crate) const PROMPT: Duration = Duration::from_secs(30);
+
+/// The members' REST API (`patronictl.md` §2.2).
+pub(crate) struct MemberApi {
+    client: HttpClient,
+}
+
+/// What a member answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: String,
+}
+
+impl MemberApi {
+    /// `insecure` as given on the command line.
+    pub(crate) fn new(config: &ClientConfig, insecure: bool) -> Result<Self, Failure> {
+        let mut options = ClientOptions {
+            tls: tls_options(config, insecure)?,
+            ..ClientOptions::default()
+        };
+        if let Some(credentials) = &config.ctl.authentication {
+            options = options.with_basic_auth(&credentials.username, credentials.password.expose());
+        }
+        Ok(MemberApi {
+            client: HttpClient::new(options),
+        })
+    }
+
+    /// Asks a member; the path of its address is replaced by `endpoint`, unless that is empty.
+    ///
+    /// # Errors
+    /// In words: no address, no connection, no answer in time.
+    pub(crate) async fn call(
+        &self,
+        member: &Member,
+        method: Method,
+        endpoint: &str,
+        body: Option<&Value>,
+        patience: Duration,
+    ) -> Result<Answer, String> {
+        let api_url = member.data.api_url.as_deref();
+        let api_url =
+            api_url.ok_or_else(|| format!("member {} publishes no api_url", member.name))?;
+        let url = if endpoint.is_empty() {
+            api_url.to_owned()
+        } else {
+            with_path(api_url, endpoint)
+        };
+        let body = body
+            .map(|body| Bytes::from(body.to_string()))
+            .unwrap_or_default();
+        let deadline = Instant::now() + patience;
+        let answer = self
+            .client
+            .request(method, &url, HeaderMap::new(), body, deadline)
+            .await;
+        let answer = answer.map_err(|error| chain(&error))?;
+        let body = String::from_utf8_lossy(&answer.body).into_owned();
+        Ok(Answer {
+            status: answer.status.as_u16(),
+            body,
+        })
+    }
+}
+
+fn with_path(url: &str, endpoint: &str) -> String {
+    let authority = url.find("://").map_or(0, |scheme| scheme + 3);
+    let end = url[authority..]
+        .find(['/', '?', '#'])
+        .map_or(url.len(), |path| authority + path);
+    format!("{}/{endpoint}", &url[..end])
+}
+
+/// The table of `patronictl.md` §2.3: with a client certificate the chain is verified even if the operator
+/// asked for no verification.
+fn tls_options(config: &ClientConfig, insecure: bool) -> Result<TlsClientOptions, Failure> {
+    let ctl = &config.ctl;
+    let insecure = insecure || ctl.insecure;
+    let verify = match (insecure, &ctl.certfile) {
+        (false, _) => Verify::Full,
+        (true, None) => Verify::None,
+        (true, Some(_)) => Verify::Chain,
+    };
+    let roots = match &ctl.cacert {
+        None => Roots::System,
+        Some(path) if Path::new(path).is_file() => Roots::File(PathBuf::from(path)),
+        Some(path) => {
+            return Err(Failure::refused(format!(
+                "the CA bundle {path} is no file: check ctl.cacert or restapi.cafile"
+            )));
+        }
+    };
+    let certificate = match &ctl.certfile {
+        None => None,
+        Some(_) if ctl.keyfile_password.is_some() => {
+            return Err(Failure::refused(
+                "ctl.keyfile_password is set, but encrypted keys cannot be read: store the key decrypted, readable by its user only",
+            ));
+        }
+        Some(cert) => {
+            let key = ctl.keyfile.as_ref().unwrap_or(cert);
+            Some(ClientCertificate {
+                cert: PathBuf::from(cert),
+                key: PathBuf::from(key),
+            })
+        }
+    };
+    Ok(TlsClientOptions {
+        roots,
+        certificate,
+        verify,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn path_is_replaced() {
+        for (url, expected) in [
+            (
+                "http://10.0.0.11:8008/patroni",
+                "http://10.0.0.11:8008/restart",
+            ),
+            (
+                "https://[::1]:8008/patroni?x=1",
+                "https://[::1]:8008/restart",
+            ),
+            ("http://h", "http://h/restart"),
+        ] {
+            assert_eq!(with_path(url, "restart"), expected);
+        }
+    }
+}

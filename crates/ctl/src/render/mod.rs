@@ -1,0 +1,12 @@
+//! How things are drawn. Everything here is pure: a cluster in, text out (`patronictl.md` §4, §5).
+
+mod format;
+mod history;
+mod member_table;
+mod table;
+mod topology;
+
+pub use format::Format;
+pub use history::history;
+pub use member_table::{Style, View, member_table};
+pub use table::{Align, Table};
