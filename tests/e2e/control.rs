@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 use primacy_testkit::settings::SCOPE;
 use primacy_testkit::{StoreKind, TestCluster, sql, wait_until};
+use serde_json::json;
 
 on_both_stores!(restart, reinitialize, edit_configuration);
 
@@ -65,13 +66,21 @@ async fn reinitialize(store: StoreKind) -> Result<()> {
     .await?;
     ensure!(cluster.wait_healthy().await? == leader, "the lead moved");
 
-    let name = &cluster.agents[leader].name;
-    let output = cluster.control(&["reinit", SCOPE, name, "--force"]).await?;
-    let printed = String::from_utf8_lossy(&output.stdout).into_owned()
-        + &String::from_utf8_lossy(&output.stderr);
+    let primary = &cluster.agents[leader];
+    let output = cluster
+        .control(&["reinit", SCOPE, &primary.name, "--force"])
+        .await?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
     ensure!(
-        printed.contains("I am the leader, can not reinitialize"),
-        "{printed}"
+        complaint.contains("No replica among provided members"),
+        "{output:?}"
+    );
+    let answer = primary
+        .send("POST", "/reinitialize", &json!({ "force": true }))
+        .await?;
+    ensure!(
+        answer.status == 503 && answer.body == "I am the leader, can not reinitialize",
+        "{answer:?}"
     );
     ensure!(cluster.wait_healthy().await? == leader, "the lead moved");
 

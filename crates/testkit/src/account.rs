@@ -8,6 +8,11 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use nix::unistd::{Uid, User, chown};
 
+/// Whether the test itself runs as root.
+pub fn is_root() -> bool {
+    Uid::effective().is_root()
+}
+
 /// Who the processes of a test run as: the test's own user, or `postgres` where the test runs as root, since
 /// PostgreSQL refuses to.
 #[derive(Debug, Clone)]
@@ -20,7 +25,7 @@ impl Account {
     /// # Errors
     /// As root: there is no user `postgres`.
     pub fn unprivileged() -> Result<Self> {
-        if Uid::effective().is_root() {
+        if is_root() {
             let user = User::from_name("postgres")?
                 .context("no user `postgres` to run servers as: install the postgresql packages (make setup)")?;
             Ok(Self { user, switch: true })

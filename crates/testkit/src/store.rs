@@ -45,6 +45,14 @@ impl Store {
         }
     }
 
+    /// The addresses that members reach the store at.
+    pub fn hosts(&self) -> Vec<String> {
+        match self {
+            Self::Embedded { addresses } => addresses.clone(),
+            Self::Etcd3(etcd) => etcd.hosts(),
+        }
+    }
+
     /// The configuration's section.
     pub(crate) fn section_name(&self) -> &'static str {
         match self {
