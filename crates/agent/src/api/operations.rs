@@ -1,0 +1,75 @@
+//! The other operations: reload, reinitialise, failsafe (`rest-api.md` §7.4, §8.6, §8.7).
+
+use std::collections::BTreeMap;
+
+use primacy_config::scalar::parse_bool;
+use primacy_model::{Role, State};
+use primacy_net::{HeaderMap, RequestBody};
+use serde_json::{Map, Value};
+
+use super::answer::{Answer, ErrorPage};
+use super::{Api, body};
+use crate::request::{FailsafeAnswer, FailsafeLeader, Request};
+
+impl Api {
+    pub(super) async fn reload(&self) -> Result<Answer, Answer> {
+        self.send(Request::Reload).await?;
+        Ok(Answer::text(202, "reload scheduled"))
+    }
+
+    /// §8.6. A field that is no boolean counts as false.
+    pub(super) async fn reinitialize(&self, body: Map<String, Value>) -> Result<Answer, Answer> {
+        let flag = |key: &str| body.get(key).and_then(parse_bool).unwrap_or(false);
+        let (force, from_leader) = (flag("force"), flag("from_leader"));
+        Ok(match self.ask(|reply| Request::Reinitialize { force, from_leader, reply }).await? {
+            Ok(()) => Answer::text(200, "reinitialize started"),
+            Err(text) => Answer::text(503, text),
+        })
+    }
+
+    /// §7.4, POST.
+    pub(super) async fn post_failsafe(
+        &self,
+        headers: &HeaderMap,
+        body: RequestBody,
+    ) -> Result<Answer, Answer> {
+        let published = self.published();
+        if !published.global.failsafe_mode {
+            return Err(Answer::Page(ErrorPage::BadGateway));
+        }
+        let body = body::required(headers, body).await?;
+        let leads = || Answer::text(500, "Running as a leader");
+        if published.state == State::Running && published.role == Role::Primary {
+            return Err(leads());
+        }
+        let leader = failsafe_leader(&body)
+            .ok_or_else(|| Answer::Dropped("name, conn_url or api_url is missing".into()))?;
+        match self.ask(|reply| Request::Failsafe { leader, reply }).await? {
+            FailsafeAnswer::Accepted(position) => {
+                let accepted = Answer::text(200, "Accepted");
+                Ok(match position {
+                    Some(position) => accepted.with_header("lsn", position.to_string()),
+                    None => accepted,
+                })
+            }
+            FailsafeAnswer::RunningAsLeader => Err(leads()),
+            // The asking member takes anything but `Accepted` for a refusal.
+            FailsafeAnswer::OtherLeader(name) => {
+                Err(Answer::text(500, format!("Another leader is known: {name}")))
+            }
+        }
+    }
+}
+
+fn failsafe_leader(body: &Map<String, Value>) -> Option<FailsafeLeader> {
+    let text = |key: &str| body.get(key).and_then(Value::as_str).map(str::to_owned);
+    let slots = body.get("slots").and_then(Value::as_object).into_iter().flatten();
+    Some(FailsafeLeader {
+        name: text("name")?,
+        conn_url: text("conn_url")?,
+        api_url: text("api_url")?,
+        slots: slots
+            .filter_map(|(name, position)| Some((name.clone(), position.as_u64()?)))
+            .collect::<BTreeMap<_, _>>(),
+    })
+}

@@ -1,0 +1,152 @@
+//! What is only read: status, health, metrics, the cluster's documents.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use primacy_model::{Observation, cluster_document};
+use serde_json::Value;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::answer::{Answer, ErrorPage, Headers};
+use super::route::Query;
+use super::status::Status;
+use super::{Api, health, metrics};
+use crate::published::Published;
+use crate::request::Request;
+
+/// How old an observation a health check is answered from. Load balancers ask every second or two, from
+/// several places: one look at the server serves them all.
+const HEALTH_FRESHNESS: Duration = Duration::from_secs(1);
+/// How long a health check waits for a look at the server: load balancers give up after one to a few seconds,
+/// and the lock part of the answer needs no look.
+const HEALTH_PATIENCE: Duration = Duration::from_secs(1);
+/// How long `/patroni` and `/metrics` wait: racing members wait 2 s for the whole answer.
+const STATUS_PATIENCE: Duration = Duration::from_millis(1500);
+/// How old what is told of PostgreSQL is, at most; ours, ignored by everybody else.
+const OBSERVED_AGO: &str = "X-Primacy-Observed-Ago-Ms";
+
+/// An observation that may be told of, and the snapshot that goes with it.
+struct Sight {
+    published: Arc<Published>,
+    fresh: Option<Arc<Observation>>,
+    /// Of the observation, or of the snapshot where there is none.
+    age: Duration,
+}
+
+impl Api {
+    /// GET `/patroni`.
+    pub(super) async fn status(&self) -> Answer {
+        let sight = self.look(STATUS_PATIENCE).await;
+        self.tell(&sight, |status| Answer::json(200, status.to_json()))
+    }
+
+    /// A health check; `document` is false for HEAD and OPTIONS.
+    pub(super) async fn health(&self, path: &str, query: &Query, document: bool) -> Answer {
+        let sight = self.look_for_health().await;
+        self.tell(&sight, |status| {
+            let code = health::check(path, query, status);
+            if document { Answer::json(code, status.to_json()) } else { Answer::Status(code) }
+        })
+    }
+
+    /// GET `/metrics`.
+    pub(super) async fn metrics(&self) -> Answer {
+        let sight = self.look(STATUS_PATIENCE).await;
+        self.tell(&sight, |status| Answer::Text {
+            code: 200,
+            text: metrics::text(status).into(),
+            content_type: "text/plain",
+            headers: Headers::new(),
+        })
+    }
+
+    /// GET `/readiness`.
+    pub(super) async fn readiness(&self, query: &Query) -> Answer {
+        let published = self.published();
+        let sight = if health::readiness_needs_status(&published, Instant::now()) {
+            self.look_for_health().await
+        } else {
+            Sight { published, fresh: None, age: Duration::ZERO }
+        };
+        self.tell(&sight, |status| match health::readiness(query, status) {
+            Ok(()) => Answer::Status(200),
+            Err(reason) => {
+                tracing::debug!("not ready: {reason}");
+                Answer::Status(503)
+            }
+        })
+    }
+
+    /// GET `/cluster`: a fresh read, always.
+    pub(super) async fn cluster(&self) -> Result<Answer, Answer> {
+        let cluster = self.read_cluster().await?;
+        Ok(Answer::json(200, cluster_document(&cluster, &self.published().scope)))
+    }
+
+    /// GET `/history`.
+    pub(super) async fn history(&self) -> Result<Answer, Answer> {
+        let published = self.published();
+        let history = match published.view(Instant::now()) {
+            Some(view) => view.history.clone(),
+            None => self.read_cluster().await?.history,
+        };
+        let text = history.unwrap_or_default().to_json();
+        Ok(Answer::json(200, serde_json::from_str::<Value>(&text).unwrap_or_default()))
+    }
+
+    /// GET `/config`.
+    pub(super) async fn config(&self) -> Result<Answer, Answer> {
+        let published = self.published();
+        let config = match published.view(Instant::now()) {
+            Some(view) => view.config.clone(),
+            None => self.read_cluster().await?.config,
+        };
+        match config {
+            Some(config) => Ok(Answer::json(200, config.value)),
+            None => Err(Answer::Page(ErrorPage::BadGateway)),
+        }
+    }
+
+    /// GET `/failsafe`.
+    pub(super) fn failsafe(&self) -> Result<Answer, Answer> {
+        match &self.published().failsafe_map {
+            Some(map @ Value::Object(_)) => Ok(Answer::json(200, map.clone())),
+            _ => Err(Answer::Page(ErrorPage::BadGateway)),
+        }
+    }
+
+    fn tell(&self, sight: &Sight, answer: impl FnOnce(&Status<'_>) -> Answer) -> Answer {
+        let log = self.log.status();
+        let status = Status::new(&sight.published, sight.fresh.as_deref(), log, Instant::now());
+        answer(&status).with_header(OBSERVED_AGO, sight.age.as_millis().to_string())
+    }
+
+    async fn look_for_health(&self) -> Sight {
+        let published = self.published();
+        let age = published.observed_at.elapsed();
+        if age < HEALTH_FRESHNESS {
+            let fresh = Some(Arc::clone(&published.observation));
+            return Sight { published, fresh, age };
+        }
+        self.look(HEALTH_PATIENCE).await
+    }
+
+    /// Asks for a look at the server. Where none comes in time, the snapshot alone is told of, without
+    /// anything that an old look would say of PostgreSQL.
+    async fn look(&self, patience: Duration) -> Sight {
+        let asked = Instant::now();
+        let observed = tokio::time::timeout(patience, async {
+            let (reply, answer) = oneshot::channel();
+            self.requests.send(Request::Observe { reply }).await.ok()?;
+            answer.await.ok()
+        });
+        let fresh = observed.await.ok().flatten();
+        let published = self.published();
+        let age = match fresh {
+            Some(_) => asked.elapsed(),
+            None => published.observed_at.elapsed(),
+        };
+        Sight { published, fresh, age }
+    }
+}

@@ -1,0 +1,321 @@
+//! The listening side: binding, exchanging listener and certificates at a reload, and answers on the wire.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::ext::ReasonPhrase;
+use primacy_config::HostPort;
+use primacy_config::local::{RestApi, VerifyClient};
+use primacy_model::json_line;
+use primacy_net::{
+    Bytes, ClientVerification, Full, HeaderName, HeaderValue, HttpClient, Peer, Request as HttpRequest,
+    RequestBody, Response, ServerLimits, StatusCode, TlsError, TlsServer, TlsServerOptions, header, serve,
+};
+use socket2::{Domain, Socket, Type};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::answer::Answer;
+use super::settings::Settings;
+use super::Api;
+
+/// A client that says nothing for so long is hung up on; it holds no one up meanwhile.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// A listener that is exchanged lets its requests end. The longest wait for a switchover of at least 20 s.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same when the agent stops: PostgreSQL is stopped after that.
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Why the API cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The address cannot be listened on; the text is Patroni's.
+    #[error(
+        "Couldn't start a service on '{address}', please check your `restapi.listen` configuration: {reason}"
+    )]
+    Bind {
+        /// `host:port` as configured.
+        address: String,
+        /// Why not.
+        reason: io::Error,
+    },
+    /// The certificate or the key cannot be used.
+    #[error("restapi: the certificate cannot be used")]
+    Tls(#[from] TlsError),
+    /// Not supported by this TLS library.
+    #[error(
+        "restapi.keyfile_password: the key {0} is encrypted; write it without a password (openssl pkey -in \
+         {0} -out ...) into a file that only the agent may read, and remove restapi.keyfile_password"
+    )]
+    EncryptedKey(String),
+}
+
+/// The API being served. Dropping it without [`ApiServer::stop`] cuts every request off.
+pub struct ApiServer {
+    api: Arc<Api>,
+    listener: Listener,
+    accepting: Accepting,
+}
+
+/// A listening socket. It is kept beside the task that accepts from it, so that the task can be exchanged
+/// while clients wait in the kernel's queue.
+struct Listener {
+    listen: HostPort,
+    socket: StdListener,
+}
+
+struct Accepting {
+    tls: Option<TlsServer>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl ApiServer {
+    /// Binds the address and begins to serve.
+    ///
+    /// # Errors
+    /// [`ApiError`]: nothing is served.
+    pub async fn start(api: Api, section: &RestApi) -> Result<Self, ApiError> {
+        let api = Arc::new(api);
+        let tls = tls_options(section)?.map(|options| TlsServer::new(&options)).transpose()?;
+        let listener = Listener::bind(section).await?;
+        let settings = Arc::new(Settings::new(section).await);
+        api.change(|changing| changing.settings = settings);
+        let accepting = listener.accept(&api, tls).map_err(|reason| bind_error(section, reason))?;
+        Ok(ApiServer { api, listener, accepting })
+    }
+
+    /// The address that is listened on.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.listener.socket.local_addr()
+    }
+
+    /// Takes new settings and certificates, and re-binds where the address changed: the new listener first,
+    /// then the old one goes, its requests ending as they may. Call it at every reload, since certificates
+    /// are read anew.
+    ///
+    /// # Errors
+    /// [`ApiError`]: the old settings are still in force, unless the same port had to be given up first and
+    /// the new address could not be bound either.
+    pub async fn reconfigure(&mut self, section: &RestApi, peers: HttpClient) -> Result<(), ApiError> {
+        let options = tls_options(section)?;
+        let tls = match (&options, &self.accepting.tls) {
+            (Some(options), Some(current)) => {
+                current.replace(options)?;
+                Some(current.clone())
+            }
+            (Some(options), None) => Some(TlsServer::new(options)?),
+            (None, _) => None,
+        };
+        if self.listener.listen != section.listen {
+            self.move_to(section, tls).await?;
+        } else if tls.is_some() != self.accepting.tls.is_some() {
+            self.exchange(tls).map_err(|reason| bind_error(section, reason))?;
+        }
+        let settings = Arc::new(Settings::new(section).await);
+        self.api.change(|changing| {
+            changing.settings = settings;
+            changing.peers = peers;
+        });
+        Ok(())
+    }
+
+    async fn move_to(&mut self, section: &RestApi, tls: Option<TlsServer>) -> Result<(), ApiError> {
+        let in_use = |error: &ApiError| {
+            matches!(error, ApiError::Bind { reason, .. } if reason.kind() == io::ErrorKind::AddrInUse)
+        };
+        let bound = match Listener::bind(section).await {
+            // The old listener itself may be in the way: `*` and an address of the same port.
+            Err(error) if in_use(&error) && self.listener.listen.port == section.listen.port => {
+                let placeholder = StdListener::bind((Ipv4Addr::LOCALHOST, 0))
+                    .map_err(|reason| bind_error(section, reason))?;
+                let old = std::mem::replace(&mut self.listener.socket, placeholder);
+                let local = old.local_addr();
+                self.accepting.stop.cancel();
+                drop(old);
+                match Listener::rebind(section).await {
+                    Err(error) => {
+                        if let Ok(Ok(socket)) = local.map(|address| listen_on(address, section)) {
+                            self.listener.socket = socket;
+                            let current = self.accepting.tls.clone();
+                            self.exchange(current).map_err(|reason| bind_error(section, reason))?;
+                        }
+                        Err(error)
+                    }
+                    bound => bound,
+                }
+            }
+            bound => bound,
+        };
+        self.listener = bound?;
+        self.exchange(tls).map_err(|reason| bind_error(section, reason))
+    }
+
+    /// Accepts from the listener anew, and lets the requests of the task before end.
+    fn exchange(&mut self, tls: Option<TlsServer>) -> io::Result<()> {
+        let new = self.listener.accept(&self.api, tls)?;
+        let old = std::mem::replace(&mut self.accepting, new);
+        old.stop.cancel();
+        Ok(())
+    }
+
+    /// Stops accepting, lets requests end for a short while, and returns.
+    pub async fn stop(self) {
+        self.accepting.stop.cancel();
+        drop(self.listener);
+        let mut task = self.accepting.task;
+        if tokio::time::timeout(STOP_TIMEOUT, &mut task).await.is_err() {
+            task.abort();
+        }
+    }
+}
+
+impl Listener {
+    async fn bind(section: &RestApi) -> Result<Self, ApiError> {
+        let mut problem = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        let addresses = addresses(&section.listen).await.map_err(|reason| bind_error(section, reason))?;
+        for address in addresses {
+            match listen_on(address, section) {
+                Ok(socket) => return Ok(Listener { listen: section.listen.clone(), socket }),
+                Err(error) => problem = error,
+            }
+        }
+        Err(bind_error(section, problem))
+    }
+
+    /// As [`Listener::bind`], for an address that is being given up: the task that accepts from it still
+    /// has to let go.
+    async fn rebind(section: &RestApi) -> Result<Self, ApiError> {
+        const PATIENCE: Duration = Duration::from_secs(2);
+        const PAUSE: Duration = Duration::from_millis(20);
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            match Listener::bind(section).await {
+                Err(_) if tokio::time::Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
+                bound => return bound,
+            }
+        }
+    }
+
+    fn accept(&self, api: &Arc<Api>, tls: Option<TlsServer>) -> io::Result<Accepting> {
+        let listener = TcpListener::from_std(self.socket.try_clone()?)?;
+        let stop = CancellationToken::new();
+        let limits = ServerLimits {
+            header_timeout: HEADER_TIMEOUT,
+            drain_timeout: DRAIN_TIMEOUT,
+            ..ServerLimits::default()
+        };
+        let api = Arc::clone(api);
+        let handler = move |request: HttpRequest<RequestBody>, peer: Peer| {
+            let api = Arc::clone(&api);
+            async move {
+                let answer = api.answer(request, peer).await;
+                render(answer, &api.settings())
+            }
+        };
+        let task = tokio::spawn(serve(listener, tls.clone(), limits, handler, stop.clone()));
+        Ok(Accepting { tls, stop, task })
+    }
+}
+
+/// Where to listen, the best first. All addresses means one dual-stack socket where the system has it.
+async fn addresses(listen: &HostPort) -> io::Result<Vec<SocketAddr>> {
+    let port = listen.port;
+    if matches!(listen.host.as_str(), "" | "*") {
+        let all: [IpAddr; 2] = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
+        return Ok(all.map(|address| SocketAddr::new(address, port)).to_vec());
+    }
+    let mut found: Vec<_> = tokio::net::lookup_host((listen.host.as_str(), port)).await?.collect();
+    found.sort_by_key(|address| !address.is_ipv6());
+    Ok(found)
+}
+
+fn listen_on(address: SocketAddr, section: &RestApi) -> io::Result<StdListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(section.request_queue_size).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+fn bind_error(section: &RestApi, reason: io::Error) -> ApiError {
+    ApiError::Bind { address: format!("{}:{}", section.listen.host, section.listen.port), reason }
+}
+
+fn tls_options(section: &RestApi) -> Result<Option<TlsServerOptions>, ApiError> {
+    let Some(cert) = &section.certfile else {
+        return Ok(None);
+    };
+    if section.keyfile_password.is_some() {
+        return Err(ApiError::EncryptedKey(section.keyfile.as_ref().unwrap_or(cert).clone()));
+    }
+    if section.ciphers.is_some() {
+        tracing::warn!("restapi.ciphers is ignored: only ciphers without known weaknesses are offered");
+    }
+    Ok(Some(TlsServerOptions {
+        cert: PathBuf::from(cert),
+        key: section.keyfile.as_ref().map(PathBuf::from),
+        client_ca: section.cafile.as_ref().map(PathBuf::from),
+        client_verification: match section.verify_client {
+            VerifyClient::None => ClientVerification::None,
+            VerifyClient::Optional => ClientVerification::Optional,
+            VerifyClient::Required => ClientVerification::Required,
+        },
+    }))
+}
+
+/// An answer as a response. Every connection carries one request, as clients of the original expect.
+fn render(answer: Answer, settings: &Settings) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    let code = answer.code();
+    let reason = match &answer {
+        Answer::Page(page) => ReasonPhrase::try_from(page.reason().into_owned()).ok(),
+        _ => None,
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    if let (Some(server), false) = (&settings.server, matches!(answer, Answer::Status(_))) {
+        headers.insert(header::SERVER, server.clone());
+    }
+    let (own, content_type, body) = match answer {
+        Answer::Status(_) => (None, None, String::new()),
+        Answer::Json { document, headers, .. } => {
+            (Some(headers), Some("application/json"), json_line(&document))
+        }
+        Answer::Text { text, headers, content_type, .. } => {
+            (Some(headers), Some(content_type), text.into_owned())
+        }
+        Answer::Page(page) => (None, Some("text/html;charset=utf-8"), page.html()),
+        Answer::Dropped(reason) => {
+            tracing::warn!("API: a request cannot be answered: {reason}");
+            (None, None, String::new())
+        }
+    };
+    if let Some(content_type) = content_type {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    }
+    if let Some(own) = own {
+        for (name, value) in own {
+            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+                headers.insert(name, value);
+            }
+        }
+        for (name, value) in &settings.headers {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+    if let Some(reason) = reason {
+        response.extensions_mut().insert(reason);
+    }
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    *response.body_mut() = Full::new(Bytes::from(body));
+    response
+}

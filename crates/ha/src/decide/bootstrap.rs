@@ -1,0 +1,139 @@
+//! A new cluster, or a new member (`ha.md` §6).
+
+use primacy_model::{Cluster, Initialize, Member, State};
+
+use super::Reasons;
+use crate::decision::{Job, Step};
+use crate::situation::Situation;
+
+/// Nothing in the data directory, not paused, not the owner (`ha.md` §6.1).
+pub(super) fn empty_data_directory(
+    s: &Situation<'_>,
+    cluster: &Cluster,
+    why: &mut Reasons,
+) -> Step {
+    if cluster.is_unlocked() && cluster.initialize == Initialize::Absent {
+        if s.local.tags.nofailover() {
+            why.note(
+                "ha.md §6.1.1",
+                "tagged nofailover: does not start a new cluster",
+            );
+        } else if s.local.may_bootstrap {
+            why.note(
+                "ha.md §6.1.1",
+                "no leader, never initialized: bidding for the bootstrap",
+            );
+            why.outcome("trying to bootstrap a new cluster");
+            return Step::ClaimInitialize;
+        } else {
+            why.note(
+                "ha.md §6.1.1",
+                "no bootstrap section: does not start a new cluster",
+            );
+        }
+    }
+    if let Some(source) = clone_source(s, cluster) {
+        why.note("ha.md §6.1.2", format!("copying {}", source.name));
+        why.outcome(format!("trying to bootstrap from '{}'", source.name));
+        return Step::StartJob(Job::CreateReplica {
+            source: Some(source.name.clone()),
+            connection: source.data.connection(),
+            reinitialize: false,
+            basebackup_only: false,
+        });
+    }
+    if s.local.replica_method_without_source && cluster.initialize != Initialize::Running {
+        why.note("ha.md §6.1.3", "a replica method needs no source");
+        why.outcome("trying to bootstrap without leader");
+        return Step::StartJob(Job::CreateReplica {
+            source: None,
+            connection: None,
+            reinitialize: false,
+            basebackup_only: false,
+        });
+    }
+    why.outcome(if cluster.is_unlocked() {
+        "waiting for leader to bootstrap"
+    } else {
+        "waiting for the leader to be reachable"
+    });
+    Step::Wait
+}
+
+/// Whom to copy (`ha.md` §6.1): a running member tagged `clonefrom`, else the leader. The choice among
+/// several differs from member to member, and is the same each time for one.
+pub(super) fn clone_source<'a>(s: &Situation<'a>, cluster: &'a Cluster) -> Option<&'a Member> {
+    let leader = cluster.leader_member()?;
+    let willing: Vec<&Member> = s
+        .others(cluster)
+        .filter(|member| {
+            member.name != leader.name
+                && member.data.tags.clonefrom()
+                && member.data.state == Some(State::Running)
+                && member.data.connection().is_some()
+        })
+        .collect();
+    if willing.is_empty() {
+        return leader.data.connection().is_some().then_some(leader);
+    }
+    let spread: usize = s.me().bytes().map(usize::from).sum();
+    Some(willing[spread % willing.len()])
+}
+
+/// The first start of a new cluster was made here (`ha.md` §6.2).
+pub(super) fn after_first_start(
+    s: &Situation<'_>,
+    cluster: &Cluster,
+    result: Option<bool>,
+    why: &mut Reasons,
+) -> Step {
+    if !s.server.process.is_alive() || result == Some(false) {
+        why.note("ha.md §6.2", "the new cluster did not come up");
+        why.outcome("failed to bootstrap cluster");
+        return Step::CancelBootstrap;
+    }
+    if result == Some(true) {
+        return publish_new_cluster(s, cluster, why);
+    }
+    if !s.is_primary() {
+        why.outcome("waiting for end of recovery after bootstrap");
+        return Step::Wait;
+    }
+    why.note(
+        "ha.md §6.2",
+        "the new cluster accepts writes: creating its roles",
+    );
+    why.outcome("running post_bootstrap");
+    Step::StartJob(Job::PostBootstrap)
+}
+
+/// One key after the other, the leader key last: whoever sees it finds everything else.
+fn publish_new_cluster(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Step {
+    let Some(mine) = &s.server.system_identifier else {
+        why.outcome("the system ID of the new cluster cannot be read");
+        return Step::Wait;
+    };
+    why.outcome("initialized a new cluster");
+    match &cluster.initialize {
+        Initialize::Done(theirs) if theirs == mine => {}
+        Initialize::Done(_) => {
+            why.note(
+                "ha.md §6.2",
+                "somebody else initialized the cluster meanwhile",
+            );
+            return Step::CancelBootstrap;
+        }
+        _ => return Step::WriteInitialize(mine.clone()),
+    }
+    if cluster.config.is_none() {
+        return Step::WriteConfig;
+    }
+    match cluster.leader_name() {
+        None => Step::AcquireLeader { failover: None },
+        Some(leader) if leader == s.me() => Step::Wait,
+        Some(leader) => {
+            why.note("ha.md §6.2", format!("{leader} leads already"));
+            Step::CancelBootstrap
+        }
+    }
+}

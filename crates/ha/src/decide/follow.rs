@@ -1,0 +1,137 @@
+//! Following (`ha.md` §9).
+
+use primacy_model::{Cluster, Member, Process};
+
+use super::{Reasons, demote, rewind, slots};
+use crate::decision::{DemotionMode, Job, Step, Upstream};
+use crate::situation::{Lease, RewindState, Situation};
+
+use super::Verdict;
+
+/// Somebody else holds the lock.
+pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Verdict<Step> {
+    let leader = cluster.leader_name().map_or("nobody", |name| name.as_str());
+    if s.is_primary() && !may_follow_in_pause(s) {
+        if s.global.pause {
+            why.note("ha.md §9 follow 1", "paused: a second primary is tolerated");
+            why.outcome("PAUSE: continue to run as primary without lock");
+            return Ok(Step::Wait);
+        }
+        why.note(
+            "ha.md §9 follow 2",
+            format!("{leader} holds the lock, and I am a primary"),
+        );
+        why.outcome(format!(
+            "demoting self because i do not have the lock and i was a leader; lock owner: {leader}"
+        ));
+        debug_assert!(s.lease == Lease::None || cluster.leader_name() != Some(s.me()));
+        return Ok(demote(s, DemotionMode::ImmediateNoLock));
+    }
+    Ok(keep_following(s, cluster, why))
+}
+
+fn may_follow_in_pause(s: &Situation<'_>) -> bool {
+    s.global.pause && s.can_repair_divergence() && s.memory.rewind == RewindState::Needed
+}
+
+/// A standby, whoever leads.
+pub(super) fn keep_following(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Step {
+    if (s.memory.rewind != RewindState::Initial || !s.global.pause)
+        && let Some(step) = rewind::decide(s, cluster, why)
+    {
+        return step;
+    }
+    if let Some(wal) = s.wal()
+        && wal.replay_paused
+        && !s.global.pause
+        && s.server.major_version.is_some_and(|major| major >= 14)
+    {
+        why.note(
+            "ha.md §9 follow 5",
+            "replay is paused and the cluster is not",
+        );
+        why.outcome("resuming replay");
+        return Step::ResumeReplay;
+    }
+    let upstream = upstream(s, cluster);
+    if let Some(step) = point_at(s, cluster, &upstream, why) {
+        return step;
+    }
+    if let Some(step) = slots::decide(s, cluster, why) {
+        return step;
+    }
+    why.outcome(match cluster.leader_name() {
+        Some(leader) => {
+            format!(
+                "no action. I am ({}), a secondary, and following a leader ({leader})",
+                s.me()
+            )
+        }
+        None => format!(
+            "no action. I am ({}), a secondary, there is no leader",
+            s.me()
+        ),
+    });
+    Step::Wait
+}
+
+/// Makes the running standby follow the target, unless it does.
+fn point_at(
+    s: &Situation<'_>,
+    cluster: &Cluster,
+    upstream: &Upstream,
+    why: &mut Reasons,
+) -> Option<Step> {
+    let Process::Running(identity) = s.server.process else {
+        return None;
+    };
+    s.wal()?;
+    if *upstream == Upstream::Nobody && (s.global.pause || cluster.is_unlocked()) {
+        // A standby that keeps its upstream while nobody leads loses nothing, and gets what a primary that
+        // is cut off from the store still writes (ha.md W20).
+        return None;
+    }
+    if s.memory.follow_needs_restart.as_ref() == Some(upstream) {
+        why.note(
+            "ha.md §9 follow 7",
+            "the change of upstream needs a restart",
+        );
+        why.outcome("changing primary_conninfo and restarting");
+        return Some(Step::StartJob(Job::Restart {
+            upstream: Some(upstream.clone()),
+            timeout: s.global.primary_start_timeout,
+        }));
+    }
+    if s.memory.following.as_ref() == Some(&(upstream.clone(), identity)) {
+        return None;
+    }
+    why.note("ha.md §9 follow 7", format!("following {upstream}"));
+    why.outcome(format!("following {upstream}"));
+    Some(Step::Follow(upstream.clone()))
+}
+
+/// Whom to follow (`ha.md` §9 target).
+pub(super) fn upstream(s: &Situation<'_>, cluster: &Cluster) -> Upstream {
+    if s.local.tags.nostream() {
+        return Upstream::Nobody;
+    }
+    let named = s.local.tags.replicatefrom().filter(|name| *s.me() != *name);
+    named
+        .and_then(|name| cluster.member(name))
+        .and_then(reachable)
+        .or_else(|| {
+            cluster
+                .leader_member()
+                .filter(|leader| leader.name != *s.me())
+                .and_then(reachable)
+        })
+        .unwrap_or_default()
+}
+
+fn reachable(member: &Member) -> Option<Upstream> {
+    let connection = member.data.connection()?;
+    Some(Upstream::Member {
+        name: member.name.clone(),
+        connection,
+    })
+}

@@ -1,0 +1,97 @@
+//! I own the lock, and PostgreSQL runs (`ha.md` §4.1, §4.3).
+
+use std::time::Duration;
+
+use primacy_model::{Cluster, Role};
+
+use super::{Reasons, Verdict, history, slots, switchover, sync};
+use crate::decision::{Job, Step};
+use crate::situation::Situation;
+
+/// A server that was just promoted is looked at again so soon.
+const PROMOTION_LOOK: Duration = Duration::from_millis(50);
+
+pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Verdict<Step> {
+    let primary = s.is_primary();
+    if s.global.pause && !primary {
+        let chosen = cluster
+            .failover
+            .as_ref()
+            .and_then(|request| request.candidate.as_ref());
+        if chosen != Some(s.me()) {
+            why.note("ha.md §4.1.1", "paused, and the lock owner is no primary");
+            why.outcome("PAUSE: removed leader lock because postgres is not running as primary");
+            return Ok(Step::ReleaseLeader { optime: None });
+        }
+    }
+    if !s.lease.is_held(s.now) {
+        why.note("ha.md §5.4", "the lease is not confirmed");
+        why.outcome("waiting for the leader lock to be confirmed");
+        return Ok(Step::Wait);
+    }
+    if (primary || !s.global.pause)
+        && let Some(step) = switchover::leader_side(s, cluster, why)?
+    {
+        return Ok(step);
+    }
+    if let Some(at) = s.memory.pre_promote_failed_at
+        && !primary
+        && s.now.since(at) < s.global.ttl
+    {
+        why.note("ha.md §4.3.1", "pre_promote failed");
+        why.outcome("released leader key because pre_promote script failed");
+        return Ok(Step::ReleaseLeader { optime: None });
+    }
+    if primary {
+        Ok(lead(s, cluster, why))
+    } else {
+        Ok(promote(s, cluster, why))
+    }
+}
+
+/// I am the primary.
+fn lead(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Step {
+    why.outcome(format!(
+        "no action. I am ({}), the leader with the lock",
+        s.me()
+    ));
+    if let Some(step) = sync::maintain(s, cluster, why) {
+        return step;
+    }
+    let Some(wal) = s.wal() else {
+        return Step::Wait;
+    };
+    if let Some(step) = history::decide(s, cluster, why) {
+        return step;
+    }
+    if let Some(timeline) = wal.timeline
+        && s.memory.checkpoint_done != Some(timeline)
+        && !s.memory.checkpoint_running
+        && wal.checkpoint_timeline != Some(timeline)
+    {
+        why.note(
+            "ha.md §8.6",
+            format!("no checkpoint on timeline {timeline} yet"),
+        );
+        return Step::Checkpoint;
+    }
+    slots::decide(s, cluster, why).unwrap_or_else(|| sync::next_look(s, cluster))
+}
+
+/// I hold the lock and am not the primary yet (`ha.md` §4.3.4).
+fn promote(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Step {
+    if s.memory.role == Role::Promoted {
+        why.outcome("waiting for the promotion to finish");
+        return Step::WaitUntil(s.now + PROMOTION_LOOK);
+    }
+    if s.wal().is_none() {
+        why.outcome("waiting for postgres to answer before the promotion");
+        return Step::WaitUntil(s.now + PROMOTION_LOOK);
+    }
+    if let Some(step) = sync::before_promotion(s, cluster, why) {
+        return step;
+    }
+    why.note("ha.md §4.3.4", "I hold the lock: promoting");
+    why.outcome("promoted self to leader by acquiring session lock");
+    Step::StartJob(Job::Promote)
+}

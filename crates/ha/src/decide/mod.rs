@@ -1,0 +1,391 @@
+//! The order of the rules (`ha.md` §3): the first that has something to do ends the pass.
+
+mod bootstrap;
+mod demotion;
+mod follow;
+pub(crate) mod history;
+mod in_flight;
+mod leader;
+mod operation;
+mod race;
+mod recover;
+mod repair;
+mod rewind;
+mod shutdown;
+pub(crate) mod slots;
+mod starting;
+mod switchover;
+pub(crate) mod sync;
+
+pub(crate) use switchover::next_schedule;
+
+use std::collections::BTreeMap;
+
+use primacy_model::{Cluster, DataDirectory, Initialize, MemberName, Process};
+
+use crate::decision::{Decision, DemotionMode, Exit, Job, Reason, Step, StopMode, StopReason};
+use crate::situation::{Lease, Situation, StoreView};
+
+/// The one next step.
+pub fn decide(situation: &Situation<'_>) -> Decision {
+    let mut why = Reasons::default();
+    let step = match first_step(situation, &mut why) {
+        Ok(step) => step,
+        Err(Ask(members)) => Step::AskPeers(members),
+    };
+    Decision {
+        step,
+        reasons: why.reasons,
+        outcome: why.outcome,
+    }
+}
+
+/// The members whose answers a rule needs before it can say anything: name to API address.
+#[derive(Debug)]
+pub(crate) struct Ask(pub(crate) BTreeMap<MemberName, String>);
+
+/// What a rule comes to: a step, nothing, or a question.
+pub(crate) type Verdict<T> = Result<T, Ask>;
+
+/// Collects the reasons of one decision.
+#[derive(Default)]
+pub(crate) struct Reasons {
+    reasons: Vec<Reason>,
+    outcome: String,
+}
+
+impl Reasons {
+    /// A rule had its say.
+    pub(crate) fn note(&mut self, rule: &'static str, text: impl Into<String>) {
+        self.reasons.push(Reason {
+            rule,
+            text: text.into(),
+        });
+    }
+
+    /// The sentence that the log gets for this pass.
+    pub(crate) fn outcome(&mut self, text: impl Into<String>) {
+        self.outcome = text.into();
+    }
+}
+
+fn first_step(s: &Situation<'_>, why: &mut Reasons) -> Verdict<Step> {
+    if let Some(shutdown) = &s.memory.shutdown {
+        return shutdown::decide(s, shutdown, why);
+    }
+    let cluster = match s.store {
+        StoreView::Seen(cluster) => cluster,
+        StoreView::Unreachable => return Ok(unreachable_store(s, why)),
+    };
+    if let Some(step) = lost_lease(s, cluster, why) {
+        return Ok(step);
+    }
+    let owner = cluster.is_led_by(s.me());
+    // A lock that is being given up is not taken back by looking at an old view.
+    if owner && s.lease == Lease::None && s.memory.demotion.is_none() {
+        why.note(
+            "ha.md §5.3",
+            "the leader key names me, and I hold no lease on it",
+        );
+        why.outcome(format!(
+            "the leader key is mine ({}), taking its lease over",
+            s.me()
+        ));
+        return Ok(Step::AdoptLease);
+    }
+    if owner && let Some(step) = repair::decide(s, cluster, why) {
+        return Ok(step);
+    }
+    if let Some(job) = s.job {
+        return in_flight::decide(s, cluster, job, why);
+    }
+    if let Some(demotion) = &s.memory.demotion
+        && let Some(step) = demotion::decide(s, cluster, demotion, why)
+    {
+        return Ok(step);
+    }
+    if let Some(step) = starting::decide(s, cluster, why)? {
+        return Ok(step);
+    }
+    if let Some(result) = s.memory.bootstrapping {
+        return Ok(bootstrap::after_first_start(s, cluster, result, why));
+    }
+    if let Some(step) = failed_start(s, cluster, why) {
+        return Ok(step);
+    }
+    if let Some(step) = data_directory(s, cluster, why) {
+        return Ok(step);
+    }
+    if let Some(step) = system_identifier(s, cluster, why) {
+        return Ok(step);
+    }
+    if let Some(operation) = &s.memory.operation {
+        return Ok(operation::decide(s, cluster, operation, why));
+    }
+    if !s.server.process.is_alive() {
+        return process_absent(s, cluster, why);
+    }
+    if cluster.is_unlocked() {
+        race::decide(s, cluster, why)
+    } else if owner {
+        leader::decide(s, cluster, why)
+    } else {
+        follow::decide(s, cluster, why)
+    }
+}
+
+/// The store is out of reach (`ha.md` §3.3). Reads that fail while renewals succeed change nothing: what
+/// ends a leadership is the lease (safety over availability), and what keeps it is the lease as well.
+fn unreachable_store(s: &Situation<'_>, why: &mut Reasons) -> Step {
+    if s.global.pause {
+        why.note("ha.md §3.3", "paused: a store out of reach demotes nobody");
+        why.outcome("PAUSE: DCS is not accessible");
+        return Step::Wait;
+    }
+    if s.job.is_some() || s.memory.demotion.is_some_and(|demotion| !demotion.stopped) {
+        why.outcome("DCS is not accessible, a long action is under way");
+        return Step::Wait;
+    }
+    if !s.server.process.is_alive() {
+        if s.memory
+            .demotion
+            .is_some_and(|demotion| demotion.mode == DemotionMode::Offline)
+        {
+            why.note(
+                "ha.md §12.1",
+                "offline demotion: starting read-only, without an upstream",
+            );
+            why.outcome("demoted self because DCS is not accessible and I was a leader");
+            return Step::StartJob(Job::Start {
+                upstream: Default::default(),
+            });
+        }
+        why.outcome("DCS is not accessible");
+        return Step::Wait;
+    }
+    if !s.is_primary() {
+        why.outcome("DCS is not accessible");
+        return Step::Wait;
+    }
+    let lost = match s.lease {
+        Lease::Held {
+            until,
+            failing_since,
+        } => {
+            s.now >= until
+                || failing_since.is_some_and(|since| s.now.since(since) >= s.global.retry_timeout)
+        }
+        // An agent that begins gives the store a ttl to answer; a primary that then still cannot know who
+        // leads may not accept writes.
+        Lease::None => s.memory.store_seen || s.now.since(s.memory.began) >= s.global.ttl,
+    };
+    if !lost {
+        why.note(
+            "ha.md §3.3",
+            "the store cannot be read, the lease still holds",
+        );
+        why.outcome("DCS cannot be read, the leader lock still holds");
+        return Step::Wait;
+    }
+    why.note(
+        "ha.md §3.3",
+        "primary, no store, no failsafe: nobody may be told, so nobody may write here",
+    );
+    why.outcome("demoting self because DCS is not accessible and I was a leader");
+    demote(s, DemotionMode::Offline)
+}
+
+/// The lease ran out, or the key is somebody else's, while the server may still accept writes.
+fn lost_lease(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option<Step> {
+    let Lease::Held {
+        until,
+        failing_since,
+    } = s.lease
+    else {
+        return None;
+    };
+    let failing = failing_since.is_some_and(|since| s.now.since(since) >= s.global.retry_timeout);
+    if s.global.pause
+        || s.job.is_some()
+        || s.memory.demotion.is_some()
+        || !s.is_primary()
+        || !s.server.process.is_alive()
+        || !cluster.is_led_by(s.me())
+        || !(s.now >= until || failing)
+    {
+        return None;
+    }
+    why.note(
+        "ha.md §3.3",
+        "the leader lock could not be renewed within retry_timeout",
+    );
+    why.outcome("demoting self because DCS is not accessible and I was a leader");
+    Some(demote(s, DemotionMode::Offline))
+}
+
+/// The start that was under way has failed (`ha.md` §3 H). A leader gives the lock up; everybody looks
+/// again after loop_wait.
+fn failed_start(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option<Step> {
+    let failed_at = s.memory.start_failed_at?;
+    if s.server.process.is_alive() || s.global.pause {
+        return None;
+    }
+    let retry_at = failed_at + s.global.loop_wait;
+    if s.now >= retry_at {
+        return None;
+    }
+    why.outcome("failed to start postgres");
+    if cluster.is_led_by(s.me()) {
+        why.note(
+            "ha.md §3 H1",
+            "PostgreSQL failed to start here: another member shall try",
+        );
+        return Some(Step::ReleaseLeader { optime: None });
+    }
+    why.note(
+        "ha.md §3 H1",
+        "PostgreSQL failed to start; the next try is after loop_wait",
+    );
+    Some(Step::WaitUntil(retry_at))
+}
+
+/// The data directory is empty or cannot be read (`ha.md` §3 I).
+fn data_directory(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option<Step> {
+    let reason = match &s.server.data_directory {
+        DataDirectory::Valid => return None,
+        DataDirectory::Foreign(text) => {
+            why.note(
+                "design.md I6",
+                "files that are not a PostgreSQL cluster are never touched",
+            );
+            why.outcome(format!("waiting: {text}"));
+            if cluster.is_led_by(s.me()) {
+                return Some(Step::ReleaseLeader { optime: None });
+            }
+            return Some(Step::Wait);
+        }
+        DataDirectory::Unreadable(text) => Some(text),
+        DataDirectory::Empty => None,
+    };
+    if s.server.process.is_alive() {
+        why.note(
+            "ha.md §3 I",
+            "the data directory is gone under the running server",
+        );
+        why.outcome("stopping PostgreSQL, its data directory is gone");
+        return Some(Step::StartJob(Job::Stop {
+            mode: StopMode::Immediate,
+            checkpoint: false,
+            timeout: Some(s.global.retry_timeout),
+            reason: StopReason::StaleData,
+        }));
+    }
+    if cluster.is_led_by(s.me()) {
+        why.note("ha.md §3 I", "no data directory, and I own the lock");
+        why.outcome("released leader key voluntarily as data dir empty");
+        return Some(Step::ReleaseLeader { optime: None });
+    }
+    if let Some(text) = reason {
+        why.outcome(format!("data directory is not accessible: {text}"));
+        return Some(Step::Wait);
+    }
+    if s.global.pause {
+        why.outcome("PAUSE: running with empty data directory");
+        return Some(Step::Wait);
+    }
+    Some(bootstrap::empty_data_directory(s, cluster, why))
+}
+
+/// Whose data this is (`ha.md` §3 J).
+fn system_identifier(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option<Step> {
+    let Some(mine) = &s.server.system_identifier else {
+        why.note(
+            "ha.md §3 J",
+            "the system identifier of the data directory cannot be read",
+        );
+        why.outcome(format!(
+            "system ID is invalid, {} needs to be reinitialized",
+            s.me()
+        ));
+        return Some(Step::Wait);
+    };
+    match &cluster.initialize {
+        Initialize::Done(theirs) if theirs != mine => {
+            why.note(
+                "ha.md §3 J",
+                format!("system identifier {mine}, the cluster's is {theirs}"),
+            );
+            if s.global.pause {
+                if cluster.is_led_by(s.me()) {
+                    why.outcome(
+                        "PAUSE: released leader key voluntarily due to the system ID mismatch",
+                    );
+                    return Some(Step::ReleaseLeader { optime: None });
+                }
+                return None;
+            }
+            let reason = format!(
+                "system ID mismatch, node {} belongs to a different cluster: its data directory has {mine}, the \
+                 cluster has {theirs}; point postgresql.data_dir to another directory, or change scope",
+                s.me()
+            );
+            Some(Step::Exit(Exit { code: 1, reason }))
+        }
+        Initialize::Done(_) => None,
+        _ if cluster.is_unlocked() && !s.global.pause && !s.memory.joined => {
+            if s.server.process.is_alive() && !s.is_primary() {
+                why.note(
+                    "ha.md §3 J",
+                    "the cluster was never initialized, and I run as a replica",
+                );
+                let reason = format!(
+                    "aborting the start: PostgreSQL of {} runs as a replica, but the cluster has no system ID yet; \
+                     start the agent of its primary first",
+                    s.me()
+                );
+                return Some(Step::Exit(Exit { code: 1, reason }));
+            }
+            why.note(
+                "ha.md §3 J",
+                "existing data, and the cluster was never initialized",
+            );
+            why.outcome(format!(
+                "initializing the cluster with the data of {}",
+                s.me()
+            ));
+            Some(Step::WriteInitialize(mine.clone()))
+        }
+        _ => None,
+    }
+}
+
+/// No postmaster (`ha.md` §3 K).
+fn process_absent(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Verdict<Step> {
+    if !s.global.pause {
+        return recover::decide(s, cluster, why);
+    }
+    if cluster.is_led_by(s.me()) {
+        why.note("ha.md §3 K", "paused, and PostgreSQL does not run");
+        why.outcome("PAUSE: removed leader lock because postgres is not running");
+        return Ok(Step::ReleaseLeader { optime: None });
+    }
+    why.note("ha.md §22", "paused: a stopped server is not started");
+    why.outcome("PAUSE: postgres is not running");
+    Ok(Step::Wait)
+}
+
+/// Begins the end of a leadership.
+pub(crate) fn demote(s: &Situation<'_>, mode: DemotionMode) -> Step {
+    debug_assert!(s.server.process != Process::Absent || mode.releases());
+    Step::StartJob(Job::Stop {
+        mode: mode.stop_mode(),
+        checkpoint: mode == DemotionMode::Graceful,
+        timeout: match mode {
+            // A fast stop that waits for ever would outlive the lease: the rest of it is all there is.
+            DemotionMode::Offline => Some(s.global.retry_timeout),
+            DemotionMode::Graceful if s.wants_sync() => s.global.primary_stop_timeout,
+            _ => None,
+        },
+        reason: StopReason::Demotion(mode),
+    })
+}

@@ -1,0 +1,78 @@
+//! What an operator asked of this member alone: restart, reinitialize (`ha.md` §20).
+
+use primacy_model::Cluster;
+
+use super::{Reasons, bootstrap, follow};
+use crate::decision::{Job, Step};
+use crate::situation::{PendingOperation, Situation};
+
+pub(super) fn decide(
+    s: &Situation<'_>,
+    cluster: &Cluster,
+    operation: &PendingOperation,
+    why: &mut Reasons,
+) -> Step {
+    match operation {
+        PendingOperation::Restart { timeout } => {
+            if let Some(step) = leave_sync(s, cluster, why) {
+                return step;
+            }
+            let primary = s.is_primary() && cluster.is_led_by(s.me());
+            why.outcome("restarting on request");
+            Step::StartJob(Job::Restart {
+                upstream: (!primary).then(|| follow::upstream(s, cluster)),
+                timeout: timeout.unwrap_or(s.global.primary_start_timeout),
+            })
+        }
+        PendingOperation::Reinitialize { from_leader, .. } => {
+            let leader = cluster.leader_member();
+            let source = if *from_leader {
+                leader
+            } else {
+                bootstrap::clone_source(s, cluster)
+            };
+            let Some(source) = source.filter(|source| source.name != *s.me()) else {
+                why.outcome("waiting for a member to reinitialize from");
+                return Step::Wait;
+            };
+            why.outcome(format!("reinitialize from {}", source.name));
+            Step::StartJob(Job::CreateReplica {
+                source: Some(source.name.clone()),
+                connection: source.data.connection(),
+                reinitialize: true,
+                basebackup_only: *from_leader,
+            })
+        }
+    }
+}
+
+/// A synchronous standby that is about to stop asks to be released first, so that commits do not stall
+/// (`ha.md` §13.6). It does not wait for ever.
+pub(super) fn leave_sync(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option<Step> {
+    let concerned = s.sync_is_active(cluster)
+        && cluster.leader.is_some()
+        && !cluster.is_led_by(s.me())
+        && cluster.sync.has_standby(s.me())
+        && s.server.process.is_alive();
+    if !concerned {
+        return None;
+    }
+    let Some(since) = s.memory.sync_withdrawn_at else {
+        why.note(
+            "ha.md §13.6",
+            "a synchronous standby leaves before it stops",
+        );
+        why.outcome("asking to leave synchronous replication");
+        return Some(Step::WithdrawFromSync);
+    };
+    let until = since + 2 * s.global.loop_wait;
+    if s.now >= until {
+        why.note(
+            "ha.md §13.6",
+            "the leader did not release this standby in time",
+        );
+        return None;
+    }
+    why.outcome("waiting to be released from synchronous replication");
+    Some(Step::WaitUntil(until))
+}

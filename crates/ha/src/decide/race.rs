@@ -1,0 +1,390 @@
+//! Nobody holds the lock (`ha.md` §10).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use primacy_config::SynchronousMode;
+use primacy_model::{Cluster, FailoverRequest, Lsn, Member, MemberName};
+
+use super::{Ask, Reasons, Verdict, demote, follow, switchover};
+use crate::decision::{DemotionMode, Step};
+use crate::situation::{PeerReport, Situation};
+
+/// While nobody leads, the answer may change with any member that comes or goes.
+const RACE_LOOK: Duration = Duration::from_secs(1);
+
+pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Verdict<Step> {
+    if s.global.standby_cluster.is_some() {
+        why.outcome("waiting: standby_cluster is configured, which this version cannot lead");
+        return Ok(Step::Wait);
+    }
+    if is_healthiest(s, cluster, why)? {
+        why.outcome("acquired session lock as a leader");
+        return Ok(Step::AcquireLeader {
+            failover: failover_after_winning(s, cluster),
+        });
+    }
+    // §10.4
+    if s.is_primary() {
+        if s.global.pause {
+            why.outcome("PAUSE: continue to run as primary without lock");
+            return Ok(Step::Wait);
+        }
+        why.note(
+            "ha.md §10.4",
+            "a primary that may not take the lock may not accept writes",
+        );
+        why.outcome("demoting self because I am not the healthiest node");
+        return Ok(demote(s, DemotionMode::ImmediateNoLock));
+    }
+    let step = follow::keep_following(s, cluster, why);
+    if step == Step::Wait {
+        why.outcome("following a different leader because i am not the healthiest node");
+        return Ok(Step::WaitUntil(s.now + RACE_LOOK));
+    }
+    Ok(step)
+}
+
+/// What the winner writes into `/failover` (`ha.md` §5.1): in pause a request that names leader and
+/// candidate is kept for the candidate until it is primary.
+fn failover_after_winning(s: &Situation<'_>, cluster: &Cluster) -> Option<String> {
+    let request = cluster.failover.as_ref()?;
+    Some(match (&request.leader, &request.candidate) {
+        (_, Some(candidate)) if s.global.pause && !s.is_primary() => {
+            FailoverRequest::to_json(None, Some(candidate), None)
+        }
+        _ => FailoverRequest::CLEARED.to_owned(),
+    })
+}
+
+/// The table of `ha.md` §10.1; the first row that applies decides.
+fn is_healthiest(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Verdict<bool> {
+    let mut no = |row: &'static str, text: String| {
+        why.note(row, text);
+        Ok(false)
+    };
+    if let Some(at) = s.memory.pre_promote_failed_at
+        && s.now.since(at) < s.global.ttl
+    {
+        return no(
+            "ha.md §10.1 row 1",
+            "pre_promote failed here less than ttl ago".into(),
+        );
+    }
+    let immediate = cluster
+        .failover
+        .as_ref()
+        .filter(|request| request.scheduled_at.is_none());
+    if s.global.pause
+        && !s.local.tags.nofailover()
+        && let Some(request) = immediate
+        && let Some(answer) = manual_failover(s, cluster, request, why)?
+    {
+        return Ok(answer);
+    }
+    let mut no = |row: &'static str, text: String| {
+        why.note(row, text);
+        Ok(false)
+    };
+    let Some(wal) = s.wal() else {
+        return no("ha.md §10.1 row 3", "PostgreSQL does not answer yet".into());
+    };
+    if s.is_primary() && s.global.pause {
+        let mine = s.server.system_identifier.as_ref();
+        let theirs = cluster.initialize.system_identifier();
+        return Ok(theirs.is_none() || theirs == mine);
+    }
+    if let Some(timeline) = wal.timeline {
+        if cluster.timeline().is_some_and(|known| timeline < known) {
+            return no(
+                "ha.md §10.1 row 5",
+                format!("I am a primary on timeline {timeline}, the cluster got further"),
+            );
+        }
+        if s.sync_is_active(cluster) && !cluster.sync.has_leader(s.me()) {
+            // W1: another primary published itself after this one was last in charge.
+            return no("ha.md W1", "a primary, but /sync names another one".into());
+        }
+        why.note(
+            "ha.md §10.1 row 5",
+            format!("I am a primary on timeline {timeline}"),
+        );
+        return Ok(true);
+    }
+    if s.global.pause {
+        return no("ha.md §10.1 row 6", "paused: replicas do not race".into());
+    }
+    if s.local.tags.nofailover() {
+        return no("ha.md §10.1 row 7", "tagged nofailover".into());
+    }
+    let sync_active = s.sync_is_active(cluster);
+    if let Some(request) = &cluster.failover {
+        if request.is_switchover() && sync_active && !cluster.sync.has_member(s.me()) {
+            return no(
+                "ha.md §10.1 row 8",
+                "a switchover, and I am not in /sync".into(),
+            );
+        }
+        return Ok(manual_failover(s, cluster, request, why)?.unwrap_or(false));
+    }
+    if s.global.failsafe_mode
+        && !cluster.failsafe.is_empty()
+        && !cluster.failsafe.contains_key(s.me())
+    {
+        return no(
+            "ha.md §10.1 row 11",
+            "failsafe mode, and I am not in /failsafe".into(),
+        );
+    }
+    if sync_active
+        && s.global.synchronous_mode == SynchronousMode::On
+        && !cluster.sync.has_member(s.me())
+    {
+        return no(
+            "ha.md §10.1 row 12",
+            "synchronous mode, and I am not in /sync".into(),
+        );
+    }
+    let candidates = race_members(s, cluster)
+        .into_iter()
+        .filter(|(name, _)| !sync_active || cluster.sync.has_member(name))
+        .collect();
+    let old_leader = s.last_healthy.and_then(Cluster::leader_name);
+    compare_with_peers(s, cluster, candidates, true, old_leader, why)
+}
+
+/// Everybody who may take part: the members of the last healthy view, who may be alive though their keys are
+/// gone, and the present ones.
+fn race_members(s: &Situation<'_>, cluster: &Cluster) -> BTreeMap<MemberName, String> {
+    let mut members = BTreeMap::new();
+    for (name, url) in cluster.failsafe.iter().filter(|_| s.global.failsafe_mode) {
+        members.insert(name.clone(), url.clone());
+    }
+    let views = s.last_healthy.into_iter().chain([cluster]);
+    for member in views.flat_map(|view| &view.members) {
+        if let Some(url) = &member.data.api_url
+            && !member.data.tags.nofailover()
+        {
+            members.insert(member.name.clone(), url.clone());
+        }
+    }
+    members.remove(s.me());
+    members
+}
+
+/// `ha.md` §10.2.
+fn compare_with_peers(
+    s: &Situation<'_>,
+    cluster: &Cluster,
+    candidates: BTreeMap<MemberName, String>,
+    check_lag: bool,
+    old_leader: Option<&MemberName>,
+    why: &mut Reasons,
+) -> Verdict<bool> {
+    let Some(wal) = s.wal() else {
+        return Ok(false);
+    };
+    let mine = wal.position();
+    if check_lag && is_lagging(s, cluster, mine, why) {
+        return Ok(false);
+    }
+    if s.global.check_timeline
+        && let Some(known) = cluster.timeline()
+        && s.memory
+            .last_timeline
+            .is_none_or(|timeline| timeline < known)
+    {
+        why.note(
+            "ha.md §10.2.2",
+            format!("my timeline is behind the cluster's, {known}"),
+        );
+        return Ok(false);
+    }
+    let Some(peers) = s.peers else {
+        if candidates.is_empty() {
+            why.note("ha.md §10.2", "there is nobody to compare with");
+            return Ok(true);
+        }
+        return Err(Ask(candidates));
+    };
+    let sync_active = s.sync_is_active(cluster);
+    for name in candidates.keys() {
+        let Some(Some(peer)) = peers.get(name) else {
+            why.note(
+                "ha.md §10.2.3",
+                format!("{name} does not answer: it does not count"),
+            );
+            continue;
+        };
+        if let Some(limitation) = limitation(peer) {
+            why.note(
+                "ha.md §10.2.4",
+                format!("{name} does not count: {limitation}"),
+            );
+            continue;
+        }
+        if !peer.in_recovery {
+            why.note(
+                "ha.md §10.2.4",
+                format!("{name} is a primary and still alive"),
+            );
+            return Ok(false);
+        }
+        if peer.position > mine {
+            if sync_active && cluster.sync.has_leader(name) {
+                why.note(
+                    "ha.md §10.2.4",
+                    format!("{name} is ahead; it was the synchronous primary"),
+                );
+                continue;
+            }
+            why.note(
+                "ha.md §10.2.4",
+                format!(
+                    "Wal position of {name} is ahead of my wal position ({} > {mine})",
+                    peer.position
+                ),
+            );
+            return Ok(false);
+        }
+        let exempt = if sync_active {
+            cluster.sync.leader.as_ref()
+        } else {
+            old_leader
+        };
+        let theirs = peer.tags.failover_priority();
+        let own = s.local.tags.failover_priority();
+        if peer.position == mine && mine != Lsn::ZERO && own < theirs && exempt != Some(name) {
+            why.note(
+                "ha.md §10.2.4",
+                format!("{name} has equally tolerable WAL position and priority {theirs}, while this node has priority {own}"),
+            );
+            return Ok(false);
+        }
+    }
+    why.note(
+        "ha.md §10.2.5",
+        format!("nobody is ahead of my WAL position {mine}"),
+    );
+    Ok(true)
+}
+
+fn is_lagging(s: &Situation<'_>, cluster: &Cluster, mine: Lsn, why: &mut Reasons) -> bool {
+    let lag = mine.behind(cluster.status.optime);
+    let limit = s.global.maximum_lag_on_failover;
+    let lagging = lag > limit;
+    let relation = if lagging { ">" } else { "<=" };
+    why.note(
+        "ha.md §10.2.1",
+        format!("lag {lag} {relation} maximum_lag_on_failover {limit}"),
+    );
+    lagging
+}
+
+/// Why a member's answer does not count in a race or as a candidate; `None` when it does.
+pub(super) fn limitation(peer: &PeerReport) -> Option<&'static str> {
+    if peer.tags.nofailover() {
+        Some("not allowed to promote")
+    } else if peer.watchdog_failed {
+        Some("not watchdog capable")
+    } else {
+        None
+    }
+}
+
+/// A request without a living leader to carry it out (`ha.md` §10.3). `None`: undecided.
+fn manual_failover(
+    s: &Situation<'_>,
+    cluster: &Cluster,
+    request: &FailoverRequest,
+    why: &mut Reasons,
+) -> Verdict<Option<bool>> {
+    if let Some(candidate) = &request.candidate {
+        if candidate == s.me() {
+            why.note("ha.md §10.3.1a", "an operator chose me");
+            return Ok(Some(true));
+        }
+        let member = cluster.member(candidate);
+        if s.global.pause {
+            if member.is_none() && s.is_primary() {
+                return Ok(None);
+            }
+            why.note(
+                "ha.md §10.3.1b",
+                format!("paused, and an operator chose {candidate}"),
+            );
+            return Ok(Some(false));
+        }
+        if s.sync_is_active(cluster)
+            && s.global.synchronous_mode == SynchronousMode::On
+            && !cluster.sync.has_member(s.me())
+        {
+            why.note("ha.md §10.3.1c", "synchronous mode, and I am not in /sync");
+            return Ok(Some(false));
+        }
+        if let Some(url) = member.and_then(|member| member.data.api_url.clone()) {
+            let Some(peers) = s.peers else {
+                return Err(Ask(everybody(
+                    s,
+                    cluster,
+                    [(candidate.clone(), url)].into(),
+                )));
+            };
+            if let Some(Some(peer)) = peers.get(candidate)
+                && limitation(peer).is_none()
+            {
+                why.note(
+                    "ha.md §10.3.1d",
+                    format!("an operator chose {candidate}, and it can take over"),
+                );
+                return Ok(Some(false));
+            }
+        }
+        why.note(
+            "ha.md §10.3.1d",
+            format!("{candidate} was chosen, and cannot take over"),
+        );
+    } else if s.global.pause {
+        why.note("ha.md §10.3.2", "paused, and no candidate was chosen");
+        return Ok(Some(false));
+    }
+    if request.leader.as_ref() == Some(s.me()) {
+        let excluded = request.candidate.as_ref();
+        if switchover::anybody_can_take_over(s, cluster, excluded, why)? {
+            why.note(
+                "ha.md §10.3.3",
+                "I handed over: another member can take the lock",
+            );
+            return Ok(Some(false));
+        }
+        why.note(
+            "ha.md §10.3.3",
+            "I handed over, and nobody else can take the lock",
+        );
+        return Ok(Some(true));
+    }
+    let sync_active = s.sync_is_active(cluster);
+    let candidates: BTreeMap<MemberName, String> = s
+        .others(cluster)
+        .filter(|member| request.leader.as_ref() != Some(&member.name))
+        .filter(|member| !sync_active || cluster.sync.has_standby(&member.name))
+        .filter(|member| !member.data.tags.nofailover())
+        .filter_map(|member| Some((member.name.clone(), member.data.api_url.clone()?)))
+        .collect();
+    compare_with_peers(s, cluster, candidates, false, None, why).map(Some)
+}
+
+/// All who may be asked in one go, so that a pass never has to ask twice.
+pub(super) fn everybody(
+    s: &Situation<'_>,
+    cluster: &Cluster,
+    mut first: BTreeMap<MemberName, String>,
+) -> BTreeMap<MemberName, String> {
+    first.extend(race_members(s, cluster));
+    first.extend(s.others(cluster).filter_map(member_url));
+    first
+}
+
+fn member_url(member: &Member) -> Option<(MemberName, String)> {
+    Some((member.name.clone(), member.data.api_url.clone()?))
+}

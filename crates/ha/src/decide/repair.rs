@@ -1,0 +1,29 @@
+//! Keys that the lock owner puts right (`ha.md` §3 D).
+
+use primacy_model::{Cluster, Initialize};
+
+use super::Reasons;
+use crate::decision::Step;
+use crate::situation::Situation;
+
+pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option<Step> {
+    if s.memory.bootstrapping.is_some() || s.memory.demotion.is_some() {
+        return None;
+    }
+    let known = matches!(cluster.initialize, Initialize::Done(_));
+    if !known && let Some(mine) = &s.server.system_identifier {
+        why.note("ha.md §3 D", "/initialize holds no system identifier");
+        why.outcome("writing the system ID of the cluster");
+        return Some(Step::WriteInitialize(mine.clone()));
+    }
+    if cluster
+        .config
+        .as_ref()
+        .is_none_or(|config| config.value.is_empty())
+    {
+        why.note("ha.md §3 D", "/config is missing or empty");
+        why.outcome("writing the dynamic configuration");
+        return Some(Step::WriteConfig);
+    }
+    None
+}

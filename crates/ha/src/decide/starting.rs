@@ -1,0 +1,40 @@
+//! The postmaster lives and does not accept connections yet (`ha.md` §3.2).
+
+use primacy_model::{Cluster, Process, Readiness};
+
+use super::{Reasons, Verdict, demote, switchover};
+use crate::decision::{DemotionMode, Step};
+use crate::situation::Situation;
+
+pub(super) fn decide(
+    s: &Situation<'_>,
+    cluster: &Cluster,
+    why: &mut Reasons,
+) -> Verdict<Option<Step>> {
+    let starting = matches!(s.server.process, Process::Running(_))
+        && s.server.wal.is_none()
+        && s.server.readiness != Readiness::Accepting
+        && s.memory.state == primacy_model::State::Starting;
+    if !starting || s.global.pause || !cluster.is_led_by(s.me()) {
+        return Ok(None);
+    }
+    if let Some(step) = switchover::leader_side(s, cluster, why)? {
+        return Ok(Some(step));
+    }
+    let Some(since) = s.memory.starting_since else {
+        why.outcome("PostgreSQL is still starting up, waiting");
+        return Ok(Some(Step::Wait));
+    };
+    if s.now.since(since) >= s.global.primary_start_timeout
+        && switchover::failover_is_possible(s, cluster, None, why)?
+    {
+        why.note(
+            "ha.md §3.2",
+            "starting takes longer than primary_start_timeout",
+        );
+        why.outcome("demoting self because postgres is still starting up");
+        return Ok(Some(demote(s, DemotionMode::Immediate)));
+    }
+    why.outcome("PostgreSQL is still starting up, waiting");
+    Ok(Some(Step::Wait))
+}

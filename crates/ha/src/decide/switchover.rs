@@ -1,0 +1,194 @@
+//! An operator wants the leadership to move (`ha.md` §11).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use primacy_model::{Cluster, FailoverRequest, Lsn, MemberName, ScheduledAt};
+
+use super::race::{everybody, limitation};
+use super::{Ask, Reasons, Verdict, demote};
+use crate::decision::{DemotionMode, Step};
+use crate::situation::Situation;
+
+/// The lock owner's side (`ha.md` §11.3).
+pub(super) fn leader_side(
+    s: &Situation<'_>,
+    cluster: &Cluster,
+    why: &mut Reasons,
+) -> Verdict<Option<Step>> {
+    let Some(request) = &cluster.failover else {
+        return Ok(None);
+    };
+    let clear = |why: &mut Reasons, text: String| {
+        why.note("ha.md §11.3.2", text);
+        why.outcome("clearing the failover request");
+        Ok(Some(Step::ClearFailover(request.version)))
+    };
+    match due(s, request) {
+        Due::NotYet => return Ok(None),
+        Due::Unusable(text) => return clear(why, text),
+        Due::Now => {}
+    }
+    if let Some(leader) = &request.leader
+        && leader != s.me()
+    {
+        return clear(
+            why,
+            format!("the request is for {leader}, and I am the leader"),
+        );
+    }
+    if request.candidate.as_ref() == Some(s.me()) {
+        return clear(why, "I am the candidate, and lead already".into());
+    }
+    if request.candidate.is_none() && s.global.pause {
+        return clear(why, "paused: only a named candidate can take over".into());
+    }
+    if !possible_for(s, cluster, Some(request), None, None, why)? {
+        return clear(why, "nobody can take over".into());
+    }
+    why.outcome(if request.is_switchover() {
+        "switchover: demoting myself"
+    } else {
+        "manual failover: demoting myself"
+    });
+    Ok(Some(demote(s, DemotionMode::Graceful)))
+}
+
+enum Due {
+    Now,
+    /// The machine wakes in time.
+    NotYet,
+    Unusable(String),
+}
+
+fn due(s: &Situation<'_>, request: &FailoverRequest) -> Due {
+    let timestamp = match &request.scheduled_at {
+        None => return Due::Now,
+        Some(ScheduledAt::Unusable(text)) => {
+            return Due::Unusable(format!("the scheduled time {text:?} is not a timestamp"));
+        }
+        Some(ScheduledAt::At { timestamp, .. }) => *timestamp,
+    };
+    if s.global.pause {
+        return Due::NotYet;
+    }
+    let late = s.wall.duration_since(timestamp);
+    if late.is_negative() {
+        return Due::NotYet;
+    }
+    let stale = Duration::from_secs(s.global.loop_wait.as_secs() * 3 / 2);
+    if late.unsigned_abs() > stale {
+        return Due::Unusable("the scheduled time passed while nobody could act on it".into());
+    }
+    Due::Now
+}
+
+/// When the machine must look again for a scheduled switchover.
+pub(crate) fn next_schedule(cluster: &Cluster) -> Option<Timestamp> {
+    match cluster.failover.as_ref()?.scheduled_at.as_ref()? {
+        ScheduledAt::At { timestamp, .. } => Some(*timestamp),
+        ScheduledAt::Unusable(_) => None,
+    }
+}
+
+/// Whether another member could take over now (`ha.md` §11.4), by the request in `/failover` if there is one.
+pub(super) fn failover_is_possible(
+    s: &Situation<'_>,
+    cluster: &Cluster,
+    min_lsn: Option<Lsn>,
+    why: &mut Reasons,
+) -> Verdict<bool> {
+    possible_for(s, cluster, cluster.failover.as_ref(), None, min_lsn, why)
+}
+
+/// The same, whatever was requested, not counting `excluded`.
+pub(super) fn anybody_can_take_over(
+    s: &Situation<'_>,
+    cluster: &Cluster,
+    excluded: Option<&MemberName>,
+    why: &mut Reasons,
+) -> Verdict<bool> {
+    possible_for(s, cluster, None, excluded, None, why)
+}
+
+fn possible_for(
+    s: &Situation<'_>,
+    cluster: &Cluster,
+    request: Option<&FailoverRequest>,
+    excluded: Option<&MemberName>,
+    min_lsn: Option<Lsn>,
+    why: &mut Reasons,
+) -> Verdict<bool> {
+    let candidate = request.and_then(|request| request.candidate.as_ref());
+    let by_hand = request.is_some_and(|request| !request.is_switchover());
+    let candidates: BTreeMap<MemberName, String> = s
+        .others(cluster)
+        .filter(|member| !member.data.tags.nofailover())
+        .filter(|member| candidate.is_none_or(|candidate| *candidate == member.name))
+        .filter(|member| excluded != Some(&member.name))
+        .filter(|member| {
+            by_hand || !s.sync_is_active(cluster) || cluster.sync.has_standby(&member.name)
+        })
+        .filter_map(|member| Some((member.name.clone(), member.data.api_url.clone()?)))
+        .collect();
+    if candidates.is_empty() {
+        why.note("ha.md §11.4", "there is no candidate");
+        return Ok(false);
+    }
+    let Some(peers) = s.peers else {
+        return Err(Ask(everybody(s, cluster, candidates)));
+    };
+    let able = candidates.keys().filter(|name| match peers.get(*name) {
+        Some(Some(peer)) => is_able(s, cluster, name, peer, min_lsn, why),
+        _ => {
+            why.note("ha.md §11.4", format!("{name} does not answer"));
+            false
+        }
+    });
+    Ok(able.count() > 0)
+}
+
+fn is_able(
+    s: &Situation<'_>,
+    cluster: &Cluster,
+    name: &MemberName,
+    peer: &crate::situation::PeerReport,
+    min_lsn: Option<Lsn>,
+    why: &mut Reasons,
+) -> bool {
+    if let Some(limitation) = limitation(peer) {
+        why.note("ha.md §11.4", format!("{name} is {limitation}"));
+        return false;
+    }
+    if let Some(min_lsn) = min_lsn {
+        if peer.position < min_lsn {
+            why.note(
+                "ha.md §11.4",
+                format!("{name} is at {}, before {min_lsn}", peer.position),
+            );
+            return false;
+        }
+    } else {
+        let lag = peer.position.behind(cluster.status.optime);
+        let limit = s.global.maximum_lag_on_failover;
+        if lag > limit {
+            why.note(
+                "ha.md §11.4",
+                format!("{name} lags: {lag} > maximum_lag_on_failover {limit}"),
+            );
+            return false;
+        }
+    }
+    if s.global.check_timeline
+        && let Some(known) = cluster.timeline()
+        && peer.timeline.is_none_or(|timeline| timeline < known)
+    {
+        why.note(
+            "ha.md §11.4",
+            format!("the timeline of {name} is behind the cluster's, {known}"),
+        );
+        return false;
+    }
+    true
+}

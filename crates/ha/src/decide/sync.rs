@@ -1,0 +1,502 @@
+//! Synchronous standbys (`ha.md` §13).
+//!
+//! Two records say who is synchronous: `synchronous_standby_names`, which PostgreSQL obeys, and `/sync`, which
+//! a failover obeys. The danger is a moment in which `/sync` names somebody who does not have every acknowledged
+//! commit. So a standby is *added* to the names first, and to `/sync` only once it has confirmed everything
+//! that was committed before; and it is *removed* from `/sync` first. Every rule here is one step of that
+//! order, looked at afresh each time.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use primacy_model::{Cluster, Lsn, Member, MemberName, State, SyncState, WalSender};
+
+use super::Reasons;
+use crate::decision::Step;
+use crate::situation::{Situation, SyncProgress};
+
+/// A standby that was added is looked at again so soon, until it has confirmed.
+const CONFIRMATION_LOOK: Duration = Duration::from_millis(200);
+
+/// What strict mode waits for when there is nobody to wait for: no server may be called so.
+const STRICT_PLACEHOLDER: &str = "__patroni_strict_sync_replica_placeholder__";
+
+/// What the primary does next about its synchronous standbys (`ha.md` §13.3); `None` when all is well.
+pub(super) fn maintain(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option<Step> {
+    if !s.wants_sync() {
+        return switch_off(s, cluster, why);
+    }
+    let wal = s.wal()?;
+    let sync = &cluster.sync;
+    if !sync.has_leader(s.me()) {
+        why.note("ha.md §13.3.1", "/sync does not name me");
+        return Some(write(s, cluster, BTreeSet::new()));
+    }
+    let listed = SynchronousStandbys::parse(&wal.synchronous_standby_names);
+    let voters: BTreeSet<MemberName> = sync.standbys.iter().cloned().collect();
+    let active = wanted(s, cluster);
+    let confirmed: BTreeSet<MemberName> = confirmed(s, cluster)
+        .into_iter()
+        .filter(|name| active.contains(name))
+        .collect();
+
+    // Removing: /sync first.
+    let kept: BTreeSet<MemberName> = voters.intersection(&confirmed).cloned().collect();
+    if active.is_empty() && s.global.synchronous_mode_strict {
+        return hold_strictly(s, &voters, &listed, why);
+    }
+    if kept != voters {
+        why.note(
+            "ha.md §13.3.6",
+            format!("{} no longer synchronous", names(voters.difference(&kept))),
+        );
+        return Some(write(s, cluster, kept));
+    }
+    // Adding: the names first.
+    let value = priority_names(&active);
+    if listed.members
+        != active
+            .iter()
+            .map(|name| name.to_lowercase())
+            .collect::<BTreeSet<_>>()
+        || listed.count != active.len()
+        || s.memory.sync.managed.as_deref() != Some(value.as_str())
+    {
+        why.note(
+            "ha.md §13.3.7",
+            format!("synchronous_standby_names becomes {value:?}"),
+        );
+        return Some(Step::SetSynchronousStandbyNames(Some(value)));
+    }
+    if confirmed != voters {
+        why.note(
+            "ha.md §13.3.9",
+            format!("{} confirmed", names(confirmed.difference(&voters))),
+        );
+        return Some(write(s, cluster, confirmed));
+    }
+    None
+}
+
+/// When a pass with nothing left to do must be followed by another one early.
+pub(super) fn next_look(s: &Situation<'_>, cluster: &Cluster) -> Step {
+    if !s.wants_sync() {
+        return Step::Wait;
+    }
+    let voters: BTreeSet<MemberName> = cluster.sync.standbys.iter().cloned().collect();
+    let active: BTreeSet<MemberName> = wanted(s, cluster).into_iter().collect();
+    if active != voters {
+        Step::WaitUntil(s.now + CONFIRMATION_LOOK)
+    } else {
+        Step::Wait
+    }
+}
+
+/// Before a replica that holds the lock is promoted (`ha.md` §13.5): `/sync` names it as the primary, with the
+/// standbys that were synchronous before, and its own `synchronous_standby_names` asks for the same ones. No
+/// commit can be acknowledged in between, and a crash before the promotion leaves them eligible (W12).
+pub(super) fn before_promotion(
+    s: &Situation<'_>,
+    cluster: &Cluster,
+    why: &mut Reasons,
+) -> Option<Step> {
+    if !s.wants_sync() {
+        return None;
+    }
+    if !cluster.sync.has_leader(s.me()) {
+        let standbys = cluster
+            .sync
+            .standbys
+            .iter()
+            .filter(|name| *name != s.me())
+            .cloned()
+            .collect();
+        why.note(
+            "ha.md §13.5",
+            "publishing myself in /sync before the promotion",
+        );
+        why.outcome("publishing the synchronous state before the promotion");
+        return Some(write(s, cluster, standbys));
+    }
+    let standbys: Vec<MemberName> = cluster.sync.standbys.clone();
+    let value = if standbys.is_empty() && s.global.synchronous_mode_strict {
+        quoted(STRICT_PLACEHOLDER)
+    } else {
+        priority_names(&standbys)
+    };
+    if s.memory.sync.managed.as_deref() != Some(value.as_str()) {
+        why.note(
+            "ha.md §13.5",
+            format!("synchronous_standby_names is {value:?} before the promotion"),
+        );
+        why.outcome("setting synchronous_standby_names before the promotion");
+        return Some(Step::SetSynchronousStandbyNames(Some(value)));
+    }
+    None
+}
+
+/// Synchronous mode is off: `/sync` goes first, then the names.
+fn switch_off(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option<Step> {
+    if let Some(version) = cluster.sync.version
+        && cluster.sync.is_active()
+    {
+        why.note("ha.md §13.3", "synchronous mode is off: /sync goes first");
+        return Some(Step::DeleteSync(version));
+    }
+    if s.memory.sync.managed.is_some() {
+        why.note(
+            "ha.md §13.3",
+            "synchronous mode is off: the user's own names apply",
+        );
+        return Some(Step::SetSynchronousStandbyNames(None));
+    }
+    None
+}
+
+/// Strict mode without a candidate (`ha.md` §13.4): `/sync` is left alone, and commits wait for those who are
+/// in it, or for a name that nobody has.
+fn hold_strictly(
+    s: &Situation<'_>,
+    voters: &BTreeSet<MemberName>,
+    listed: &SynchronousStandbys,
+    why: &mut Reasons,
+) -> Option<Step> {
+    let value = if voters.is_empty() {
+        quoted(STRICT_PLACEHOLDER)
+    } else {
+        priority_names(&voters.iter().cloned().collect::<Vec<_>>())
+    };
+    why.note(
+        "ha.md §13.4",
+        "strict, and no standby can be synchronous: commits wait",
+    );
+    let in_effect = SynchronousStandbys::parse(&value);
+    if *listed != in_effect || s.memory.sync.managed.as_deref() != Some(value.as_str()) {
+        return Some(Step::SetSynchronousStandbyNames(Some(value)));
+    }
+    why.outcome("No active replication connections from Patroni members and synchronous_mode_strict is requested");
+    None
+}
+
+fn write(s: &Situation<'_>, cluster: &Cluster, standbys: BTreeSet<MemberName>) -> Step {
+    Step::WriteSync(SyncState {
+        leader: Some(s.me().clone()),
+        standbys: standbys.into_iter().collect(),
+        quorum: 0,
+        version: cluster.sync.version,
+    })
+}
+
+/// Who should be synchronous (`ha.md` §13.2), in the order of preference.
+fn wanted(s: &Situation<'_>, cluster: &Cluster) -> Vec<MemberName> {
+    let Some(wal) = s.wal() else {
+        return Vec::new();
+    };
+    let mut candidates: Vec<(&Member, &WalSender, Lsn)> = wal
+        .senders
+        .iter()
+        .filter(|sender| sender.state == "streaming")
+        .filter_map(|sender| {
+            let member = s.others(cluster).find(|member| {
+                member
+                    .name
+                    .matches_application_name(&sender.application_name)
+            })?;
+            Some((member, sender, position(&wal.synchronous_commit, sender)?))
+        })
+        .filter(|(member, ..)| {
+            member.data.state == Some(State::Running) && !member.data.tags.nosync()
+        })
+        .collect();
+    let eligible: BTreeSet<&str> = candidates.iter().map(|(m, ..)| m.name.as_str()).collect();
+    candidates.retain(|(member, ..)| !cascades_from(member, cluster, &eligible));
+    candidates.sort_by(|(a, sender_a, lsn_a), (b, sender_b, lsn_b)| {
+        let key = |member: &Member, sender: &WalSender, lsn: Lsn| {
+            (
+                member.data.tags.sync_priority(),
+                preference(&sender.sync_state),
+                lsn,
+            )
+        };
+        key(b, sender_b, *lsn_b)
+            .cmp(&key(a, sender_a, *lsn_a))
+            .then_with(|| a.name.cmp(&b.name))
+    });
+    candidates.sort_by_key(|(member, ..)| member.data.tags.nofailover());
+    if let Some(limit) = s.global.maximum_lag_on_syncnode {
+        let furthest = if candidates.len() == 1 {
+            wal.flush_lsn
+        } else {
+            candidates
+                .iter()
+                .map(|(.., lsn)| *lsn)
+                .max()
+                .unwrap_or_default()
+        };
+        candidates.retain(|(.., lsn)| lsn.behind(furthest) <= limit);
+    }
+    let at_least = u32::from(s.global.synchronous_mode_strict);
+    let count = s.global.synchronous_node_count.max(at_least) as usize;
+    candidates
+        .into_iter()
+        .take(count)
+        .map(|(member, ..)| member.name.clone())
+        .collect()
+}
+
+/// The position that `synchronous_commit` makes commits wait for.
+fn position(synchronous_commit: &str, sender: &WalSender) -> Option<Lsn> {
+    match synchronous_commit {
+        "remote_apply" => sender.replay_lsn,
+        "remote_write" => sender.write_lsn,
+        _ => sender.flush_lsn,
+    }
+}
+
+/// Those who are synchronous now stay preferred.
+fn preference(sync_state: &str) -> u8 {
+    match sync_state {
+        "sync" => 3,
+        "quorum" => 2,
+        "potential" => 1,
+        _ => 0,
+    }
+}
+
+/// The member follows another one that is eligible itself, directly or through others.
+fn cascades_from(member: &Member, cluster: &Cluster, eligible: &BTreeSet<&str>) -> bool {
+    let mut at = member;
+    for _ in 0..cluster.members.len() {
+        let Some(source) = at.data.tags.replicatefrom() else {
+            return false;
+        };
+        if eligible.contains(source) {
+            return true;
+        }
+        match cluster.member(source) {
+            Some(next) => at = next,
+            None => return false,
+        }
+    }
+    false
+}
+
+/// Who has everything that was acknowledged (`ha.md` §13.2): listed in the names in effect, synchronous by
+/// PostgreSQL's own account, and either in `/sync` already or past the position at which the names took
+/// effect.
+fn confirmed(s: &Situation<'_>, cluster: &Cluster) -> BTreeSet<MemberName> {
+    let Some(wal) = s.wal() else {
+        return BTreeSet::new();
+    };
+    let listed = SynchronousStandbys::parse(&wal.synchronous_standby_names);
+    let progress = &s.memory.sync;
+    s.others(cluster)
+        .filter(|member| {
+            let sender = wal.senders.iter().find(|sender| {
+                member
+                    .name
+                    .matches_application_name(&sender.application_name)
+                    && sender.sync_state == "sync"
+            });
+            sender.is_some()
+                && listed.members.contains(&member.name.to_lowercase())
+                && (cluster.sync.has_standby(&member.name)
+                    || (progress.names.as_deref() == Some(wal.synchronous_standby_names.as_str())
+                        && progress.confirmed.contains(&member.name)))
+        })
+        .map(|member| member.name.clone())
+        .collect()
+}
+
+/// Takes a look at the server into account (`ha.md` §13.2 *confirmed*, W2): the position that standbys must
+/// confirm is taken only once every walsender works with the names in effect; until then some backend may
+/// still be released by the old ones.
+pub(crate) fn observe(progress: &mut SyncProgress, wal: &primacy_model::WalStatus) {
+    if !wal.is_primary() {
+        *progress = SyncProgress {
+            managed: progress.managed.take(),
+            ..SyncProgress::default()
+        };
+        return;
+    }
+    if progress.names.as_deref() != Some(wal.synchronous_standby_names.as_str()) {
+        let listed = SynchronousStandbys::parse(&wal.synchronous_standby_names);
+        progress
+            .confirmed
+            .retain(|name| listed.members.contains(&name.to_lowercase()));
+        progress.names = Some(wal.synchronous_standby_names.clone());
+        progress.position = None;
+    }
+    let listed = SynchronousStandbys::parse(&wal.synchronous_standby_names);
+    if progress.position.is_none() {
+        let settled = wal
+            .senders
+            .iter()
+            .filter(|sender| sender.state == "streaming")
+            .all(|sender| {
+                let is_listed = listed
+                    .members
+                    .contains(&sender.application_name.to_lowercase());
+                is_listed == matches!(sender.sync_state.as_str(), "sync" | "quorum" | "potential")
+            });
+        if !settled {
+            return;
+        }
+        progress.position = Some(wal.flush_lsn);
+    }
+    let Some(required) = progress.position else {
+        return;
+    };
+    for sender in &wal.senders {
+        let reached = position(&wal.synchronous_commit, sender).is_some_and(|lsn| lsn >= required);
+        if sender.sync_state == "sync"
+            && reached
+            && listed
+                .members
+                .contains(&sender.application_name.to_lowercase())
+        {
+            progress
+                .confirmed
+                .insert(MemberName::new(sender.application_name.clone()));
+        }
+    }
+}
+
+/// `synchronous_standby_names`, as far as we write it: who, and how many of them.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(crate) struct SynchronousStandbys {
+    /// Lower case: PostgreSQL ignores case here.
+    pub(crate) members: BTreeSet<String>,
+    /// How many commits wait for.
+    pub(crate) count: usize,
+}
+
+impl SynchronousStandbys {
+    /// Reads a value. `*` and what cannot be read list nobody: nobody counts as synchronous then.
+    pub(crate) fn parse(value: &str) -> Self {
+        let value = value.trim();
+        let keyword = |text: &str, word: &str| {
+            text.get(..word.len())
+                .is_some_and(|head| head.eq_ignore_ascii_case(word))
+                .then(|| text[word.len()..].trim_start().to_owned())
+        };
+        let rest = keyword(value, "FIRST")
+            .or_else(|| keyword(value, "ANY"))
+            .unwrap_or(value.to_owned());
+        let (count, list) = match rest.split_once('(') {
+            Some((count, list)) => match count.trim().parse() {
+                Ok(count) => (count, list.trim_end().trim_end_matches(')').to_owned()),
+                Err(_) => return Self::default(),
+            },
+            None => (1, value.to_owned()),
+        };
+        let members: BTreeSet<String> = split_names(&list)
+            .into_iter()
+            .map(|name| name.to_lowercase())
+            .collect();
+        if members.is_empty() || members.contains("*") {
+            return Self::default();
+        }
+        SynchronousStandbys { count, members }
+    }
+}
+
+/// Splits a list of names, some of them in double quotes.
+fn split_names(list: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut name = String::new();
+    let mut quoted = false;
+    let mut chars = list.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' if quoted && chars.peek() == Some(&'"') => {
+                chars.next();
+                name.push('"');
+            }
+            '"' => quoted = !quoted,
+            ',' if !quoted => names.push(std::mem::take(&mut name)),
+            c if c.is_whitespace() && !quoted => {}
+            c => name.push(c),
+        }
+    }
+    names.push(name);
+    names.retain(|name| !name.is_empty());
+    names
+}
+
+/// The value in priority mode (`ha.md` §13.3): sorted; one name bare, several with their number, so that
+/// commits wait for all of them.
+fn priority_names(members: &[MemberName]) -> String {
+    let mut names: Vec<String> = members.iter().map(|name| quoted(name)).collect();
+    names.sort();
+    match names.as_slice() {
+        [] => String::new(),
+        [one] => one.clone(),
+        several => format!("{} ({})", several.len(), several.join(",")),
+    }
+}
+
+fn quoted(name: &str) -> String {
+    let mut chars = name.chars();
+    let plain = chars
+        .next()
+        .is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '$')
+        && !name.eq_ignore_ascii_case("first")
+        && !name.eq_ignore_ascii_case("any");
+    if plain {
+        name.to_owned()
+    } else {
+        format!("\"{}\"", name.replace('"', "\"\""))
+    }
+}
+
+fn names<'a>(names: impl Iterator<Item = &'a MemberName>) -> String {
+    names
+        .map(|name| name.as_str())
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(value: &str) -> (usize, Vec<String>) {
+        let parsed = SynchronousStandbys::parse(value);
+        (parsed.count, parsed.members.into_iter().collect())
+    }
+
+    #[test]
+    fn names_are_read_in_every_form() {
+        let list = |names: &[&str]| names.iter().map(|n| n.to_string()).collect::<Vec<_>>();
+        assert_eq!(parse(""), (0, vec![]));
+        assert_eq!(parse("*"), (0, vec![]));
+        assert_eq!(parse("a"), (1, list(&["a"])));
+        assert_eq!(parse("\"Pg-1\""), (1, list(&["pg-1"])));
+        assert_eq!(parse("2 (a,b)"), (2, list(&["a", "b"])));
+        assert_eq!(parse("FIRST 1 (a, \"b,c\")"), (1, list(&["a", "b,c"])));
+        assert_eq!(parse("any 1 (a)"), (1, list(&["a"])));
+        assert_eq!(parse("a, b"), (1, list(&["a", "b"])));
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for members in [
+            vec![],
+            vec!["a"],
+            vec!["pg-1", "b"],
+            vec!["first"],
+            vec!["a\"b", "x,y"],
+        ] {
+            let names: Vec<MemberName> =
+                members.iter().map(|name| MemberName::from(*name)).collect();
+            let parsed = SynchronousStandbys::parse(&priority_names(&names));
+            assert_eq!(parsed.count, members.len());
+            assert_eq!(
+                parsed.members,
+                members.iter().map(|m| m.to_string()).collect()
+            );
+        }
+    }
+}

@@ -1,0 +1,269 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use primacy_model::{ConnUrl, Lsn, MemberName, SyncState, SystemIdentifier, Timeline, Version};
+
+use crate::decide::slots::SlotChange;
+use crate::time::Moment;
+
+/// One next step and why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// What to do.
+    pub step: Step,
+    /// The rules that led here, with the values they compared, in the order in which they were applied.
+    pub reasons: Vec<Reason>,
+    /// The pass in one sentence, in Patroni's words where it has some: log lines are matched on it.
+    pub outcome: String,
+}
+
+/// A rule that had a say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// Where the rule is written down: `ha.md §10.2.1`.
+    pub rule: &'static str,
+    /// What it compared and what came of it.
+    pub text: String,
+}
+
+/// What to do next. Each step is small, and is looked at again after it was performed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Nothing until the next pass.
+    Wait,
+    /// Nothing until then, at the latest.
+    WaitUntil(Moment),
+    /// Ask these members for their status (name to API address), then decide again.
+    AskPeers(BTreeMap<MemberName, String>),
+    /// The leader key names me, and I hold no lease: make it hang on mine.
+    AdoptLease,
+    /// Create the leader key; if that succeeds, overwrite `/failover` with this.
+    AcquireLeader {
+        /// New value of `/failover`.
+        failover: Option<String>,
+    },
+    /// Delete the leader key, having told this position in `/status`.
+    ReleaseLeader {
+        /// Position to tell.
+        optime: Option<Lsn>,
+    },
+    /// Create an empty `/initialize`.
+    ClaimInitialize,
+    /// Write `/initialize`: created when absent.
+    WriteInitialize(SystemIdentifier),
+    /// The bootstrap failed: delete `/initialize`, move the data directory aside, end.
+    CancelBootstrap,
+    /// Write the dynamic configuration that this member runs with to `/config`.
+    WriteConfig,
+    /// Write the empty request to `/failover` if it still has this version.
+    ClearFailover(Version),
+    /// Write `/sync`; its `version` is what must be there now, `None` that the key must be absent.
+    WriteSync(SyncState),
+    /// Delete `/sync` if it still has this version.
+    DeleteSync(Version),
+    /// Set `synchronous_standby_names`, and wait until it is in effect; `None` returns to the user's own
+    /// value.
+    SetSynchronousStandbyNames(Option<String>),
+    /// Bring `/history` up to this, the current timeline.
+    WriteHistory(Timeline),
+    /// Create, drop and advance replication slots.
+    ChangeSlots(Vec<SlotChange>),
+    /// Make the running standby follow this.
+    Follow(Upstream),
+    /// Resume a replay that PostgreSQL paused.
+    ResumeReplay,
+    /// Make a checkpoint in the background: followers may rewind only after it (`ha.md` §8.6).
+    Checkpoint,
+    /// Publish that this member wants to leave synchronous replication.
+    WithdrawFromSync,
+    /// Begin a long action.
+    StartJob(Job),
+    /// Cancel the long action under way.
+    CancelJob,
+    /// End the process.
+    Exit(Exit),
+}
+
+/// How the process ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// Exit code.
+    pub code: i32,
+    /// Why, for the last log line.
+    pub reason: String,
+}
+
+/// A long action: at most one is under way (`ha.md` §24).
+#[derive(Clone, Debug, PartialEq)]
+pub enum Job {
+    /// initdb or a custom bootstrap, and the first start.
+    Bootstrap,
+    /// Roles, hook: what follows the first start of a new cluster.
+    PostBootstrap,
+    /// Fill the empty data directory from a member, or by a method that needs none.
+    CreateReplica {
+        /// The member to copy; `None` leaves only methods without a source.
+        source: Option<MemberName>,
+        /// Where that is.
+        connection: Option<ConnUrl>,
+        /// Stop PostgreSQL and wipe the data directory first: an operator asked for it, or the data
+        /// directory cannot follow the leader.
+        reinitialize: bool,
+        /// Only `basebackup`.
+        basebackup_only: bool,
+    },
+    /// Start as a standby.
+    Start {
+        /// What to follow.
+        upstream: Upstream,
+    },
+    /// Start as a primary: no timeline is begun.
+    StartPrimary {
+        /// How long it may take before another member takes over.
+        timeout: Duration,
+    },
+    /// Let PostgreSQL recover in single-user mode.
+    CrashRecovery,
+    /// Find out whether the local WAL left the leader's.
+    CheckDivergence {
+        /// The leader.
+        leader: MemberName,
+        /// Where it is.
+        connection: ConnUrl,
+    },
+    /// pg_rewind.
+    Rewind {
+        /// The leader.
+        leader: MemberName,
+        /// Where it is.
+        connection: ConnUrl,
+        /// It publishes that its checkpoint after the promotion was made.
+        checkpoint_confirmed: bool,
+    },
+    /// Stop and start.
+    Restart {
+        /// As a standby of this; `None` as a primary.
+        upstream: Option<Upstream>,
+        /// How long the start may take.
+        timeout: Duration,
+    },
+    /// Promote.
+    Promote,
+    /// Stop.
+    Stop {
+        /// How.
+        mode: StopMode,
+        /// CHECKPOINT first.
+        checkpoint: bool,
+        /// When to become rougher.
+        timeout: Option<Duration>,
+        /// What for.
+        reason: StopReason,
+    },
+}
+
+impl Job {
+    /// The name that REST answers carry: `<name> already in progress` (`rest-api.md` §8.6).
+    pub fn name(&self) -> String {
+        match self {
+            Job::Bootstrap => "bootstrap".into(),
+            Job::PostBootstrap => "post_bootstrap".into(),
+            Job::CreateReplica {
+                reinitialize: true, ..
+            } => "reinitialize".into(),
+            Job::CreateReplica {
+                source: Some(source),
+                ..
+            } => {
+                format!("bootstrap from '{source}'")
+            }
+            Job::CreateReplica { source: None, .. } => "bootstrap without leader".into(),
+            Job::Start { .. } => "restarting after failure".into(),
+            Job::StartPrimary { .. } => "starting primary after failure".into(),
+            Job::CrashRecovery => "doing crash recovery in a single user mode".into(),
+            Job::CheckDivergence { .. } => "checking for divergence".into(),
+            Job::Rewind { leader, .. } => format!("running pg_rewind from {leader}"),
+            Job::Restart { .. } => "restart".into(),
+            Job::Promote => "promote".into(),
+            Job::Stop { reason, .. } => match reason {
+                StopReason::Demotion(DemotionMode::Graceful) => "switchover: demote".into(),
+                StopReason::Demotion(_) => "demote".into(),
+                StopReason::Shutdown => "shutdown".into(),
+                StopReason::StaleData => "stop".into(),
+            },
+        }
+    }
+}
+
+/// What a standby follows.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Upstream {
+    /// Nothing: the archive only, or nobody leads.
+    #[default]
+    Nobody,
+    /// A member.
+    Member {
+        /// Its name.
+        name: MemberName,
+        /// Where it is.
+        connection: ConnUrl,
+    },
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Upstream::Nobody => f.write_str("nobody"),
+            Upstream::Member { name, .. } => name.fmt(f),
+        }
+    }
+}
+
+/// PostgreSQL's shutdown modes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopMode {
+    /// Sessions end, the shutdown checkpoint is written, standbys get all WAL.
+    Fast,
+    /// Everything ends at once; crash recovery at the next start.
+    Immediate,
+}
+
+/// What a stop is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// The leadership ends.
+    Demotion(DemotionMode),
+    /// The agent ends.
+    Shutdown,
+    /// The data directory is gone or unreadable under the running server.
+    StaleData,
+}
+
+/// The ways to end a leadership (`ha.md` §12.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DemotionMode {
+    /// Switchover: everything reaches the candidates, then the key is released.
+    Graceful,
+    /// Cannot stay: the key is released so that another takes over now.
+    Immediate,
+    /// The key is lost already.
+    ImmediateNoLock,
+    /// The store is out of reach: nothing can be told to anybody.
+    Offline,
+}
+
+impl DemotionMode {
+    /// How PostgreSQL is stopped.
+    pub fn stop_mode(self) -> StopMode {
+        match self {
+            DemotionMode::Graceful | DemotionMode::Offline => StopMode::Fast,
+            DemotionMode::Immediate | DemotionMode::ImmediateNoLock => StopMode::Immediate,
+        }
+    }
+
+    /// Whether the leader key is deleted once PostgreSQL has stopped.
+    pub fn releases(self) -> bool {
+        matches!(self, DemotionMode::Graceful | DemotionMode::Immediate)
+    }
+}

@@ -1,0 +1,56 @@
+//! What this member publishes of itself (`dcs.md` §2.4).
+
+use primacy_config::GlobalConfig;
+use primacy_model::{MemberData, Observation, PATRONI_VERSION, State};
+
+use crate::decision::Job;
+use crate::situation::{JobInFlight, Local, Memory};
+
+/// The member key's value.
+pub(crate) fn data(
+    local: &Local,
+    global: &GlobalConfig,
+    memory: &Memory,
+    server: &Observation,
+    job: Option<&JobInFlight>,
+) -> MemberData {
+    let tags = local.tags.published();
+    let mut data = MemberData {
+        conn_url: Some(local.conn_url.clone()),
+        api_url: Some(local.api_url.clone()),
+        proxy_url: local.proxy_url.clone(),
+        state: Some(memory.state),
+        role: Some(memory.role),
+        version: Some(PATRONI_VERSION.to_owned()),
+        tags: if memory.sync_withdrawn_at.is_some() {
+            tags.without_sync()
+        } else {
+            tags
+        },
+        pending_restart: memory.pending_restart.clone(),
+        scheduled_restart: memory.scheduled_restart.clone(),
+        pause: global.pause,
+        ..MemberData::default()
+    };
+    let tells_positions = job.is_none_or(|job| job.job == Job::Promote)
+        && matches!(
+            memory.state,
+            State::Running | State::Restarting | State::Starting
+        );
+    if let Some(wal) = server.wal.as_ref().filter(|_| tells_positions) {
+        data.xlog_location = wal.position().known();
+        if let Some(timeline) = wal.timeline {
+            data.timeline = Some(timeline);
+            // Withdrawn only once the control file has the new timeline (ha.md §25.7).
+            data.checkpoint_pending = memory.checkpoint_done != Some(timeline)
+                && wal.checkpoint_timeline != Some(timeline);
+        } else {
+            let receiver = wal.receiver.as_ref().and_then(|receiver| receiver.timeline);
+            data.timeline = receiver.or(memory.last_timeline);
+            data.receive_lsn = wal.receive_lsn.known();
+            data.replay_lsn = wal.replay_lsn.known();
+            data.replication_state = wal.replication_state();
+        }
+    }
+    data
+}

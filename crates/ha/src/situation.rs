@@ -1,0 +1,351 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use primacy_config::{GlobalConfig, SynchronousMode};
+use primacy_model::{
+    Cluster, Lsn, Member, MemberName, Observation, PendingRestart, PostmasterIdentity, Role,
+    ScheduledRestart, State, Tags, Timeline, WalStatus,
+};
+
+use crate::decision::{DemotionMode, Job, Upstream};
+use crate::time::Moment;
+
+/// Everything that a decision may depend on: a complete, immutable picture of one instant.
+#[derive(Clone, Copy, Debug)]
+pub struct Situation<'a> {
+    /// The instant, for deadlines.
+    pub now: Moment,
+    /// The instant, for schedules that people made.
+    pub wall: Timestamp,
+    /// This member, as its configuration has it.
+    pub local: &'a Local,
+    /// The cluster-wide configuration.
+    pub global: &'a GlobalConfig,
+    /// The cluster, as the DCS has it.
+    pub store: StoreView<'a>,
+    /// The newest view that had a leader, or the first one: its members take part in a race even after
+    /// their keys are gone.
+    pub last_healthy: Option<&'a Cluster>,
+    /// What this member knows of its leadership.
+    pub lease: Lease,
+    /// The server.
+    pub server: &'a Observation,
+    /// What earlier passes left.
+    pub memory: &'a Memory,
+    /// The long action under way.
+    pub job: Option<&'a JobInFlight>,
+    /// What the members answered, if they were asked in this pass.
+    pub peers: Option<&'a Peers>,
+}
+
+/// The DCS in this pass.
+#[derive(Clone, Copy, Debug)]
+pub enum StoreView<'a> {
+    /// It answered.
+    Seen(&'a Cluster),
+    /// It did not answer within `retry_timeout`.
+    Unreachable,
+}
+
+/// What this member is, from its local configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Local {
+    /// Its name.
+    pub name: MemberName,
+    /// Configured tags.
+    pub tags: Tags,
+    /// `conn_url` of the member key.
+    pub conn_url: String,
+    /// `api_url` of the member key.
+    pub api_url: String,
+    /// `proxy_url` of the member key.
+    pub proxy_url: Option<String>,
+    /// The configuration has a `bootstrap` section: this member may start a new cluster.
+    pub may_bootstrap: bool,
+    /// A replica creation method works without a source.
+    pub replica_method_without_source: bool,
+    /// `use_pg_rewind`.
+    pub use_pg_rewind: bool,
+    /// `remove_data_directory_on_rewind_failure`.
+    pub remove_on_rewind_failure: bool,
+    /// `remove_data_directory_on_diverged_timelines`.
+    pub remove_on_divergence: bool,
+    /// `synchronous_standby_names` of the user, which holds while synchronous mode is off.
+    pub user_synchronous_standby_names: String,
+}
+
+/// What this member knows of its leadership. Only a renewal that was answered in time makes it true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Lease {
+    /// It does not lead.
+    #[default]
+    None,
+    /// It leads until then, counted from before the last successful renewal was sent.
+    Held {
+        /// The deadline.
+        until: Moment,
+        /// Since when renewals fail; `None` when the last one succeeded.
+        failing_since: Option<Moment>,
+    },
+}
+
+impl Lease {
+    /// Whether it leads at that moment.
+    pub fn is_held(self, now: Moment) -> bool {
+        matches!(self, Lease::Held { until, .. } if now < until)
+    }
+}
+
+/// What earlier passes left for later ones. The machine writes it, decisions read it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Memory {
+    /// When this process began.
+    pub began: Moment,
+    /// The store has answered since then.
+    pub store_seen: bool,
+    /// What the agent takes its server for.
+    pub role: Role,
+    /// What is being done to the server.
+    pub state: State,
+    /// The server was seen healthy since this process began.
+    pub joined: bool,
+    /// A new cluster is being made here: the result of what follows the first start, once known.
+    pub bootstrapping: Option<Option<bool>>,
+    /// The server has been starting since then.
+    pub starting_since: Option<Moment>,
+    /// The last start failed then.
+    pub start_failed_at: Option<Moment>,
+    /// Single-user crash recovery was run since the last successful start.
+    pub crash_recovery_tried: bool,
+    /// Divergence and rewind.
+    pub rewind: RewindState,
+    /// A leadership is being ended.
+    pub demotion: Option<Demotion>,
+    /// The agent is to end.
+    pub shutdown: Option<Shutdown>,
+    /// What an operator asked for and has not been begun.
+    pub operation: Option<PendingOperation>,
+    /// When this member gave the lock up because `pre_promote` failed.
+    pub pre_promote_failed_at: Option<Moment>,
+    /// The timeline whose first checkpoint after the promotion is known to be done.
+    pub checkpoint_done: Option<Timeline>,
+    /// A checkpoint runs in the background.
+    pub checkpoint_running: bool,
+    /// What the running standby was last made to follow, and which postmaster that was.
+    pub following: Option<(Upstream, PostmasterIdentity)>,
+    /// It takes a restart to follow this.
+    pub follow_needs_restart: Option<Upstream>,
+    /// Synchronous standbys.
+    pub sync: SyncProgress,
+    /// When this member asked to leave synchronous replication.
+    pub sync_withdrawn_at: Option<Moment>,
+    /// Parameters that wait for a restart.
+    pub pending_restart: Option<PendingRestart>,
+    /// A restart that was scheduled.
+    pub scheduled_restart: Option<ScheduledRestart>,
+    /// The timeline last seen in use here.
+    pub last_timeline: Option<Timeline>,
+    /// `/history` was found or made right for this timeline.
+    pub history_done: Option<Timeline>,
+    /// When slots of members were last seen wanted, by slot name.
+    pub slots_seen: BTreeMap<String, Moment>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Memory {
+            began: Moment::default(),
+            store_seen: false,
+            role: Role::Uninitialized,
+            state: State::Stopped,
+            joined: false,
+            bootstrapping: None,
+            starting_since: None,
+            start_failed_at: None,
+            crash_recovery_tried: false,
+            rewind: RewindState::Initial,
+            demotion: None,
+            shutdown: None,
+            operation: None,
+            pre_promote_failed_at: None,
+            checkpoint_done: None,
+            checkpoint_running: false,
+            following: None,
+            follow_needs_restart: None,
+            sync: SyncProgress::default(),
+            sync_withdrawn_at: None,
+            pending_restart: None,
+            scheduled_restart: None,
+            last_timeline: None,
+            history_done: None,
+            slots_seen: BTreeMap::new(),
+        }
+    }
+}
+
+/// Divergence and rewind (`ha.md` §8.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum RewindState {
+    /// Nothing to look at.
+    #[default]
+    Initial,
+    /// The local WAL must be compared with the leader's; the last look that could not tell was then.
+    Check {
+        /// When the last comparison could not be made, and how many could not.
+        undecided: Option<(Moment, u32)>,
+    },
+    /// It left the leader's.
+    Needed,
+    /// It did not.
+    NotNeeded,
+    /// pg_rewind succeeded; the next start shows it.
+    Succeeded,
+    /// pg_rewind failed for good.
+    Failed,
+}
+
+/// The end of a leadership (`ha.md` §12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Demotion {
+    /// Which way.
+    pub mode: DemotionMode,
+    /// PostgreSQL has stopped.
+    pub stopped: bool,
+    /// Where the WAL ended, if it ended in good order.
+    pub shutdown_lsn: Option<Lsn>,
+    /// When the key was released, or known to be lost.
+    pub released_at: Option<Moment>,
+}
+
+/// The end of the agent (`ha.md` §21).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shutdown {
+    /// Since when.
+    pub since: Moment,
+    /// PostgreSQL has stopped by it, and where its WAL ended.
+    pub stopped: Option<Option<Lsn>>,
+    /// The stop failed: nothing more can be done.
+    pub stop_failed: bool,
+    /// Leave PostgreSQL running: this member never joined.
+    pub leave_server: Option<i32>,
+}
+
+/// What an operator asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PendingOperation {
+    /// Restart PostgreSQL.
+    Restart {
+        /// How long the start may take.
+        timeout: Option<Duration>,
+    },
+    /// Copy the data directory anew.
+    Reinitialize {
+        /// Only from the leader.
+        from_leader: bool,
+        /// The long action under way is to be cancelled first.
+        force: bool,
+    },
+}
+
+/// What is known of the synchronous standbys (`ha.md` §13.2).
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct SyncProgress {
+    /// `synchronous_standby_names` that the agent manages; `None` while it manages none.
+    pub managed: Option<String>,
+    /// The value that the confirmations below are for.
+    pub names: Option<String>,
+    /// The flush position once that value was in effect in every walsender: who has it has everything that
+    /// was acknowledged before.
+    pub position: Option<Lsn>,
+    /// The standbys that have confirmed it.
+    pub confirmed: BTreeSet<MemberName>,
+}
+
+/// The long action under way.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobInFlight {
+    /// Which.
+    pub job: Job,
+    /// Since when.
+    pub since: Moment,
+    /// It was told to end.
+    pub cancelling: bool,
+    /// Stop: the shutdown checkpoint is written, the postmaster still lives.
+    pub shutdown_lsn: Option<Lsn>,
+    /// How far it is, for people.
+    pub progress: Option<String>,
+}
+
+/// What the members answered.
+pub type Peers = BTreeMap<MemberName, Option<PeerReport>>;
+
+/// A member's answer to `GET /patroni` (`rest-api.md` §10).
+#[derive(Clone, Debug, PartialEq)]
+pub struct PeerReport {
+    /// It does not accept writes.
+    pub in_recovery: bool,
+    /// The further of received and replayed; zero on a primary.
+    pub position: Lsn,
+    /// Its timeline.
+    pub timeline: Option<Timeline>,
+    /// Its tags.
+    pub tags: Tags,
+    /// Its watchdog is required and does not work.
+    pub watchdog_failed: bool,
+}
+
+impl<'a> Situation<'a> {
+    /// This member's name.
+    pub(crate) fn me(&self) -> &'a MemberName {
+        &self.local.name
+    }
+
+    /// The status query's answer.
+    pub(crate) fn wal(&self) -> Option<&'a WalStatus> {
+        self.server.wal.as_ref()
+    }
+
+    /// Whether the server is a primary (`ha.md` §1.4): what it says, or, when it says nothing, what it
+    /// was. A server that was promoted a moment ago counts (W15).
+    pub(crate) fn is_primary(&self) -> bool {
+        match self.wal() {
+            Some(wal) => wal.is_primary(),
+            None => self.server.process.is_alive() && self.memory.role.accepts_writes(),
+        }
+    }
+
+    /// Synchronous replication is wanted.
+    pub(crate) fn wants_sync(&self) -> bool {
+        self.global.synchronous_mode != SynchronousMode::Off
+    }
+
+    /// Synchronous replication is wanted and published: only members of `/sync` may be promoted.
+    pub(crate) fn sync_is_active(&self, cluster: &Cluster) -> bool {
+        self.wants_sync() && cluster.sync.is_active()
+    }
+
+    /// The members except this one.
+    pub(crate) fn others(&self, cluster: &'a Cluster) -> impl Iterator<Item = &'a Member> {
+        let me = self.me();
+        cluster
+            .members
+            .iter()
+            .filter(move |member| member.name != *me)
+    }
+
+    /// Divergence can be repaired here (`ha.md` §8.1).
+    pub(crate) fn can_repair_divergence(&self) -> bool {
+        self.can_rewind() || self.local.remove_on_divergence
+    }
+
+    /// pg_rewind can be used, as far as is known.
+    pub(crate) fn can_rewind(&self) -> bool {
+        let rewindable = self
+            .server
+            .control
+            .as_ref()
+            .is_none_or(|control| control.rewindable);
+        self.local.use_pg_rewind && rewindable
+    }
+}
