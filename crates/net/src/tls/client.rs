@@ -1,0 +1,265 @@
+//! The client's end: whom it trusts, and what it shows.
+
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore,
+    SignatureScheme,
+};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::{TlsError, pem, provider};
+
+/// How a client proves itself and what it trusts. Nothing is read until the first `https` connection.
+#[derive(Clone, Debug, Default)]
+pub struct TlsClientOptions {
+    /// Who may vouch for the server.
+    pub roots: Roots,
+    /// What the client shows when asked for a certificate.
+    pub certificate: Option<ClientCertificate>,
+    /// How much of the server's certificate is checked.
+    pub verify: Verify,
+}
+
+/// Who may vouch for a server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Roots {
+    /// The certificate authorities of the operating system.
+    #[default]
+    System,
+    /// Those in a PEM file.
+    File(PathBuf),
+}
+
+/// A certificate and its key, both PEM. The two may be one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The chain, own certificate first.
+    pub cert: PathBuf,
+    /// The private key, not encrypted.
+    pub key: PathBuf,
+}
+
+/// How much of a server's certificate is checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verify {
+    /// Nothing: any certificate will do. Encrypts, but does not tell who answers.
+    None,
+    /// That one of the roots vouches for it, not its name.
+    Chain,
+    /// The chain and the name.
+    #[default]
+    Full,
+}
+
+/// The options with their files read.
+#[derive(Clone)]
+pub(crate) struct TlsClient {
+    config: Arc<ClientConfig>,
+}
+
+impl TlsClient {
+    /// Reads the files. Blocks.
+    pub(crate) fn new(options: &TlsClientOptions) -> Result<Self, TlsError> {
+        let provider = provider();
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| TlsError::Settings(error.to_string()))?;
+        let builder = match options.verify {
+            Verify::Full => builder.with_root_certificates(roots(&options.roots)?),
+            Verify::Chain => {
+                let roots = Arc::new(roots(&options.roots)?);
+                let inner = WebPkiServerVerifier::builder_with_provider(roots, provider)
+                    .build()
+                    .map_err(|error| TlsError::Settings(error.to_string()))?;
+                builder
+                    .dangerous()
+                    .with_custom_certificate_verifier(Arc::new(AnyName { inner }))
+            }
+            Verify::None => builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(AnyCertificate { provider })),
+        };
+        let config = match &options.certificate {
+            None => builder.with_no_client_auth(),
+            Some(files) => {
+                let chain = pem::certificates("client certificate", &files.cert)?;
+                builder
+                    .with_client_auth_cert(chain, pem::private_key(&files.key)?)
+                    .map_err(|error| pem::unusable("client certificate", &files.cert, error))?
+            }
+        };
+        Ok(TlsClient {
+            config: Arc::new(config),
+        })
+    }
+
+    /// Makes a TCP connection a TLS one.
+    pub(crate) async fn connect(
+        &self,
+        host: &str,
+        stream: TcpStream,
+    ) -> io::Result<TlsStream<TcpStream>> {
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        TlsConnector::from(Arc::clone(&self.config))
+            .connect(name, stream)
+            .await
+    }
+}
+
+fn roots(roots: &Roots) -> Result<RootCertStore, TlsError> {
+    match roots {
+        Roots::File(path) => pem::authorities(path),
+        Roots::System => {
+            let loaded = rustls_native_certs::load_native_certs();
+            let mut store = RootCertStore::empty();
+            let (added, _) = store.add_parsable_certificates(loaded.certs);
+            if added == 0 {
+                return Err(TlsError::Settings(
+                    "this system has no certificate authorities: install ca-certificates, or name a CA file"
+                        .into(),
+                ));
+            }
+            Ok(store)
+        }
+    }
+}
+
+/// Whether an error is the server's refusal of our certificate. In TLS 1.3 it arrives only after our
+/// first bytes were sent, but the server has not looked at them.
+pub(crate) fn refused_by_peer(error: &(dyn Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let inner = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
+        if let Some(rustls::Error::AlertReceived(alert)) =
+            inner.and_then(|inner| inner.downcast_ref::<rustls::Error>())
+        {
+            let about_certificate = matches!(
+                alert,
+                AlertDescription::CertificateRequired
+                    | AlertDescription::NoCertificate
+                    | AlertDescription::BadCertificate
+                    | AlertDescription::UnsupportedCertificate
+                    | AlertDescription::CertificateRevoked
+                    | AlertDescription::CertificateExpired
+                    | AlertDescription::CertificateUnknown
+                    | AlertDescription::UnknownCA
+            );
+            return about_certificate
+                .then(|| format!("the server refused our certificate or its lack ({alert:?})"));
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// Checks the chain and not the name.
+#[derive(Debug)]
+struct AnyName {
+    inner: Arc<WebPkiServerVerifier>,
+}
+
+impl ServerCertVerifier for AnyName {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verified = self.inner.verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        );
+        match verified {
+            // The name is what is checked last.
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
+            other => other,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
+
+/// Takes any certificate whose key the server has.
+#[derive(Debug)]
+struct AnyCertificate {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}

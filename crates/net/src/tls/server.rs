@@ -1,0 +1,115 @@
+//! The server's end, whose certificates can be exchanged while it serves.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rustls::ServerConfig;
+use rustls::server::WebPkiClientVerifier;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::{TlsError, pem, provider};
+
+/// What a server shows and what it asks of its clients.
+#[derive(Clone, Debug)]
+pub struct TlsServerOptions {
+    /// PEM: the chain, own certificate first.
+    pub cert: PathBuf,
+    /// PEM: the private key, not encrypted; `None` when it is in the same file.
+    pub key: Option<PathBuf>,
+    /// PEM: who may vouch for clients. Needed unless the verification is `None`.
+    pub client_ca: Option<PathBuf>,
+    /// Whether clients must show a certificate.
+    pub client_verification: ClientVerification,
+}
+
+/// Whether clients must show a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientVerification {
+    /// They are not asked.
+    #[default]
+    None,
+    /// They may; one that is shown must be good.
+    Optional,
+    /// They must.
+    Required,
+}
+
+/// The TLS end of a server. Clones share their certificates.
+#[derive(Clone)]
+pub struct TlsServer {
+    config: Arc<RwLock<Arc<ServerConfig>>>,
+}
+
+impl TlsServer {
+    /// Reads the files. Blocks.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or holds something else than it should.
+    pub fn new(options: &TlsServerOptions) -> Result<Self, TlsError> {
+        let config = server_config(options)?;
+        Ok(TlsServer {
+            config: Arc::new(RwLock::new(Arc::new(config))),
+        })
+    }
+
+    /// Reads the files and uses them for all connections from now on; those that are open stay as they
+    /// are. On error the old certificates stay. Blocks.
+    ///
+    /// # Errors
+    /// As [`TlsServer::new`].
+    pub fn replace(&self, options: &TlsServerOptions) -> Result<(), TlsError> {
+        let config = Arc::new(server_config(options)?);
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+        Ok(())
+    }
+
+    /// Makes a TCP connection a TLS one.
+    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let config = Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner));
+        TlsAcceptor::from(config).accept(stream).await
+    }
+}
+
+impl fmt::Debug for TlsServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsServer").finish_non_exhaustive()
+    }
+}
+
+fn server_config(options: &TlsServerOptions) -> Result<ServerConfig, TlsError> {
+    let provider = provider();
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| TlsError::Settings(error.to_string()))?;
+    let builder = match (options.client_verification, &options.client_ca) {
+        (ClientVerification::None, _) => builder.with_no_client_auth(),
+        (_, None) => {
+            return Err(TlsError::Settings(
+                "clients' certificates cannot be verified without a CA file".into(),
+            ));
+        }
+        (verification, Some(path)) => {
+            let roots = Arc::new(pem::authorities(path)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+            let verifier = match verification {
+                ClientVerification::Optional => verifier.allow_unauthenticated(),
+                _ => verifier,
+            };
+            let verifier = verifier
+                .build()
+                .map_err(|error| pem::unusable("certificate authority", path, error))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let chain = pem::certificates("server certificate", &options.cert)?;
+    let key = pem::private_key(options.key.as_ref().unwrap_or(&options.cert))?;
+    let mut config = builder
+        .with_single_cert(chain, key)
+        .map_err(|error| pem::unusable("server certificate", &options.cert, error))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
