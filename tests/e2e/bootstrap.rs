@@ -50,3 +50,16 @@ async fn three_members_from_empty_directories(store: StoreKind) -> Result<()> {
     let ledger = TestCluster::collect(writers).await?;
     cluster.finish(ledger).await
 }
+
+/// Nothing but the names of two symbolic links changes for whoever ran Patroni before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn by_the_names_that_are_replaced() -> Result<()> {
+    let cluster = crate::cluster(StoreKind::Embedded)
+        .by_replaced_names()
+        .start()
+        .await?;
+    let version = cluster.control_ok(&["version", SCOPE]).await?;
+    ensure!(version.starts_with("patronictl version 4."), "{version}");
+    let ledger = TestCluster::collect([cluster.writer().await?]).await?;
+    cluster.finish(ledger).await
+}

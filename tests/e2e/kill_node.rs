@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use primacy_testkit::{StoreKind, TestCluster};
 
-on_both_stores!(primary_killed, replica_killed);
+on_both_stores!(primary_killed, replica_killed, all_killed);
 
 async fn primary_killed(store: StoreKind) -> Result<()> {
     let mut cluster = crate::cluster(store).start().await?;
@@ -40,6 +40,22 @@ async fn replica_killed(store: StoreKind) -> Result<()> {
 
     cluster.start_agent(standby)?;
     cluster.wait_healthy().await?;
+    let ledger = TestCluster::collect([writer]).await?;
+    cluster.finish(ledger).await
+}
+
+/// The power fails, for all members at once.
+async fn all_killed(store: StoreKind) -> Result<()> {
+    let mut cluster = crate::cluster(store).start().await?;
+    let writer = cluster.writer().await?;
+
+    for agent in &mut cluster.agents {
+        agent.kill_node().await?;
+    }
+    cluster.start_all()?;
+    cluster.wait_healthy().await?;
+    writer.wait_progress(cluster.timing.failover()).await?;
+
     let ledger = TestCluster::collect([writer]).await?;
     cluster.finish(ledger).await
 }

@@ -71,9 +71,16 @@ pub struct ClusterBuilder {
     members: usize,
     dynamic: Map<String, Value>,
     tags: Vec<(usize, Value)>,
+    replaced_names: bool,
 }
 
 impl ClusterBuilder {
+    /// Calls the executable by the names that it replaces, `patroni` and `patronictl`, with their command lines.
+    pub fn by_replaced_names(mut self) -> Self {
+        self.replaced_names = true;
+        self
+    }
+
     /// The number of members, three by default, `pg1` and so on.
     pub fn members(mut self, members: usize) -> Self {
         self.members = members;
@@ -106,7 +113,19 @@ impl ClusterBuilder {
             dynamic.extend(self.dynamic);
         }
         let store = Store::start(self.store, &scratch, self.members).await?;
-        let command = CommandLine::from_env_or(programs::AGENT_COMMAND, &executable, &["agent"]);
+        let (agent, control) = if self.replaced_names {
+            let name = |name: &str| executable.with_file_name(name);
+            (
+                CommandLine::new(&name("patroni"), &[]),
+                CommandLine::new(&name("patronictl"), &[]),
+            )
+        } else {
+            (
+                CommandLine::new(&executable, &["agent"]),
+                CommandLine::new(&executable, &[]),
+            )
+        };
+        let agent = agent.unless_set(programs::AGENT_COMMAND);
         let bin_dir = programs::postgresql_bin_dir()?;
 
         let mut agents = Vec::new();
@@ -138,14 +157,14 @@ impl ClusterBuilder {
                 &dir,
                 &config,
                 (postgres_port, rest_port),
-                &command,
+                &agent,
             ));
         }
         Ok(TestCluster {
             agents,
             store,
             timing,
-            control: CommandLine::from_env_or(programs::CTL_COMMAND, &executable, &[]),
+            control: control.unless_set(programs::CTL_COMMAND),
             executable,
             passed: false,
             scratch,
@@ -199,6 +218,7 @@ impl TestCluster {
             members: 3,
             dynamic: Map::new(),
             tags: Vec::new(),
+            replaced_names: false,
         }
     }
 

@@ -20,28 +20,23 @@ pub struct CommandLine {
 }
 
 impl CommandLine {
-    /// The command in the environment variable `variable`, else `program` with `arguments`.
-    pub fn from_env_or(variable: &str, program: &Path, arguments: &[&str]) -> Self {
-        let overridden = std::env::var(variable).ok();
-        let mut words = overridden
-            .iter()
-            .flat_map(|line| line.split_ascii_whitespace());
-        match words.next() {
-            Some(first) => Self {
-                program: PathBuf::from(first),
-                arguments: words.map(str::to_owned).collect(),
-            },
-            None => Self {
-                program: program.to_owned(),
-                arguments: arguments.iter().map(|word| (*word).to_owned()).collect(),
-            },
+    pub fn new(program: &Path, arguments: &[&str]) -> Self {
+        let arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
+        Self {
+            program: program.to_owned(),
+            arguments,
         }
     }
-}
 
-/// Whether the agents are the project's own.
-pub fn agent_is_overridden() -> bool {
-    std::env::var_os(AGENT_COMMAND).is_some()
+    /// The command in the environment variable `variable`, if there is one, else this.
+    pub fn unless_set(self, variable: &str) -> Self {
+        let set = std::env::var(variable).unwrap_or_default();
+        let words: Vec<&str> = set.split_ascii_whitespace().collect();
+        match words[..] {
+            [] => self,
+            [program, ref arguments @ ..] => Self::new(Path::new(program), arguments),
+        }
+    }
 }
 
 /// The directory of `initdb`, `postgres` and the others: the newest that Debian installed.

@@ -1,0 +1,198 @@
+//! A real etcd cluster whose members can be frozen, killed and started again.
+
+use std::fs::OpenOptions;
+use std::process::{Child, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use serde_json::json;
+
+use crate::http;
+use crate::ports;
+use crate::processes;
+use crate::scratch::Scratch;
+use crate::wait::wait_until;
+
+/// For a member to start or to elect another leader, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// For one question to a member.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// An etcd cluster on the loopback. Dropped, it takes its processes and its data with it.
+#[derive(Debug)]
+pub struct EtcdCluster {
+    scratch: Scratch,
+    members: Vec<Member>,
+    extra_arguments: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Member {
+    client_port: u16,
+    peer_port: u16,
+    process: Mutex<Option<Child>>,
+}
+
+impl EtcdCluster {
+    /// Starts a cluster and waits until it has a leader.
+    ///
+    /// # Errors
+    /// etcd is not installed, or does not start.
+    pub async fn start(members: usize) -> Result<Self> {
+        Self::start_with(members, &[]).await
+    }
+
+    /// The same with more command line arguments for every member.
+    ///
+    /// # Errors
+    /// As [`EtcdCluster::start`].
+    pub async fn start_with(members: usize, extra_arguments: &[&str]) -> Result<Self> {
+        let member = || -> Result<Member> {
+            let (client_port, peer_port) = (ports::free()?, ports::free()?);
+            Ok(Member { client_port, peer_port, process: Mutex::default() })
+        };
+        let cluster = EtcdCluster {
+            scratch: Scratch::new()?,
+            members: (0..members).map(|_| member()).collect::<Result<_>>()?,
+            extra_arguments: extra_arguments.iter().map(ToString::to_string).collect(),
+        };
+        cluster.start_all()?;
+        cluster.wait_healthy().await?;
+        Ok(cluster)
+    }
+
+    /// How many members there are.
+    pub fn members(&self) -> usize {
+        self.members.len()
+    }
+
+    /// The member's address for clients: `127.0.0.1:2379`.
+    pub fn host(&self, member: usize) -> String {
+        format!("127.0.0.1:{}", self.members[member].client_port)
+    }
+
+    /// The URLs of all members, for clients.
+    pub fn endpoints(&self) -> Vec<String> {
+        (0..self.members.len()).map(|member| format!("http://{}", self.host(member))).collect()
+    }
+
+    /// Starts a member, with the data that it had if it ran before. Nothing happens if it runs.
+    ///
+    /// # Errors
+    /// etcd cannot be executed.
+    pub fn start_member(&self, member: usize) -> Result<()> {
+        let mut process = self.process(member);
+        if process.is_some() {
+            return Ok(());
+        }
+        let url = |port: u16| format!("http://127.0.0.1:{port}");
+        let peers = (0..).zip(&self.members);
+        let peers: Vec<String> = peers
+            .map(|(index, member): (usize, _)| format!("etcd{index}={}", url(member.peer_port)))
+            .collect();
+        let Member { client_port, peer_port, .. } = &self.members[member];
+        let dir = self.scratch.path().join(format!("etcd{member}"));
+        self.scratch.account().create_dir(&dir)?;
+        let log = OpenOptions::new().create(true).append(true).open(dir.join("etcd.log"))?;
+        let mut command = self.scratch.command("etcd");
+        command.arg(format!("--name=etcd{member}"));
+        command.arg(format!("--data-dir={}", dir.join("data").display()));
+        command.arg(format!("--listen-client-urls={}", url(*client_port)));
+        command.arg(format!("--advertise-client-urls={}", url(*client_port)));
+        command.arg(format!("--listen-peer-urls={}", url(*peer_port)));
+        command.arg(format!("--initial-advertise-peer-urls={}", url(*peer_port)));
+        command.arg(format!("--initial-cluster={}", peers.join(",")));
+        command.args(&self.extra_arguments);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = command.spawn().context("cannot run etcd: install etcd-server (make setup)")?;
+        *process = Some(child);
+        Ok(())
+    }
+
+    /// Starts every member that does not run.
+    ///
+    /// # Errors
+    /// As [`EtcdCluster::start_member`].
+    pub fn start_all(&self) -> Result<()> {
+        (0..self.members.len()).try_for_each(|member| self.start_member(member))
+    }
+
+    /// Kills a member. Nothing happens if it does not run.
+    ///
+    /// # Errors
+    /// The process cannot be waited for.
+    pub fn kill_member(&self, member: usize) -> Result<()> {
+        if let Some(mut process) = self.process(member).take() {
+            process.kill()?;
+            process.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Stops a member: its connections stay and it says nothing.
+    pub fn freeze_member(&self, member: usize) {
+        self.signal(member, Signal::SIGSTOP);
+    }
+
+    /// Lets a stopped member go on.
+    pub fn thaw_member(&self, member: usize) {
+        self.signal(member, Signal::SIGCONT);
+    }
+
+    /// The member that leads, as a running member sees it.
+    ///
+    /// # Errors
+    /// No member answers, or they see no leader.
+    pub async fn leader(&self) -> Result<usize> {
+        for (number, member) in self.members.iter().enumerate() {
+            if self.process(number).is_none() {
+                continue;
+            }
+            let path = "/v3/maintenance/status";
+            let Ok(answer) =
+                http::request(member.client_port, "POST", path, Some(&json!({})), ANSWER).await
+            else {
+                continue;
+            };
+            let status = answer.json()?;
+            if status["leader"].is_string() && status["leader"] == status["header"]["member_id"] {
+                return Ok(number);
+            }
+        }
+        bail!("etcd has no leader")
+    }
+
+    /// Waits until every running member sees a leader and serves.
+    ///
+    /// # Errors
+    /// That does not come about.
+    pub async fn wait_healthy(&self) -> Result<()> {
+        wait_until("etcd to be healthy", PATIENCE, async || {
+            for (number, member) in self.members.iter().enumerate() {
+                if self.process(number).is_some() {
+                    let health =
+                        http::request(member.client_port, "GET", "/health", None, ANSWER).await?;
+                    ensure!(health.status == 200, "member {number}: {}", health.body);
+                }
+            }
+            self.leader().await.map(drop)
+        })
+        .await
+    }
+
+    fn signal(&self, member: usize, signal: Signal) {
+        if let Some(child) = &*self.process(member) {
+            if let Ok(pid) = i32::try_from(child.id()) {
+                processes::signal(Pid::from_raw(pid), signal);
+            }
+        }
+    }
+
+    fn process(&self, member: usize) -> MutexGuard<'_, Option<Child>> {
+        self.members[member].process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
