@@ -2,8 +2,10 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 use primacy_model::SlotKind;
+use serde_json::Value;
 
-use crate::{DcsSection, Map, Warning};
+use crate::scalar::{parse_bool, parse_int, parse_int_in, python_repr, python_str, truthy};
+use crate::{Map, TimingLimits, Warning, timing};
 
 /// The cluster-wide settings, the same for every member (`configuration.md` §3).
 #[derive(Clone, Debug, PartialEq)]
@@ -113,46 +115,260 @@ pub struct SlotMatcher {
     pub plugin: Option<String>,
 }
 
-/// The smallest timings that a store allows (`configuration.md` §3.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimingLimits {
-    /// Whole seconds.
-    pub ttl: i64,
-    /// Whole seconds.
-    pub loop_wait: i64,
-    /// Whole seconds.
-    pub retry_timeout: i64,
-}
-
-impl TimingLimits {
-    /// Patroni's, for every store that Patroni members may share.
-    pub const PATRONI: TimingLimits = TimingLimits {
-        ttl: 20,
-        loop_wait: 1,
-        retry_timeout: 3,
-    };
-    /// For the embedded store, where every member is one of ours: its leases need no slack for a slow
-    /// external service.
-    pub const EMBEDDED: TimingLimits = TimingLimits {
-        ttl: 4,
-        loop_wait: 1,
-        retry_timeout: 1,
-    };
-
-    /// The limits of the store.
-    pub fn of(store: &DcsSection) -> TimingLimits {
-        match store {
-            DcsSection::Raft(_) => TimingLimits::EMBEDDED,
-            _ => TimingLimits::PATRONI,
-        }
-    }
-}
-
 impl GlobalConfig {
     /// Reads the dynamic configuration; what cannot be understood takes its default, and is told.
     pub fn from_dynamic(dynamic: &Map, limits: TimingLimits) -> (GlobalConfig, Vec<Warning>) {
-        let _ = (dynamic, limits);
-        (GlobalConfig::default(), Vec::new())
+        let mut warnings = Vec::new();
+        let mut dynamic = dynamic.clone();
+        timing::clamp(&mut dynamic, limits, &mut warnings);
+        let standby_cluster = dynamic
+            .get("standby_cluster")
+            .and_then(StandbyCluster::parse);
+        let permanent_slots = permanent_slots(&dynamic, &mut warnings);
+        let mut read = Reader {
+            dynamic: &dynamic,
+            warnings,
+        };
+
+        let [ttl, loop_wait, retry_timeout] = timing::DEFAULTS
+            .map(|(key, default)| Duration::from_secs(read.int(key, None, default).unsigned_abs()));
+        let strict = read.bool("synchronous_mode_strict");
+        let node_count = read
+            .int("synchronous_node_count", None, 1)
+            .max(strict.into())
+            .max(0);
+        let stop_timeout = read.int("primary_stop_timeout", Some("master_stop_timeout"), 0);
+        let global = GlobalConfig {
+            ttl,
+            loop_wait,
+            retry_timeout,
+            maximum_lag_on_failover: natural(read.int("maximum_lag_on_failover", None, 1_048_576)),
+            maximum_lag_on_syncnode: positive(read.int("maximum_lag_on_syncnode", None, -1)),
+            max_timelines_history: usize::try_from(read.int("max_timelines_history", None, 0))
+                .unwrap_or(0),
+            primary_start_timeout: Duration::from_secs(natural(read.int(
+                "primary_start_timeout",
+                Some("master_start_timeout"),
+                300,
+            ))),
+            primary_stop_timeout: positive(stop_timeout).map(Duration::from_secs),
+            primary_race_backoff: Duration::from_secs(natural(read.int(
+                "primary_race_backoff",
+                None,
+                0,
+            ))),
+            synchronous_mode: match read.synchronous_mode() {
+                _ if standby_cluster.is_some() => SynchronousMode::Off,
+                mode => mode,
+            },
+            synchronous_mode_strict: strict,
+            synchronous_node_count: u32::try_from(node_count).unwrap_or(u32::MAX),
+            failsafe_mode: read.bool("failsafe_mode"),
+            check_timeline: read.bool("check_timeline"),
+            pause: read.bool("pause"),
+            member_slots_ttl: read.member_slots_ttl(),
+            standby_cluster,
+            use_slots: match dynamic.get("postgresql").and_then(|p| p.get("use_slots")) {
+                None => true,
+                Some(value) => parse_bool(value).unwrap_or(false),
+            },
+            permanent_slots,
+            ignore_slots: match dynamic.get("ignore_slots") {
+                Some(Value::Array(matchers)) => {
+                    matchers.iter().filter_map(SlotMatcher::parse).collect()
+                }
+                _ => Vec::new(),
+            },
+        };
+        (global, read.warnings)
+    }
+}
+
+fn natural(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+fn positive(number: i64) -> Option<u64> {
+    u64::try_from(number).ok().filter(|number| *number > 0)
+}
+
+/// Reads single keys, and tells which could not be understood.
+struct Reader<'a> {
+    dynamic: &'a Map,
+    warnings: Vec<Warning>,
+}
+
+impl Reader<'_> {
+    /// The old name counts only when the new one is absent.
+    fn int(&mut self, key: &str, old_key: Option<&str>, default: i64) -> i64 {
+        let key = match old_key {
+            Some(old_key) if !self.dynamic.contains_key(key) => old_key,
+            _ => key,
+        };
+        let Some(value) = self.dynamic.get(key) else {
+            return default;
+        };
+        parse_int(value).unwrap_or_else(|| {
+            self.warn(
+                key,
+                value,
+                "an integer without a unit",
+                &default.to_string(),
+            );
+            default
+        })
+    }
+
+    fn bool(&mut self, key: &str) -> bool {
+        let Some(value) = self.dynamic.get(key) else {
+            return false;
+        };
+        parse_bool(value).unwrap_or_else(|| {
+            if truthy(value) {
+                self.warn(key, value, "a boolean", "off");
+            }
+            false
+        })
+    }
+
+    fn synchronous_mode(&mut self) -> SynchronousMode {
+        match self.dynamic.get("synchronous_mode") {
+            Some(value) if python_str(value).eq_ignore_ascii_case("quorum") => {
+                SynchronousMode::Quorum
+            }
+            _ if self.bool("synchronous_mode") => SynchronousMode::On,
+            _ => SynchronousMode::Off,
+        }
+    }
+
+    fn member_slots_ttl(&mut self) -> Option<Duration> {
+        let default = 1800;
+        let seconds = match self.dynamic.get("member_slots_ttl") {
+            None => default,
+            Some(value) => parse_int_in(value, Some("s")).unwrap_or_else(|| {
+                self.warn(
+                    "member_slots_ttl",
+                    value,
+                    "a duration such as 30min",
+                    "30min",
+                );
+                default
+            }),
+        };
+        positive(seconds).map(Duration::from_secs)
+    }
+
+    fn warn(&mut self, key: &str, value: &Value, expected: &str, default: &str) {
+        let value = python_repr(value);
+        self.warnings.push(Warning(format!(
+            "{key} in the dynamic configuration is {value}: expected {expected}; {default} is used"
+        )));
+    }
+}
+
+/// §3.3: the first of the three spellings that is not empty.
+fn permanent_slots(dynamic: &Map, warnings: &mut Vec<Warning>) -> IndexMap<String, PermanentSlot> {
+    let mut slots = IndexMap::new();
+    let given = ["permanent_replication_slots", "permanent_slots", "slots"]
+        .into_iter()
+        .find_map(|key| dynamic.get(key).filter(|value| truthy(value)));
+    let Some(Value::Object(given)) = given else {
+        return slots;
+    };
+    for (name, value) in given {
+        if !is_slot_name(name) {
+            warnings.push(Warning(format!(
+                "Invalid permanent replication slot name '{name}'"
+            )));
+            warnings.push(Warning(
+                "Slot name may only contain lower case letters, numbers, and the underscore chars"
+                    .into(),
+            ));
+            continue;
+        }
+        match PermanentSlot::parse(value) {
+            Some(slot) => {
+                slots.insert(name.clone(), slot);
+            }
+            None => warnings.push(Warning(format!(
+                "Bad value for slot '{name}' in permanent_slots: {}",
+                python_str(value)
+            ))),
+        }
+    }
+    slots
+}
+
+fn is_slot_name(name: &str) -> bool {
+    (1..=63).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_'))
+}
+
+impl PermanentSlot {
+    fn parse(value: &Value) -> Option<PermanentSlot> {
+        let physical = PermanentSlot {
+            kind: SlotKind::Physical,
+            cluster_type: None,
+        };
+        if !truthy(value) {
+            return Some(physical);
+        }
+        let spec = value.as_object()?;
+        let text = |key: &str| spec.get(key).filter(|value| truthy(value)).map(python_str);
+        let logical = match (text("database"), text("plugin")) {
+            (Some(database), Some(plugin)) => Some(SlotKind::Logical { database, plugin }),
+            _ => None,
+        };
+        let kind = match spec.get("type") {
+            None => logical.unwrap_or(SlotKind::Physical),
+            Some(kind) if kind == "physical" => SlotKind::Physical,
+            Some(kind) if kind == "logical" => logical?,
+            Some(_) => return None,
+        };
+        let cluster_type = match text("cluster_type").as_deref() {
+            Some("primary") => Some(ClusterType::Primary),
+            Some("standby") => Some(ClusterType::Standby),
+            _ => None,
+        };
+        Some(PermanentSlot { kind, cluster_type })
+    }
+}
+
+impl StandbyCluster {
+    /// `None` unless one of host, port and restore command is set.
+    fn parse(value: &Value) -> Option<StandbyCluster> {
+        let section = value.as_object()?;
+        let text = |key: &str| {
+            section
+                .get(key)
+                .filter(|value| truthy(value))
+                .map(python_str)
+        };
+        if text("host")
+            .or(text("port"))
+            .or(text("restore_command"))
+            .is_none()
+        {
+            return None;
+        }
+        let methods = match section.get("create_replica_methods") {
+            Some(Value::Array(methods)) => methods.iter().map(python_str).collect(),
+            _ => Vec::new(),
+        };
+        Some(StandbyCluster {
+            host: text("host"),
+            port: section
+                .get("port")
+                .and_then(parse_int)
+                .and_then(|p| u16::try_from(p).ok()),
+            primary_slot_name: text("primary_slot_name"),
+            create_replica_methods: methods,
+            restore_command: text("restore_command"),
+            archive_cleanup_command: text("archive_cleanup_command"),
+            recovery_min_apply_delay: text("recovery_min_apply_delay"),
+        })
     }
 }
 
@@ -185,6 +401,25 @@ impl Default for GlobalConfig {
 }
 
 impl SlotMatcher {
+    fn parse(value: &Value) -> Option<SlotMatcher> {
+        let matcher = value.as_object()?;
+        let text = |key: &str| {
+            matcher
+                .get(key)
+                .filter(|value| truthy(value))
+                .map(python_str)
+        };
+        Some(SlotMatcher {
+            name: matcher
+                .get("name")
+                .filter(|name| !name.is_null())
+                .map(python_str),
+            kind: text("type"),
+            database: text("database"),
+            plugin: text("plugin"),
+        })
+    }
+
     /// Whether the slot is one to leave alone.
     pub fn matches(&self, name: &str, kind: &SlotKind) -> bool {
         let (type_, database, plugin) = match kind {

@@ -10,12 +10,15 @@
 //! [`parameters::server_parameters`] what goes to PostgreSQL.
 
 mod address;
+mod command_line;
 mod effective;
 mod environment;
 mod error;
 mod global;
 mod guc_map;
 mod secret;
+mod section;
+mod timing;
 
 pub mod layers;
 pub mod local;
@@ -29,11 +32,11 @@ pub use environment::{Environment, from_environment};
 pub use error::{ConfigError, Warning};
 pub use global::{
     ClusterType, GlobalConfig, PermanentSlot, SlotMatcher, StandbyCluster, SynchronousMode,
-    TimingLimits,
 };
 pub use guc_map::GucMap;
 pub use local::{DcsSection, LocalConfig};
 pub use secret::Secret;
+pub use timing::TimingLimits;
 
 /// A mapping of configuration keys, in the order written.
 pub type Map = serde_json::Map<String, serde_json::Value>;

@@ -3,7 +3,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::{HostPort, Secret};
+use crate::section::Section;
+use crate::{ConfigError, HostPort, Map, Secret};
 
 /// The store that the configuration chooses: the first section present in the order of
 /// `configuration.md` §2.11. Stores without a typed section here keep their raw value.
@@ -85,4 +86,222 @@ pub struct RaftSection {
     pub connection_retry_time: Duration,
     /// A leader without majority for so long steps down.
     pub leader_fallback_timeout: Duration,
+}
+
+/// In the order in which they are looked for.
+const STORES: [&str; 7] = [
+    "consul",
+    "etcd",
+    "etcd3",
+    "exhibitor",
+    "kubernetes",
+    "raft",
+    "zookeeper",
+];
+
+impl DcsSection {
+    /// Chooses the store.
+    ///
+    /// # Errors
+    /// No store is configured, or the chosen section cannot be used.
+    pub(crate) fn parse(root: &Map) -> Result<DcsSection, ConfigError> {
+        let name = STORES
+            .into_iter()
+            .find(|name| root.contains_key(*name))
+            .ok_or(ConfigError::NoStore)?;
+        let nothing = Map::new();
+        let section = Section::of(name, root, name)?.unwrap_or(Section::new(name, &nothing));
+        let raw = || RawSection(Value::Object(section.map().clone()));
+        Ok(match name {
+            "consul" => DcsSection::Consul(raw()),
+            "etcd" => DcsSection::Etcd(EtcdSection::parse(section)?),
+            "etcd3" => DcsSection::Etcd3(EtcdSection::parse(section)?),
+            "exhibitor" => DcsSection::Exhibitor(raw()),
+            "kubernetes" => DcsSection::Kubernetes(raw()),
+            "raft" => DcsSection::Raft(RaftSection::parse(section)?),
+            _ => DcsSection::Zookeeper(raw()),
+        })
+    }
+
+    /// The name of its section.
+    pub fn name(&self) -> &'static str {
+        match self {
+            DcsSection::Consul(_) => "consul",
+            DcsSection::Etcd(_) => "etcd",
+            DcsSection::Etcd3(_) => "etcd3",
+            DcsSection::Exhibitor(_) => "exhibitor",
+            DcsSection::Kubernetes(_) => "kubernetes",
+            DcsSection::Raft(_) => "raft",
+            DcsSection::Zookeeper(_) => "zookeeper",
+        }
+    }
+}
+
+impl EtcdSection {
+    fn parse(section: Section<'_>) -> Result<EtcdSection, ConfigError> {
+        let default_port = section.count("port")?.unwrap_or(2379);
+        let mut tls = section
+            .text("protocol")?
+            .is_some_and(|p| p.eq_ignore_ascii_case("https"));
+        let mut username = section.text("username")?;
+        let mut password = section.secret("password")?;
+        let srv = match (section.text("srv")?, section.text("discovery_srv")?) {
+            (Some(srv), _) | (None, Some(srv)) => Some(srv),
+            (None, None) => section.text("srv_domain")?,
+        };
+
+        let proxy = section.text("proxy")?;
+        let use_proxies = proxy.is_some() || section.bool("use_proxies")?;
+        let key = if proxy.is_some() { "proxy" } else { "url" };
+        let endpoints = if let Some(url) = proxy.or(section.text("url")?) {
+            let url = Url::parse(&section.key(key), &url)?;
+            tls = url.tls;
+            // Credentials in the URL are the more specific ones.
+            username = url.username.or(username);
+            password = url.password.or(password);
+            vec![url.address]
+        } else if let Some(hosts) = section.texts("hosts")? {
+            let key = section.key("hosts");
+            hosts
+                .iter()
+                .map(|host| HostPort::parse(&key, host, default_port))
+                .collect::<Result<_, _>>()?
+        } else if let Some(host) = section.text("host")? {
+            vec![HostPort::parse(&section.key("host"), &host, default_port)?]
+        } else {
+            Vec::new()
+        };
+        if endpoints.is_empty() && srv.is_none() {
+            let hint = "List the servers as <host>:<port>, or set host, url, proxy or srv";
+            return Err(ConfigError::missing(section.key("hosts"), hint));
+        }
+        Ok(EtcdSection {
+            endpoints,
+            use_proxies,
+            srv,
+            srv_suffix: section.text("srv_suffix")?,
+            tls,
+            username,
+            password,
+            cacert: section.text("cacert")?,
+            cert: section.text("cert")?,
+            key: section.text("key")?,
+        })
+    }
+}
+
+/// `http[s]://[user[:password]@]host[:port][/...]`.
+struct Url {
+    tls: bool,
+    address: HostPort,
+    username: Option<String>,
+    password: Option<Secret>,
+}
+
+impl Url {
+    fn parse(key: &str, text: &str) -> Result<Url, ConfigError> {
+        // The text may hold a password, and is not told.
+        let wrong = || ConfigError::invalid(key, "no such URL", "http[s]://<host>:<port>");
+        let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
+        let tls = match scheme.to_ascii_lowercase().as_str() {
+            "http" => false,
+            "https" => true,
+            _ => return Err(wrong()),
+        };
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+        let (user, address) = match authority.rsplit_once('@') {
+            Some((user, address)) => (Some(user), address),
+            None => (None, authority),
+        };
+        // The port of an IPv6 address follows its bracket.
+        let address = match address
+            .strip_suffix(']')
+            .and_then(|host| host.strip_prefix('['))
+        {
+            Some(host) => HostPort {
+                host: host.to_owned(),
+                port: 2379,
+            },
+            None => HostPort::parse(key, address, 2379)?,
+        };
+        if address.host.is_empty() {
+            return Err(wrong());
+        }
+        let (username, password) = match user.map(|user| user.split_once(':').unwrap_or((user, "")))
+        {
+            Some((username, password)) => (Some(username.to_owned()), Some(password)),
+            None => (None, None),
+        };
+        let password = password
+            .filter(|password| !password.is_empty())
+            .map(Secret::new);
+        Ok(Url {
+            tls,
+            address,
+            username,
+            password,
+        })
+    }
+}
+
+impl RaftSection {
+    fn parse(section: Section<'_>) -> Result<RaftSection, ConfigError> {
+        let address = |key: &str| -> Result<Option<HostPort>, ConfigError> {
+            let Some(text) = section.text(key)? else {
+                return Ok(None);
+            };
+            HostPort::parse_with_port(&section.key(key), &text).map(Some)
+        };
+        let seconds = |key: &str, default: f64| -> Result<Duration, ConfigError> {
+            let value = section.real(key)?.unwrap_or(default);
+            Duration::try_from_secs_f64(value).map_err(|_| {
+                ConfigError::invalid(section.key(key), value.to_string(), "seconds, not below 0")
+            })
+        };
+        let partners = section.texts("partner_addrs")?.unwrap_or_default();
+        let self_addr = address("self_addr")?;
+        let raft = RaftSection {
+            bind_addr: address("bind_addr")?.or_else(|| self_addr.clone()),
+            self_addr,
+            partner_addrs: partners
+                .iter()
+                .map(|partner| HostPort::parse_with_port(&section.key("partner_addrs"), partner))
+                .collect::<Result<_, _>>()?,
+            password: section.secret("password")?,
+            data_dir: PathBuf::from(section.text("data_dir")?.unwrap_or_else(|| ".".into())),
+            append_entries_period: seconds("append_entries_period", 0.1)?,
+            min_timeout: seconds("min_timeout", 0.4)?,
+            max_timeout: seconds("max_timeout", 1.4)?,
+            connection_timeout: seconds("connection_timeout", 3.5)?,
+            connection_retry_time: seconds("connection_retry_time", 5.0)?,
+            leader_fallback_timeout: seconds("leader_fallback_timeout", 30.0)?,
+        };
+        for (holds, key, rule) in [
+            (
+                raft.min_timeout > raft.append_entries_period * 3,
+                "min_timeout",
+                "more than three times append_entries_period",
+            ),
+            (
+                raft.max_timeout > raft.min_timeout,
+                "max_timeout",
+                "more than min_timeout",
+            ),
+            (
+                raft.connection_timeout >= raft.max_timeout,
+                "connection_timeout",
+                "at least max_timeout",
+            ),
+            (
+                raft.leader_fallback_timeout > raft.append_entries_period,
+                "leader_fallback_timeout",
+                "more than append_entries_period",
+            ),
+        ] {
+            if !holds {
+                return Err(ConfigError::invalid(section.key(key), "too short", rule));
+            }
+        }
+        Ok(raft)
+    }
 }

@@ -1,6 +1,10 @@
 use indexmap::IndexMap;
 use serde_json::Value;
 
+use crate::scalar::python_str;
+use crate::section::Section;
+use crate::{ConfigError, Map, Warning};
+
 /// The `log` section (`configuration.md` §2.2).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Log {
@@ -69,4 +73,84 @@ impl Default for Log {
             deduplicate_heartbeat_logs: false,
         }
     }
+}
+
+const LEVELS: [&str; 8] = [
+    "CRITICAL", "FATAL", "ERROR", "WARN", "WARNING", "INFO", "DEBUG", "NOTSET",
+];
+
+impl Log {
+    pub(crate) fn parse(root: &Map, warnings: &mut Vec<Warning>) -> Result<Log, ConfigError> {
+        let default = Log::default();
+        let Some(section) = Section::of("log", root, "log")? else {
+            return Ok(default);
+        };
+        let level = section.text("level")?.unwrap_or(default.level);
+        if !LEVELS.contains(&level.as_str()) {
+            let expected = format!("one of {} in capitals", LEVELS.join(", "));
+            return Err(ConfigError::invalid(
+                "log.level",
+                format!("{level:?}"),
+                expected,
+            ));
+        }
+        let kind = match section.text("type")?.as_deref() {
+            Some("json") => LogType::Json,
+            _ => LogType::Plain,
+        };
+        let format = match section.get("format") {
+            Some(Value::Array(_)) if kind == LogType::Plain => {
+                warnings.push(Warning(
+                    "log.format is a list, which needs log.type json; the default format is used"
+                        .into(),
+                ));
+                default.format
+            }
+            Some(Value::Array(items)) => LogFormat::Fields(fields(items, section)?),
+            Some(_) => section
+                .text("format")?
+                .map_or(default.format, LogFormat::Text),
+            None => default.format,
+        };
+        let traceback_debug = section
+            .text("traceback_level")?
+            .is_some_and(|level| level.eq_ignore_ascii_case("debug"));
+        let static_fields = section
+            .object("static_fields")?
+            .into_owned()
+            .into_iter()
+            .collect();
+        Ok(Log {
+            kind,
+            level,
+            traceback_debug,
+            format,
+            dateformat: section.text("dateformat")?,
+            static_fields,
+            max_queue_size: section
+                .count("max_queue_size")?
+                .unwrap_or(default.max_queue_size),
+            dir: section.text("dir")?,
+            mode: section.count("mode")?,
+            file_num: section.count("file_num")?.unwrap_or(default.file_num),
+            file_size: section.count("file_size")?.unwrap_or(default.file_size),
+            loggers: section.table("loggers")?,
+            deduplicate_heartbeat_logs: section.bool("deduplicate_heartbeat_logs")?,
+        })
+    }
+}
+
+/// Names of attributes, or `{attribute: name}`.
+fn fields(items: &[Value], section: Section<'_>) -> Result<Vec<(String, String)>, ConfigError> {
+    let mut fields = Vec::new();
+    for item in items {
+        match item {
+            Value::String(name) => fields.push((name.clone(), name.clone())),
+            Value::Object(map) => {
+                fields.extend(map.iter().map(|(from, to)| (from.clone(), python_str(to))));
+            }
+            other => return Err(section.invalid("format", other, "names, or {attribute: name}")),
+        }
+    }
+    Ok(fields)
 }

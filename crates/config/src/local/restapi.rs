@@ -1,6 +1,7 @@
 use indexmap::IndexMap;
 
-use crate::{HostPort, Secret};
+use crate::section::Section;
+use crate::{ConfigError, HostPort, Map, Secret};
 
 /// The `restapi` section (`configuration.md` §2.14).
 #[derive(Clone, Debug, PartialEq)]
@@ -85,4 +86,90 @@ pub struct Ctl {
     pub keyfile: Option<String>,
     /// Passphrase of the key.
     pub keyfile_password: Option<Secret>,
+}
+
+impl RestApi {
+    pub(crate) fn parse(root: &Map) -> Result<RestApi, ConfigError> {
+        let section = Section::of("restapi", root, "restapi")?.ok_or_else(|| {
+            ConfigError::missing("restapi", "Set restapi.listen, such as 0.0.0.0:8008")
+        })?;
+        let listen = section.required("listen", "Set it to <host>:<port>, such as 0.0.0.0:8008")?;
+        let listen = HostPort::parse_with_port("restapi.listen", &listen)?;
+        let connect_address = match section.text("connect_address")? {
+            Some(text) => HostPort::parse_with_port("restapi.connect_address", &text)?,
+            None => listen.clone(),
+        };
+        Ok(RestApi {
+            listen,
+            connect_address,
+            authentication: BasicAuth::parse(section, "restapi.authentication")?,
+            certfile: section.text("certfile")?,
+            keyfile: section.text("keyfile")?,
+            keyfile_password: section.secret("keyfile_password")?,
+            cafile: section.text("cafile")?,
+            ciphers: section.text("ciphers")?,
+            verify_client: match section
+                .text("verify_client")?
+                .map(|v| v.to_lowercase())
+                .as_deref()
+            {
+                Some("optional") => VerifyClient::Optional,
+                Some("required") => VerifyClient::Required,
+                _ => VerifyClient::None,
+            },
+            allowlist: section.texts("allowlist")?.unwrap_or_default(),
+            allowlist_include_members: section.bool("allowlist_include_members")?,
+            http_extra_headers: section.table("http_extra_headers")?,
+            https_extra_headers: section.table("https_extra_headers")?,
+            server_tokens: match section
+                .text("server_tokens")?
+                .map(|v| v.to_lowercase())
+                .as_deref()
+            {
+                Some("minimal") => ServerTokens::Minimal,
+                Some("productonly") => ServerTokens::ProductOnly,
+                _ => ServerTokens::Original,
+            },
+            request_queue_size: section.count("request_queue_size")?.unwrap_or(5),
+        })
+    }
+}
+
+impl BasicAuth {
+    fn parse(section: Section<'_>, path: &str) -> Result<Option<BasicAuth>, ConfigError> {
+        let Some(section) = Section::of(path, section.map(), "authentication")? else {
+            return Ok(None);
+        };
+        let hint = "Set both username and password, or leave authentication out";
+        Ok(Some(BasicAuth {
+            username: section.required("username", hint)?,
+            password: Secret::new(section.required("password", hint)?),
+        }))
+    }
+}
+
+impl Ctl {
+    /// What the section leaves out is taken from `restapi` (§2.15).
+    pub(crate) fn parse(root: &Map) -> Result<Ctl, ConfigError> {
+        let nothing = Map::new();
+        let section = Section::of("ctl", root, "ctl")?.unwrap_or(Section::new("ctl", &nothing));
+        let restapi =
+            Section::of("restapi", root, "restapi")?.unwrap_or(Section::new("restapi", &nothing));
+        let authentication = match BasicAuth::parse(section, "ctl.authentication")? {
+            Some(own) => Some(own),
+            None => BasicAuth::parse(restapi, "restapi.authentication")?,
+        };
+        let cacert = match section.text("cacert")? {
+            Some(own) => Some(own),
+            None => restapi.text("cafile")?,
+        };
+        Ok(Ctl {
+            authentication,
+            insecure: section.bool("insecure")?,
+            cacert,
+            certfile: section.text("certfile")?,
+            keyfile: section.text("keyfile")?,
+            keyfile_password: section.secret("keyfile_password")?,
+        })
+    }
 }
