@@ -159,12 +159,19 @@ impl Filter {
         let logger = |(name, level): (&String, &String)| Ok((target(name), Level::parse(level)?));
         Ok(Filter {
             level: Level::parse(&section.level)?,
-            loggers: section.loggers.iter().map(logger).collect::<Result<_, LogError>>()?,
+            loggers: section
+                .loggers
+                .iter()
+                .map(logger)
+                .collect::<Result<_, LogError>>()?,
         })
     }
 
     fn passes(&self, metadata: &Metadata<'_>) -> bool {
-        let named = self.loggers.iter().filter(|(name, _)| is_within(metadata.target(), name));
+        let named = self
+            .loggers
+            .iter()
+            .filter(|(name, _)| is_within(metadata.target(), name));
         let threshold = match named.max_by_key(|(name, _)| name.len()) {
             Some((_, level)) => *level,
             // Libraries are let through when something is wrong; their diaries are not ours.
@@ -190,7 +197,9 @@ fn target(logger: &str) -> String {
 }
 
 fn is_within(target: &str, module: &str) -> bool {
-    target.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with("::") || rest.starts_with('_'))
+    target
+        .strip_prefix(module)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with("::") || rest.starts_with('_'))
 }
 
 impl Logging {
@@ -200,7 +209,10 @@ impl Logging {
     /// [`LogError`]; nothing is logged then.
     pub fn install(section: &Log) -> Result<Self, LogError> {
         let (layer, logging) = Logging::new(section)?;
-        tracing_subscriber::registry().with(layer).try_init().map_err(|_| LogError::Installed)?;
+        tracing_subscriber::registry()
+            .with(layer)
+            .try_init()
+            .map_err(|_| LogError::Installed)?;
         Ok(logging)
     }
 
@@ -215,11 +227,19 @@ impl Logging {
         let (output, queue) = (Arc::clone(&shared.output), shared.queue.clone());
         let writer = std::thread::Builder::new()
             .name("log".into())
-            .spawn(move || writer::run(&receiver, &output, || {
-                queue.0.queued.fetch_sub(1, Ordering::Relaxed);
-            }))
+            .spawn(move || {
+                writer::run(&receiver, &output, || {
+                    queue.0.queued.fetch_sub(1, Ordering::Relaxed);
+                })
+            })
             .map_err(LogError::Thread)?;
-        Ok((QueueLayer { sender, shared: Arc::clone(&shared) }, Logging { shared, writer }))
+        Ok((
+            QueueLayer {
+                sender,
+                shared: Arc::clone(&shared),
+            },
+            Logging { shared, writer },
+        ))
     }
 
     /// Takes new settings; only the queue keeps its size.
@@ -229,8 +249,16 @@ impl Logging {
     pub fn reconfigure(&self, section: &Log) -> Result<(), LogError> {
         let filter = Filter::new(section)?;
         let output = Arc::new(Output::new(section)?);
-        *self.shared.filter.write().unwrap_or_else(PoisonError::into_inner) = filter;
-        *self.shared.output.write().unwrap_or_else(PoisonError::into_inner) = output;
+        *self
+            .shared
+            .filter
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = filter;
+        *self
+            .shared
+            .output
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = output;
         tracing::callsite::rebuild_interest_cache();
         Ok(())
     }
@@ -280,7 +308,11 @@ impl<S: Subscriber> Layer<S> for QueueLayer {
     }
 
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
-        self.shared.filter.read().unwrap_or_else(PoisonError::into_inner).passes(metadata)
+        self.shared
+            .filter
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .passes(metadata)
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
@@ -289,16 +321,25 @@ impl<S: Subscriber> Layer<S> for QueueLayer {
         let metadata = event.metadata();
         let record = Record {
             time: Timestamp::now(),
-            level: if text.critical { Level::Critical } else { Level::from(metadata.level()) },
+            level: if text.critical {
+                Level::Critical
+            } else {
+                Level::from(metadata.level())
+            },
             target: metadata.target(),
             path: metadata.file(),
             line: metadata.line(),
-            thread: std::thread::current().name().unwrap_or("MainThread").to_owned(),
+            thread: std::thread::current()
+                .name()
+                .unwrap_or("MainThread")
+                .to_owned(),
             message: text.finish(),
         };
         let counters = &self.shared.queue.0;
         counters.queued.fetch_add(1, Ordering::Relaxed);
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.sender.try_send(record) {
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
+            self.sender.try_send(record)
+        {
             counters.queued.fetch_sub(1, Ordering::Relaxed);
             counters.lost.fetch_add(1, Ordering::Relaxed);
         }

@@ -33,9 +33,14 @@ pub struct PeerStatus {
 impl PeerStatus {
     /// Reads a status document. `None` without a WAL position: such a member counts as not reachable.
     pub fn from_json(document: &Value) -> Option<Self> {
-        let wal = ["wal", "xlog"].iter().find_map(|key| document.get(key)?.as_object())?;
+        let wal = ["wal", "xlog"]
+            .iter()
+            .find_map(|key| document.get(key)?.as_object())?;
         let location = |key: &str| Lsn(wal.get(key).and_then(Value::as_u64).unwrap_or(0));
-        let role = document.get("role").and_then(Value::as_str).and_then(Role::parse);
+        let role = document
+            .get("role")
+            .and_then(Value::as_str)
+            .and_then(Role::parse);
         let in_recovery = location("location") == Lsn::ZERO && role != Some(Role::Primary);
         let position = match in_recovery {
             true => location("received_location").max(location("replayed_location")),
@@ -44,11 +49,22 @@ impl PeerStatus {
         Some(PeerStatus {
             in_recovery,
             position,
-            timeline: document.get("timeline").and_then(Value::as_u64).and_then(Timeline::known),
-            tags: document.get("tags").map(Tags::from_json).unwrap_or_default(),
-            watchdog_failed: document.get("watchdog_failed").is_some_and(primacy_config::scalar::truthy),
+            timeline: document
+                .get("timeline")
+                .and_then(Value::as_u64)
+                .and_then(Timeline::known),
+            tags: document
+                .get("tags")
+                .map(Tags::from_json)
+                .unwrap_or_default(),
+            watchdog_failed: document
+                .get("watchdog_failed")
+                .is_some_and(primacy_config::scalar::truthy),
             role,
-            state: document.get("state").and_then(Value::as_str).map(str::to_owned),
+            state: document
+                .get("state")
+                .and_then(Value::as_str)
+                .map(str::to_owned),
         })
     }
 }
@@ -69,15 +85,23 @@ pub async fn ask_members(
 }
 
 async fn ask(client: &HttpClient, name: &str, url: &str, deadline: Instant) -> Option<PeerStatus> {
-    let answer = match client.request(Method::GET, url, HeaderMap::new(), Bytes::new(), deadline).await {
+    let answer = match client
+        .request(Method::GET, url, HeaderMap::new(), Bytes::new(), deadline)
+        .await
+    {
         Ok(answer) => answer,
         Err(error) => {
             tracing::warn!("Request failed to {name}: GET {url} ({error})");
             return None;
         }
     };
-    tracing::info!("Got response from {name} {url}: {}", String::from_utf8_lossy(&answer.body));
-    let status = serde_json::from_slice(&answer.body).ok().and_then(|document| PeerStatus::from_json(&document));
+    tracing::info!(
+        "Got response from {name} {url}: {}",
+        String::from_utf8_lossy(&answer.body)
+    );
+    let status = serde_json::from_slice(&answer.body)
+        .ok()
+        .and_then(|document| PeerStatus::from_json(&document));
     if status.is_none() {
         tracing::debug!("{name} tells no WAL position");
     }
@@ -94,13 +118,26 @@ mod tests {
         let read = |document: Value| {
             PeerStatus::from_json(&document).map(|status| (status.in_recovery, status.position.0))
         };
-        let replica = json!({"role": "replica", "xlog": {"received_location": 5, "replayed_location": 7}});
+        let replica =
+            json!({"role": "replica", "xlog": {"received_location": 5, "replayed_location": 7}});
         let cases = [
             (replica, Some((true, 7))),
-            (json!({"role": "replica", "wal": {"received_location": 9, "replayed_location": null}}), Some((true, 9))),
-            (json!({"role": "primary", "xlog": {"location": 8}}), Some((false, 8))),
-            (json!({"role": "master", "xlog": {"received_location": 3}}), Some((false, 0))),
-            (json!({"role": "replica", "xlog": {"location": 8}}), Some((false, 8))),
+            (
+                json!({"role": "replica", "wal": {"received_location": 9, "replayed_location": null}}),
+                Some((true, 9)),
+            ),
+            (
+                json!({"role": "primary", "xlog": {"location": 8}}),
+                Some((false, 8)),
+            ),
+            (
+                json!({"role": "master", "xlog": {"received_location": 3}}),
+                Some((false, 0)),
+            ),
+            (
+                json!({"role": "replica", "xlog": {"location": 8}}),
+                Some((false, 8)),
+            ),
             (json!({"role": "replica", "state": "unknown"}), None),
             (json!({"role": "replica", "xlog": null}), None),
             (json!([1]), None),

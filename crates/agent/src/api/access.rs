@@ -97,7 +97,9 @@ impl Access {
 
     fn is_listed(&self, address: IpAddr) -> bool {
         let address = unmap(address);
-        self.networks.iter().any(|network| network.contains(address))
+        self.networks
+            .iter()
+            .any(|network| network.contains(address))
     }
 }
 
@@ -114,7 +116,10 @@ pub(crate) async fn resolve(host: &str) -> Vec<IpAddr> {
             Vec::new()
         }
         Err(_) => {
-            tracing::error!("Failed to resolve {host}: no answer within {} s", RESOLVE_TIMEOUT.as_secs());
+            tracing::error!(
+                "Failed to resolve {host}: no answer within {} s",
+                RESOLVE_TIMEOUT.as_secs()
+            );
             Vec::new()
         }
     }
@@ -135,7 +140,10 @@ struct Network {
 impl Network {
     fn host(address: IpAddr) -> Self {
         let address = unmap(address);
-        Network { address, bits: if address.is_ipv4() { 32 } else { 128 } }
+        Network {
+            address,
+            bits: if address.is_ipv4() { 32 } else { 128 },
+        }
     }
 
     /// `10.0.0.0/16`, `10.0.0.0/255.255.0.0`, `fd00::/8`; bits beyond the prefix may be set.
@@ -181,12 +189,22 @@ struct Expected(Vec<u8>);
 
 impl Expected {
     fn new(username: &str, password: &str) -> Self {
-        Expected(format!("Basic {}", STANDARD.encode(format!("{username}:{password}"))).into_bytes())
+        Expected(
+            format!(
+                "Basic {}",
+                STANDARD.encode(format!("{username}:{password}"))
+            )
+            .into_bytes(),
+        )
     }
 
     /// Takes the same time whatever bytes differ.
     fn is(&self, given: &[u8]) -> bool {
-        let differing = self.0.iter().zip(given).fold(0, |differing, (a, b)| differing | (a ^ b));
+        let differing = self
+            .0
+            .iter()
+            .zip(given)
+            .fold(0, |differing, (a, b)| differing | (a ^ b));
         std::hint::black_box(differing) == 0 && self.0.len() == given.len()
     }
 }
@@ -202,7 +220,10 @@ mod tests {
     use super::*;
 
     fn networks(entries: &[&str]) -> Vec<Network> {
-        entries.iter().map(|entry| Network::parse(entry).unwrap()).collect()
+        entries
+            .iter()
+            .map(|entry| Network::parse(entry).unwrap())
+            .collect()
     }
 
     fn address(text: &str) -> IpAddr {
@@ -223,9 +244,19 @@ mod tests {
             ("192.0.2.1/32", "192.0.2.1", true),
         ];
         for (network, client, expected) in cases {
-            assert_eq!(networks(&[network])[0].contains(address(client)), expected, "{network} {client}");
+            assert_eq!(
+                networks(&[network])[0].contains(address(client)),
+                expected,
+                "{network} {client}"
+            );
         }
-        for entry in ["10.0.0.0/33", "x/8", "10.0.0.0/", "10.0.0.0/255.0.255.0", "::/129"] {
+        for entry in [
+            "10.0.0.0/33",
+            "x/8",
+            "10.0.0.0/",
+            "10.0.0.0/255.0.255.0",
+            "::/129",
+        ] {
             assert_eq!(Network::parse(entry), None, "{entry}");
         }
     }
@@ -246,7 +277,11 @@ mod tests {
         let lower = good.replace("Basic", "basic");
         let check = |client: &str, certificate, authorization: Option<&str>, failsafe| {
             let authorization = authorization.map(str::as_bytes);
-            let caller = Caller { address: address(client), certificate, authorization };
+            let caller = Caller {
+                address: address(client),
+                certificate,
+                authorization,
+            };
             match access.check(caller, &members, failsafe) {
                 Ok(()) => (200, String::new()),
                 Err(Answer::Text { code, text, .. }) => (code, text.into_owned()),
@@ -254,26 +289,76 @@ mod tests {
             }
         };
         let cases = [
-            ("192.0.2.1", true, Some(good.as_str()), false, 403, "Access is denied"),
-            ("192.0.2.7", true, Some(good.as_str()), true, 403, "Access is denied"),
+            (
+                "192.0.2.1",
+                true,
+                Some(good.as_str()),
+                false,
+                403,
+                "Access is denied",
+            ),
+            (
+                "192.0.2.7",
+                true,
+                Some(good.as_str()),
+                true,
+                403,
+                "Access is denied",
+            ),
             ("192.0.2.7", true, Some(good.as_str()), false, 200, ""),
-            ("10.9.9.9", false, Some(good.as_str()), false, 403, "client certificate required"),
-            ("10.9.9.9", true, None, false, 401, "no auth header received"),
-            ("10.9.9.9", true, Some("Basic xyz"), false, 401, "not authenticated"),
+            (
+                "10.9.9.9",
+                false,
+                Some(good.as_str()),
+                false,
+                403,
+                "client certificate required",
+            ),
+            (
+                "10.9.9.9",
+                true,
+                None,
+                false,
+                401,
+                "no auth header received",
+            ),
+            (
+                "10.9.9.9",
+                true,
+                Some("Basic xyz"),
+                false,
+                401,
+                "not authenticated",
+            ),
             ("10.9.9.9", true, Some(""), false, 401, "not authenticated"),
-            ("10.9.9.9", true, Some(lower.as_str()), false, 401, "not authenticated"),
+            (
+                "10.9.9.9",
+                true,
+                Some(lower.as_str()),
+                false,
+                401,
+                "not authenticated",
+            ),
             ("10.9.9.9", true, Some(good.as_str()), true, 200, ""),
             ("::ffff:10.9.9.9", true, Some(good.as_str()), false, 200, ""),
         ];
         for (client, certificate, authorization, failsafe, code, text) in cases {
             let expected = (code, text.to_owned());
-            assert_eq!(check(client, certificate, authorization, failsafe), expected, "{client} {authorization:?}");
+            assert_eq!(
+                check(client, certificate, authorization, failsafe),
+                expected,
+                "{client} {authorization:?}"
+            );
         }
     }
 
     #[test]
     fn nothing_configured_lets_everybody_in() {
-        let caller = Caller { address: address("192.0.2.1"), certificate: false, authorization: None };
+        let caller = Caller {
+            address: address("192.0.2.1"),
+            certificate: false,
+            authorization: None,
+        };
         assert_eq!(Access::default().check(caller, &[], false), Ok(()));
         assert!(!Access::default().needs_members(caller.address));
     }

@@ -60,12 +60,21 @@ pub(crate) enum ErrorPage {
 impl Answer {
     /// A text with the usual content type.
     pub(crate) fn text(code: u16, text: impl Into<Cow<'static, str>>) -> Self {
-        Answer::Text { code, text: text.into(), content_type: "text/html", headers: Headers::new() }
+        Answer::Text {
+            code,
+            text: text.into(),
+            content_type: "text/html",
+            headers: Headers::new(),
+        }
     }
 
     /// A document.
     pub(crate) fn json(code: u16, document: impl Into<Value>) -> Self {
-        Answer::Json { code, document: document.into(), headers: Headers::new() }
+        Answer::Json {
+            code,
+            document: document.into(),
+            headers: Headers::new(),
+        }
     }
 
     /// The status code; 0 when the connection is dropped.
@@ -151,7 +160,9 @@ impl ErrorPage {
 
 /// The method is the client's text; a quotation mark stays as it is, as in the original.
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }
 
 #[cfg(test)]
@@ -163,8 +174,14 @@ mod tests {
     fn page_is_the_originals() {
         let page = ErrorPage::UnsupportedMethod("POST".into());
         assert_eq!(page.html().len(), 357);
-        assert!(page.html().contains("<p>Message: Unsupported method ('POST').</p>\n"));
-        assert!(page.html().contains("501 - Server does not support this operation.</p>"));
+        assert!(
+            page.html()
+                .contains("<p>Message: Unsupported method ('POST').</p>\n")
+        );
+        assert!(
+            page.html()
+                .contains("501 - Server does not support this operation.</p>")
+        );
     }
 
     #[test]

@@ -6,15 +6,23 @@ use serde_json::{Map, Value};
 use super::answer::{Answer, ErrorPage};
 
 /// Reads a body without which the request means nothing.
-pub(crate) async fn required(headers: &HeaderMap, body: RequestBody) -> Result<Map<String, Value>, Answer> {
+pub(crate) async fn required(
+    headers: &HeaderMap,
+    body: RequestBody,
+) -> Result<Map<String, Value>, Answer> {
     if !headers.contains_key(header::CONTENT_LENGTH) {
         return Err(Answer::Page(ErrorPage::LengthRequired));
     }
-    object(&read(body).await?).filter(|object| !object.is_empty()).ok_or(BAD_REQUEST)
+    object(&read(body).await?)
+        .filter(|object| !object.is_empty())
+        .ok_or(BAD_REQUEST)
 }
 
 /// Reads a body that may be left out.
-pub(crate) async fn optional(headers: &HeaderMap, body: RequestBody) -> Result<Map<String, Value>, Answer> {
+pub(crate) async fn optional(
+    headers: &HeaderMap,
+    body: RequestBody,
+) -> Result<Map<String, Value>, Answer> {
     let length = headers.get(header::CONTENT_LENGTH);
     if length.is_none_or(|length| length == "0") {
         return Ok(Map::new());

@@ -26,10 +26,18 @@ impl Api {
         if patch(&mut config, &changes) {
             self.warn_of_unusable_values(&config);
             let expected = Expected::Version(stored.version);
-            match self.store.write_config(&config, expected, self.store_deadline()).await {
+            match self
+                .store
+                .write_config(&config, expected, self.store_deadline())
+                .await
+            {
                 Ok(Outcome::Done(version)) => self.wait_until_read(version).await,
                 Ok(Outcome::ConditionFailed) => return Err(Answer::Page(ErrorPage::Conflict)),
-                Err(error) => return Err(Answer::Dropped(format!("cannot write the configuration: {error}"))),
+                Err(error) => {
+                    return Err(Answer::Dropped(format!(
+                        "cannot write the configuration: {error}"
+                    )));
+                }
             }
         } else {
             self.send(Request::WakeUp).await?;
@@ -39,13 +47,21 @@ impl Api {
 
     /// Replaces the stored configuration.
     pub(super) async fn put_config(&self, config: Map<String, Value>) -> Result<Answer, Answer> {
-        let stored = self.read_cluster().await?.config.map(|stored| Value::Object(stored.value));
+        let stored = self
+            .read_cluster()
+            .await?
+            .config
+            .map(|stored| Value::Object(stored.value));
         let config = Value::Object(config);
         if let Value::Object(object) = &config
             && stored.is_none_or(|stored| !same(&config, &stored))
         {
             self.warn_of_unusable_values(object);
-            match self.store.write_config(object, Expected::Anything, self.store_deadline()).await {
+            match self
+                .store
+                .write_config(object, Expected::Anything, self.store_deadline())
+                .await
+            {
                 Ok(Outcome::Done(version)) => self.wait_until_read(version).await,
                 Ok(Outcome::ConditionFailed) => return Err(Answer::Page(ErrorPage::BadGateway)),
                 Err(error) => {
@@ -71,7 +87,10 @@ impl Api {
         }
         let mut published = self.published.clone();
         let seen = published.wait_for(|published| {
-            let config = published.view.as_ref().and_then(|view| view.config.as_ref());
+            let config = published
+                .view
+                .as_ref()
+                .and_then(|view| view.config.as_ref());
             config.is_some_and(|config| config.version == version)
         });
         let _ = tokio::time::timeout(READ_YOUR_WRITES, seen).await;

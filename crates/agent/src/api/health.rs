@@ -12,7 +12,11 @@ use crate::published::Published;
 /// The code that a health check is answered with: 200 or 503 (§4.2).
 pub(crate) fn check(path: &str, query: &Query, status: &Status<'_>) -> u16 {
     let path = collapse(path);
-    if passes(&path, query, status) { 200 } else { 503 }
+    if passes(&path, query, status) {
+        200
+    } else {
+        503
+    }
 }
 
 fn passes(path: &str, query: &Query, status: &Status<'_>) -> bool {
@@ -68,28 +72,51 @@ impl Base {
         if published.view(status.now).is_none() && published.global.pause {
             let primary = role == Role::Primary;
             let standby = role == Role::StandbyLeader;
-            return Base { leader: primary || standby, primary, standby, replica };
+            return Base {
+                leader: primary || standby,
+                primary,
+                standby,
+                replica,
+            };
         }
         // The lease's own deadline decides, at the moment of the answer: an agent that was frozen must not
         // claim a lock that may have passed to another.
-        match (published.holds_lock(status.now), published.global.standby_cluster.is_some()) {
+        match (
+            published.holds_lock(status.now),
+            published.global.standby_cluster.is_some(),
+        ) {
             (true, true) => Base {
                 leader: true,
                 primary: false,
                 standby: matches!(role, Role::Replica | Role::StandbyLeader),
                 replica: false,
             },
-            (true, false) => Base { leader: true, primary: true, standby: false, replica },
-            (false, _) => Base { leader: false, primary: false, standby: false, replica },
+            (true, false) => Base {
+                leader: true,
+                primary: true,
+                standby: false,
+                replica,
+            },
+            (false, _) => Base {
+                leader: false,
+                primary: false,
+                standby: false,
+                replica,
+            },
         }
     }
 }
 
 fn replica_passes(query: &Query, status: &Status<'_>) -> bool {
-    let lagging = query.get("lag").and_then(bytes).is_some_and(|limit| exceeds(status, status.replayed(), limit));
-    let state_fits = query
-        .get("replication_state")
-        .is_none_or(|wanted| status.replication_state.is_some_and(|state| state.as_str() == wanted));
+    let lagging = query
+        .get("lag")
+        .and_then(bytes)
+        .is_some_and(|limit| exceeds(status, status.replayed(), limit));
+    let state_fits = query.get("replication_state").is_none_or(|wanted| {
+        status
+            .replication_state
+            .is_some_and(|state| state.as_str() == wanted)
+    });
     !status.tags.noloadbalance()
         && !lagging
         && status.role == Role::Replica
@@ -110,18 +137,24 @@ fn bytes(text: &str) -> Option<i128> {
 
 /// Every tag that is asked for is there and has that value. A falsy predefined tag is not there.
 fn tags_match(query: &Query, status: &Status<'_>) -> bool {
-    query.tags().all(|(name, wanted)| match status.tags.get(name) {
-        None | Some(Value::Null) => false,
-        Some(Value::String(value)) => value == wanted,
-        Some(value) => scalar::python_str(value).to_lowercase() == wanted,
-    })
+    query
+        .tags()
+        .all(|(name, wanted)| match status.tags.get(name) {
+            None | Some(Value::Null) => false,
+            Some(Value::String(value)) => value == wanted,
+            Some(value) => scalar::python_str(value).to_lowercase() == wanted,
+        })
 }
 
 /// The code of GET `/liveness` (§4.5): whether the loop still turns.
 pub(crate) fn liveness(published: &Published, now: Instant) -> u16 {
     let primary = published.role == Role::Primary && published.postmaster_alive;
     let patience = published.global.ttl * if primary { 1 } else { 2 };
-    if published.global.pause || published.next_pass + patience > now { 200 } else { 503 }
+    if published.global.pause || published.next_pass + patience > now {
+        200
+    } else {
+        503
+    }
 }
 
 /// Why a member is not ready (§4.6).
@@ -134,7 +167,11 @@ pub(crate) enum NotReady {
     #[error("DCS is not accessible")]
     NoDcs,
     #[error("Replication {mode} lag {lag} exceeds maximum allowable {limit}")]
-    Lagging { mode: &'static str, lag: u64, limit: i128 },
+    Lagging {
+        mode: &'static str,
+        lag: u64,
+        limit: i128,
+    },
 }
 
 /// Whether the first rows of §4.6 decide without asking the server.
@@ -155,7 +192,11 @@ pub(crate) fn readiness(query: &Query, status: &Status<'_>) -> Result<(), NotRea
         return Err(NotReady::NotStreaming);
     }
     if published.view(status.now).is_none() && status.receiver_end().is_none() {
-        return if status.is_failsafe_active() { Ok(()) } else { Err(NotReady::NoDcs) };
+        return if status.is_failsafe_active() {
+            Ok(())
+        } else {
+            Err(NotReady::NoDcs)
+        };
     }
     let (mode, position) = match query.get("mode") {
         Some("write") => ("write", status.received()),
@@ -167,5 +208,9 @@ pub(crate) fn readiness(query: &Query, status: &Status<'_>) -> Result<(), NotRea
         .unwrap_or_else(|| i128::from(published.global.maximum_lag_on_failover));
     let position = position.unwrap_or_default();
     let lag = position.behind(status.leader_position());
-    if i128::from(lag) > limit { Err(NotReady::Lagging { mode, lag, limit }) } else { Ok(()) }
+    if i128::from(lag) > limit {
+        Err(NotReady::Lagging { mode, lag, limit })
+    } else {
+        Ok(())
+    }
 }

@@ -15,7 +15,10 @@ const TELLS_RECEIVER: u32 = 90_600;
 pub(crate) fn text(status: &Status<'_>) -> String {
     let published = status.published;
     let mut page = Page {
-        labels: format!("{{scope=\"{}\",name=\"{}\"}}", published.scope, published.name),
+        labels: format!(
+            "{{scope=\"{}\",name=\"{}\"}}",
+            published.scope, published.name
+        ),
         text: String::new(),
     };
     let wal = status.wal;
@@ -24,7 +27,11 @@ pub(crate) fn text(status: &Status<'_>) -> String {
     let state = |wanted| status.replication_state == Some(wanted);
     let global = &published.global;
 
-    page.gauge("patroni_version", "Patroni semver without periods.", version());
+    page.gauge(
+        "patroni_version",
+        "Patroni semver without periods.",
+        version(),
+    );
     page.gauge(
         "patroni_postgres_running",
         "Value is 1 if Postgres is running, 0 otherwise.",
@@ -117,7 +124,10 @@ pub(crate) fn text(status: &Status<'_>) -> String {
         "Value is 1 if failsafe_mode is enabled, 0 otherwise.",
         number(global.failsafe_mode),
     );
-    let failsafe_member = published.failsafe_map.as_ref().and_then(|map| map.get(published.name.as_str()));
+    let failsafe_member = published
+        .failsafe_map
+        .as_ref()
+        .and_then(|map| map.get(published.name.as_str()));
     page.gauge(
         "patroni_failsafe_member",
         "Value is 1 if this node is a member of failsafe, 0 otherwise.",
@@ -172,9 +182,18 @@ impl Page {
         self.metric(name, help, None, "counter", value);
     }
 
-    fn metric(&mut self, name: &str, help: &str, comment: Option<&str>, kind: &str, value: impl Display) {
+    fn metric(
+        &mut self,
+        name: &str,
+        help: &str,
+        comment: Option<&str>,
+        kind: &str,
+        value: impl Display,
+    ) {
         let labels = &self.labels;
-        let comment = comment.map(|comment| format!("# {comment}\n")).unwrap_or_default();
+        let comment = comment
+            .map(|comment| format!("# {comment}\n"))
+            .unwrap_or_default();
         let _ = write!(
             self.text,
             "# HELP {name} {help}\n{comment}# TYPE {name} {kind}\n{name}{labels} {value}\n"
@@ -188,16 +207,24 @@ fn number(flag: bool) -> u8 {
 
 /// `4.1.5` is `040105`.
 fn version() -> String {
-    PATRONI_VERSION.split('.').map(|part| format!("{part:0>2}")).collect()
+    PATRONI_VERSION
+        .split('.')
+        .map(|part| format!("{part:0>2}"))
+        .collect()
 }
 
 /// Seconds since the epoch with their fraction; `0` when not known.
 fn epoch(time: Option<Timestamp>) -> String {
-    time.map_or_else(|| "0".to_owned(), |time| python_float(time.as_microsecond() as f64 / 1e6))
+    time.map_or_else(
+        || "0".to_owned(),
+        |time| python_float(time.as_microsecond() as f64 / 1e6),
+    )
 }
 
 fn values() -> String {
-    let names: Vec<_> =
-        State::ALL.iter().map(|state| format!("{}={}", state.number(), state.metric_name())).collect();
+    let names: Vec<_> = State::ALL
+        .iter()
+        .map(|state| format!("{}={}", state.number(), state.metric_name()))
+        .collect();
     format!("Values: {}", names.join(", "))
 }

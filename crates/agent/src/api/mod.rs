@@ -86,8 +86,18 @@ impl Api {
         peers: HttpClient,
         log: LogQueue,
     ) -> Self {
-        let changing = RwLock::new(Changing { settings: Arc::default(), peers });
-        Api { published, requests, store, limits, log, changing }
+        let changing = RwLock::new(Changing {
+            settings: Arc::default(),
+            peers,
+        });
+        Api {
+            published,
+            requests,
+            store,
+            limits,
+            log,
+            changing,
+        }
     }
 
     /// Answers one request.
@@ -99,7 +109,10 @@ impl Api {
         let method = head.method.as_str();
         let route = Route::find(method, path);
         let answer = match self.permit(route, &head.headers, &peer).await {
-            Ok(()) => self.handle(route, method, path, &query, &head.headers, body).await,
+            Ok(()) => {
+                self.handle(route, method, path, &query, &head.headers, body)
+                    .await
+            }
             Err(refusal) => Err(refusal),
         };
         let answer = answer.unwrap_or_else(|other| other);
@@ -125,7 +138,10 @@ impl Api {
     ) -> Result<Answer, Answer> {
         match route {
             Route::Health => Ok(self.health(path, query, method == "GET").await),
-            Route::Liveness => Ok(Answer::Status(health::liveness(&self.published(), Instant::now()))),
+            Route::Liveness => Ok(Answer::Status(health::liveness(
+                &self.published(),
+                Instant::now(),
+            ))),
             Route::Readiness => Ok(self.readiness(query).await),
             Route::Status => Ok(self.status().await),
             Route::Cluster => self.cluster().await,
@@ -133,16 +149,24 @@ impl Api {
             Route::Config => self.config().await,
             Route::Metrics => Ok(self.metrics().await),
             Route::Failsafe => self.failsafe(),
-            Route::PatchConfig => self.patch_config(body::required(headers, body).await?).await,
+            Route::PatchConfig => {
+                self.patch_config(body::required(headers, body).await?)
+                    .await
+            }
             Route::PutConfig => self.put_config(body::required(headers, body).await?).await,
             Route::Failover => {
-                self.switchover(Action::Failover, body::required(headers, body).await?).await
+                self.switchover(Action::Failover, body::required(headers, body).await?)
+                    .await
             }
             Route::Switchover => {
-                self.switchover(Action::Switchover, body::required(headers, body).await?).await
+                self.switchover(Action::Switchover, body::required(headers, body).await?)
+                    .await
             }
             Route::Restart => self.restart(body::optional(headers, body).await?).await,
-            Route::Reinitialize => self.reinitialize(body::optional(headers, body).await?).await,
+            Route::Reinitialize => {
+                self.reinitialize(body::optional(headers, body).await?)
+                    .await
+            }
             Route::Reload => self.reload().await,
             Route::PostFailsafe => self.post_failsafe(headers, body).await,
             // Accepted and without effect, as in the original outside of its own tests.
@@ -153,7 +177,9 @@ impl Api {
             }
             Route::DeleteRestart => self.delete_restart().await,
             Route::DeleteSwitchover => self.delete_switchover().await,
-            Route::Unsupported => Err(Answer::Page(ErrorPage::UnsupportedMethod(method.to_owned()))),
+            Route::Unsupported => Err(Answer::Page(ErrorPage::UnsupportedMethod(
+                method.to_owned(),
+            ))),
         }
     }
 
@@ -166,7 +192,9 @@ impl Api {
         let caller = Caller {
             address: peer.address.ip(),
             certificate: peer.client_certificate,
-            authorization: headers.get(header::AUTHORIZATION).map(|value| value.as_bytes()),
+            authorization: headers
+                .get(header::AUTHORIZATION)
+                .map(|value| value.as_bytes()),
         };
         let failsafe = route == Route::PostFailsafe;
         let members = match !failsafe && settings.access.needs_members(caller.address) {
@@ -179,9 +207,14 @@ impl Api {
     /// The addresses of the members' APIs, by the view.
     async fn member_addresses(&self) -> Vec<IpAddr> {
         let published = self.published();
-        let members = published.view(Instant::now()).map_or(&[][..], |view| &view.members);
+        let members = published
+            .view(Instant::now())
+            .map_or(&[][..], |view| &view.members);
         let mut addresses = Vec::new();
-        for url in members.iter().filter_map(|member| member.data.api_url.as_deref()) {
+        for url in members
+            .iter()
+            .filter_map(|member| member.data.api_url.as_deref())
+        {
             if let Some(host) = host(url) {
                 addresses.extend(access::resolve(&host).await);
             }
@@ -194,15 +227,30 @@ impl Api {
     }
 
     fn settings(&self) -> Arc<Settings> {
-        Arc::clone(&self.changing.read().unwrap_or_else(PoisonError::into_inner).settings)
+        Arc::clone(
+            &self
+                .changing
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .settings,
+        )
     }
 
     fn peers(&self) -> HttpClient {
-        self.changing.read().unwrap_or_else(PoisonError::into_inner).peers.clone()
+        self.changing
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .peers
+            .clone()
     }
 
     fn change(&self, change: impl FnOnce(&mut Changing)) {
-        change(&mut self.changing.write().unwrap_or_else(PoisonError::into_inner));
+        change(
+            &mut self
+                .changing
+                .write()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
     }
 
     /// Until when a call to the store may take: what the operator grants every operation on it.
@@ -229,11 +277,16 @@ impl Api {
         self.requests
             .send_timeout(request, SEND_PATIENCE)
             .await
-            .map_err(|error| Answer::Dropped(format!("the agent's loop takes no requests: {error}")))
+            .map_err(|error| {
+                Answer::Dropped(format!("the agent's loop takes no requests: {error}"))
+            })
     }
 
     /// Sends a request and waits for what needs no long work.
-    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Answer> {
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    ) -> Result<T, Answer> {
         let (reply, answer) = oneshot::channel();
         self.send(request(reply)).await?;
         match tokio::time::timeout(ANSWER_PATIENCE, answer).await {

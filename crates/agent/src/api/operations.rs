@@ -21,10 +21,19 @@ impl Api {
     pub(super) async fn reinitialize(&self, body: Map<String, Value>) -> Result<Answer, Answer> {
         let flag = |key: &str| body.get(key).and_then(parse_bool).unwrap_or(false);
         let (force, from_leader) = (flag("force"), flag("from_leader"));
-        Ok(match self.ask(|reply| Request::Reinitialize { force, from_leader, reply }).await? {
-            Ok(()) => Answer::text(200, "reinitialize started"),
-            Err(text) => Answer::text(503, text),
-        })
+        Ok(
+            match self
+                .ask(|reply| Request::Reinitialize {
+                    force,
+                    from_leader,
+                    reply,
+                })
+                .await?
+            {
+                Ok(()) => Answer::text(200, "reinitialize started"),
+                Err(text) => Answer::text(503, text),
+            },
+        )
     }
 
     /// §7.4, POST.
@@ -44,7 +53,10 @@ impl Api {
         }
         let leader = failsafe_leader(&body)
             .ok_or_else(|| Answer::Dropped("name, conn_url or api_url is missing".into()))?;
-        match self.ask(|reply| Request::Failsafe { leader, reply }).await? {
+        match self
+            .ask(|reply| Request::Failsafe { leader, reply })
+            .await?
+        {
             FailsafeAnswer::Accepted(position) => {
                 let accepted = Answer::text(200, "Accepted");
                 Ok(match position {
@@ -54,16 +66,21 @@ impl Api {
             }
             FailsafeAnswer::RunningAsLeader => Err(leads()),
             // The asking member takes anything but `Accepted` for a refusal.
-            FailsafeAnswer::OtherLeader(name) => {
-                Err(Answer::text(500, format!("Another leader is known: {name}")))
-            }
+            FailsafeAnswer::OtherLeader(name) => Err(Answer::text(
+                500,
+                format!("Another leader is known: {name}"),
+            )),
         }
     }
 }
 
 fn failsafe_leader(body: &Map<String, Value>) -> Option<FailsafeLeader> {
     let text = |key: &str| body.get(key).and_then(Value::as_str).map(str::to_owned);
-    let slots = body.get("slots").and_then(Value::as_object).into_iter().flatten();
+    let slots = body
+        .get("slots")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten();
     Some(FailsafeLeader {
         name: text("name")?,
         conn_url: text("conn_url")?,

@@ -46,7 +46,11 @@ impl Api {
         let sight = self.look_for_health().await;
         self.tell(&sight, |status| {
             let code = health::check(path, query, status);
-            if document { Answer::json(code, status.to_json()) } else { Answer::Status(code) }
+            if document {
+                Answer::json(code, status.to_json())
+            } else {
+                Answer::Status(code)
+            }
         })
     }
 
@@ -67,7 +71,11 @@ impl Api {
         let sight = if health::readiness_needs_status(&published, Instant::now()) {
             self.look_for_health().await
         } else {
-            Sight { published, fresh: None, age: Duration::ZERO }
+            Sight {
+                published,
+                fresh: None,
+                age: Duration::ZERO,
+            }
         };
         self.tell(&sight, |status| match health::readiness(query, status) {
             Ok(()) => Answer::Status(200),
@@ -81,7 +89,10 @@ impl Api {
     /// GET `/cluster`: a fresh read, always.
     pub(super) async fn cluster(&self) -> Result<Answer, Answer> {
         let cluster = self.read_cluster().await?;
-        Ok(Answer::json(200, cluster_document(&cluster, &self.published().scope)))
+        Ok(Answer::json(
+            200,
+            cluster_document(&cluster, &self.published().scope),
+        ))
     }
 
     /// GET `/history`.
@@ -92,7 +103,10 @@ impl Api {
             None => self.read_cluster().await?.history,
         };
         let text = history.unwrap_or_default().to_json();
-        Ok(Answer::json(200, serde_json::from_str::<Value>(&text).unwrap_or_default()))
+        Ok(Answer::json(
+            200,
+            serde_json::from_str::<Value>(&text).unwrap_or_default(),
+        ))
     }
 
     /// GET `/config`.
@@ -118,7 +132,12 @@ impl Api {
 
     fn tell(&self, sight: &Sight, answer: impl FnOnce(&Status<'_>) -> Answer) -> Answer {
         let log = self.log.status();
-        let status = Status::new(&sight.published, sight.fresh.as_deref(), log, Instant::now());
+        let status = Status::new(
+            &sight.published,
+            sight.fresh.as_deref(),
+            log,
+            Instant::now(),
+        );
         answer(&status).with_header(OBSERVED_AGO, sight.age.as_millis().to_string())
     }
 
@@ -127,7 +146,11 @@ impl Api {
         let age = published.observed_at.elapsed();
         if age < HEALTH_FRESHNESS {
             let fresh = Some(Arc::clone(&published.observation));
-            return Sight { published, fresh, age };
+            return Sight {
+                published,
+                fresh,
+                age,
+            };
         }
         self.look(HEALTH_PATIENCE).await
     }
@@ -147,6 +170,10 @@ impl Api {
             Some(_) => asked.elapsed(),
             None => published.observed_at.elapsed(),
         };
-        Sight { published, fresh, age }
+        Sight {
+            published,
+            fresh,
+            age,
+        }
     }
 }

@@ -17,22 +17,33 @@ use crate::request::{AlreadyScheduled, Request, RestartAnswer, RestartFilters};
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Wish {
     /// When; `None` is at once.
-    schedule: Option<String>,
-    filters: RestartFilters,
-    timeout: Option<Duration>,
+    pub(crate) schedule: Option<String>,
+    pub(crate) filters: RestartFilters,
+    pub(crate) timeout: Option<Duration>,
     /// The filters as they are published.
-    given: Map<String, Value>,
+    pub(crate) given: Map<String, Value>,
 }
 
 impl Wish {
     /// Checks the fields in the order in which they stand in the body.
-    pub(crate) fn new(body: &Map<String, Value>, paused: bool, now: Timestamp) -> Result<Self, Answer> {
+    pub(crate) fn new(
+        body: &Map<String, Value>,
+        paused: bool,
+        now: Timestamp,
+    ) -> Result<Self, Answer> {
         let refuse = |text: String| Err(Answer::text(400, text));
         if paused && body.contains_key("schedule") {
-            return Err(Answer::text(500, "Can't schedule restart in the paused state"));
+            return Err(Answer::text(
+                500,
+                "Can't schedule restart in the paused state",
+            ));
         }
-        let mut wish =
-            Wish { schedule: None, filters: RestartFilters::default(), timeout: None, given: Map::new() };
+        let mut wish = Wish {
+            schedule: None,
+            filters: RestartFilters::default(),
+            timeout: None,
+            given: Map::new(),
+        };
         for (key, value) in body {
             let mut given = value.clone();
             match key.as_str() {
@@ -46,13 +57,15 @@ impl Wish {
                     }
                     _ => {
                         return refuse(
-                            "PostgreSQL role should be either primary, standby_leader, or replica".into(),
+                            "PostgreSQL role should be either primary, standby_leader, or replica"
+                                .into(),
                         );
                     }
                 },
                 "postgres_version" => {
                     let Some(text) = value.as_str() else {
-                        let text = format!("postgres_version is {}, not a string", python_str(value));
+                        let text =
+                            format!("postgres_version is {}, not a string", python_str(value));
                         return Err(Answer::Dropped(text));
                     };
                     match version(text) {
@@ -60,7 +73,9 @@ impl Wish {
                         Err(text) => return refuse(text),
                     }
                 }
-                "timeout" => match parse_int_in(value, Some("s")).and_then(|s| u64::try_from(s).ok()) {
+                "timeout" => match parse_int_in(value, Some("s"))
+                    .and_then(|s| u64::try_from(s).ok())
+                {
                     Some(seconds @ 1..) => {
                         wish.timeout = Some(Duration::from_secs(seconds));
                         given = json!(seconds);
@@ -78,17 +93,25 @@ impl Wish {
 
 /// `15.4` is 150004, `9.6.3` is 90603.
 fn version(text: &str) -> Result<u32, String> {
-    let parts: Option<Vec<u32>> = text.split('.').map(|part| part.trim().parse().ok()).collect();
+    let parts: Option<Vec<u32>> = text
+        .split('.')
+        .map(|part| part.trim().parse().ok())
+        .collect();
     let number = |major: u32, minor: u32, patch: u32| {
-        major.checked_mul(10_000)?.checked_add(minor.checked_mul(100)?)?.checked_add(patch)
+        major
+            .checked_mul(10_000)?
+            .checked_add(minor.checked_mul(100)?)?
+            .checked_add(patch)
     };
     let number = match parts.as_deref() {
         None => return Err(format!("Invalid PostgreSQL version: {text}")),
-        Some(&[major @ 10.., minor]) => number(major, 0, minor),
+        Some(&[major, minor]) if major >= 10 => number(major, 0, minor),
         Some(&[major, minor, patch]) => number(major, minor, patch),
         Some(_) => None,
     };
-    number.ok_or_else(|| format!("Invalid PostgreSQL version format: X.Y or X.Y.Z is accepted: {text}"))
+    number.ok_or_else(|| {
+        format!("Invalid PostgreSQL version format: X.Y or X.Y.Z is accepted: {text}")
+    })
 }
 
 impl Api {
@@ -98,15 +121,26 @@ impl Api {
         let wish = Wish::new(&body, self.published().global.pause, Timestamp::now())?;
         let Some(schedule) = wish.schedule else {
             let (reply, answer) = oneshot::channel();
-            let request = Request::Restart { filters: wish.filters, timeout: wish.timeout, reply };
+            let request = Request::Restart {
+                filters: wish.filters,
+                timeout: wish.timeout,
+                reply,
+            };
             self.send(request).await?;
             return Ok(match answer.await {
                 Ok(answer) => restart_answer(answer),
                 Err(_) => Answer::text(400, "restart failed"),
             });
         };
-        let restart = ScheduledRestart { schedule, postmaster_start_time: None, filters: wish.given };
-        match self.ask(|reply| Request::ScheduleRestart { restart, reply }).await? {
+        let restart = ScheduledRestart {
+            schedule,
+            postmaster_start_time: None,
+            filters: wish.given,
+        };
+        match self
+            .ask(|reply| Request::ScheduleRestart { restart, reply })
+            .await?
+        {
             Ok(()) => Ok(Answer::text(202, "Restart scheduled")),
             Err(AlreadyScheduled) => Err(Answer::text(409, "Another restart is already scheduled")),
         }
@@ -114,17 +148,24 @@ impl Api {
 
     /// §8.5.
     pub(super) async fn delete_restart(&self) -> Result<Answer, Answer> {
-        Ok(match self.ask(|reply| Request::DeleteScheduledRestart { reply }).await? {
-            true => Answer::text(200, "scheduled restart deleted"),
-            false => Answer::text(404, "no restarts are scheduled"),
-        })
+        Ok(
+            match self
+                .ask(|reply| Request::DeleteScheduledRestart { reply })
+                .await?
+            {
+                true => Answer::text(200, "scheduled restart deleted"),
+                false => Answer::text(404, "no restarts are scheduled"),
+            },
+        )
     }
 }
 
 fn restart_answer(answer: RestartAnswer) -> Answer {
     match answer {
         RestartAnswer::Restarted => Answer::text(200, "restarted successfully"),
-        RestartAnswer::ConditionsNotMet => Answer::text(503, "restart conditions are not satisfied"),
+        RestartAnswer::ConditionsNotMet => {
+            Answer::text(503, "restart conditions are not satisfied")
+        }
         RestartAnswer::Busy(action) => Answer::text(503, format!("{action} already in progress")),
         RestartAnswer::StillStarting => Answer::text(503, "postgres is still starting"),
         RestartAnswer::Failed => Answer::text(503, "restart failed"),

@@ -34,7 +34,11 @@ impl Route {
     /// Finds the handler. Methods and paths are case-sensitive; only the first element of the path counts.
     pub(crate) fn find(method: &str, path: &str) -> Route {
         let path = collapse(path);
-        let element = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+        let element = path
+            .trim_start_matches('/')
+            .split('/')
+            .next()
+            .unwrap_or_default();
         match (method, element) {
             ("GET", "liveness") => Route::Liveness,
             ("GET", "readiness") => Route::Readiness,
@@ -65,8 +69,8 @@ impl Route {
     pub(crate) fn is_protected(self) -> bool {
         use Route::*;
         match self {
-            Health | Liveness | Readiness | Status | Cluster | History | Config | Metrics | Failsafe
-            | Unsupported => false,
+            Health | Liveness | Readiness | Status | Cluster | History | Config | Metrics
+            | Failsafe | Unsupported => false,
             PatchConfig | PutConfig | Failover | Switchover | Restart | Reinitialize | Reload
             | PostFailsafe | Sigterm | Multi | DeleteRestart | DeleteSwitchover => true,
         }
@@ -96,15 +100,21 @@ impl Query {
 
     /// The first value of that name.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// What is asked of tags: name without its prefix, and value; the first one of each name.
     pub(crate) fn tags(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().enumerate().filter_map(|(index, (key, value))| {
-            let first = !self.0[..index].iter().any(|(earlier, _)| earlier == key);
-            Some((key.strip_prefix("tag_")?, value.as_str())).filter(|_| first)
-        })
+        self.0
+            .iter()
+            .enumerate()
+            .filter_map(|(index, (key, value))| {
+                let first = !self.0[..index].iter().any(|(earlier, _)| earlier == key);
+                Some((key.strip_prefix("tag_")?, value.as_str())).filter(|_| first)
+            })
     }
 }
 
@@ -113,7 +123,10 @@ fn decode(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {
-        let escaped = (first == b'%').then(|| tail.get(..2)).flatten().and_then(hexadecimal);
+        let escaped = (first == b'%')
+            .then(|| tail.get(..2))
+            .flatten()
+            .and_then(hexadecimal);
         match escaped {
             Some(byte) => {
                 bytes.push(byte);

@@ -11,17 +11,18 @@ use primacy_config::HostPort;
 use primacy_config::local::{RestApi, VerifyClient};
 use primacy_model::json_line;
 use primacy_net::{
-    Bytes, ClientVerification, Full, HeaderName, HeaderValue, HttpClient, Peer, Request as HttpRequest,
-    RequestBody, Response, ServerLimits, StatusCode, TlsError, TlsServer, TlsServerOptions, header, serve,
+    Bytes, ClientVerification, Full, HeaderName, HeaderValue, HttpClient, Peer,
+    Request as HttpRequest, RequestBody, Response, ServerLimits, StatusCode, TlsError, TlsServer,
+    TlsServerOptions, header, serve,
 };
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::Api;
 use super::answer::Answer;
 use super::settings::Settings;
-use super::Api;
 
 /// A client that says nothing for so long is hung up on; it holds no one up meanwhile.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -81,12 +82,20 @@ impl ApiServer {
     /// [`ApiError`]: nothing is served.
     pub async fn start(api: Api, section: &RestApi) -> Result<Self, ApiError> {
         let api = Arc::new(api);
-        let tls = tls_options(section)?.map(|options| TlsServer::new(&options)).transpose()?;
+        let tls = tls_options(section)?
+            .map(|options| TlsServer::new(&options))
+            .transpose()?;
         let listener = Listener::bind(section).await?;
         let settings = Arc::new(Settings::new(section).await);
         api.change(|changing| changing.settings = settings);
-        let accepting = listener.accept(&api, tls).map_err(|reason| bind_error(section, reason))?;
-        Ok(ApiServer { api, listener, accepting })
+        let accepting = listener
+            .accept(&api, tls)
+            .map_err(|reason| bind_error(section, reason))?;
+        Ok(ApiServer {
+            api,
+            listener,
+            accepting,
+        })
     }
 
     /// The address that is listened on.
@@ -101,7 +110,11 @@ impl ApiServer {
     /// # Errors
     /// [`ApiError`]: the old settings are still in force, unless the same port had to be given up first and
     /// the new address could not be bound either.
-    pub async fn reconfigure(&mut self, section: &RestApi, peers: HttpClient) -> Result<(), ApiError> {
+    pub async fn reconfigure(
+        &mut self,
+        section: &RestApi,
+        peers: HttpClient,
+    ) -> Result<(), ApiError> {
         let options = tls_options(section)?;
         let tls = match (&options, &self.accepting.tls) {
             (Some(options), Some(current)) => {
@@ -114,7 +127,8 @@ impl ApiServer {
         if self.listener.listen != section.listen {
             self.move_to(section, tls).await?;
         } else if tls.is_some() != self.accepting.tls.is_some() {
-            self.exchange(tls).map_err(|reason| bind_error(section, reason))?;
+            self.exchange(tls)
+                .map_err(|reason| bind_error(section, reason))?;
         }
         let settings = Arc::new(Settings::new(section).await);
         self.api.change(|changing| {
@@ -125,9 +139,7 @@ impl ApiServer {
     }
 
     async fn move_to(&mut self, section: &RestApi, tls: Option<TlsServer>) -> Result<(), ApiError> {
-        let in_use = |error: &ApiError| {
-            matches!(error, ApiError::Bind { reason, .. } if reason.kind() == io::ErrorKind::AddrInUse)
-        };
+        let in_use = |error: &ApiError| matches!(error, ApiError::Bind { reason, .. } if reason.kind() == io::ErrorKind::AddrInUse);
         let bound = match Listener::bind(section).await {
             // The old listener itself may be in the way: `*` and an address of the same port.
             Err(error) if in_use(&error) && self.listener.listen.port == section.listen.port => {
@@ -142,7 +154,8 @@ impl ApiServer {
                         if let Ok(Ok(socket)) = local.map(|address| listen_on(address, section)) {
                             self.listener.socket = socket;
                             let current = self.accepting.tls.clone();
-                            self.exchange(current).map_err(|reason| bind_error(section, reason))?;
+                            self.exchange(current)
+                                .map_err(|reason| bind_error(section, reason))?;
                         }
                         Err(error)
                     }
@@ -152,7 +165,8 @@ impl ApiServer {
             bound => bound,
         };
         self.listener = bound?;
-        self.exchange(tls).map_err(|reason| bind_error(section, reason))
+        self.exchange(tls)
+            .map_err(|reason| bind_error(section, reason))
     }
 
     /// Accepts from the listener anew, and lets the requests of the task before end.
@@ -177,10 +191,17 @@ impl ApiServer {
 impl Listener {
     async fn bind(section: &RestApi) -> Result<Self, ApiError> {
         let mut problem = io::Error::from(io::ErrorKind::AddrNotAvailable);
-        let addresses = addresses(&section.listen).await.map_err(|reason| bind_error(section, reason))?;
+        let addresses = addresses(&section.listen)
+            .await
+            .map_err(|reason| bind_error(section, reason))?;
         for address in addresses {
             match listen_on(address, section) {
-                Ok(socket) => return Ok(Listener { listen: section.listen.clone(), socket }),
+                Ok(socket) => {
+                    return Ok(Listener {
+                        listen: section.listen.clone(),
+                        socket,
+                    });
+                }
                 Err(error) => problem = error,
             }
         }
@@ -229,7 +250,9 @@ async fn addresses(listen: &HostPort) -> io::Result<Vec<SocketAddr>> {
         let all: [IpAddr; 2] = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
         return Ok(all.map(|address| SocketAddr::new(address, port)).to_vec());
     }
-    let mut found: Vec<_> = tokio::net::lookup_host((listen.host.as_str(), port)).await?.collect();
+    let mut found: Vec<_> = tokio::net::lookup_host((listen.host.as_str(), port))
+        .await?
+        .collect();
     found.sort_by_key(|address| !address.is_ipv6());
     Ok(found)
 }
@@ -247,7 +270,10 @@ fn listen_on(address: SocketAddr, section: &RestApi) -> io::Result<StdListener> 
 }
 
 fn bind_error(section: &RestApi, reason: io::Error) -> ApiError {
-    ApiError::Bind { address: format!("{}:{}", section.listen.host, section.listen.port), reason }
+    ApiError::Bind {
+        address: format!("{}:{}", section.listen.host, section.listen.port),
+        reason,
+    }
 }
 
 fn tls_options(section: &RestApi) -> Result<Option<TlsServerOptions>, ApiError> {
@@ -255,10 +281,14 @@ fn tls_options(section: &RestApi) -> Result<Option<TlsServerOptions>, ApiError> 
         return Ok(None);
     };
     if section.keyfile_password.is_some() {
-        return Err(ApiError::EncryptedKey(section.keyfile.as_ref().unwrap_or(cert).clone()));
+        return Err(ApiError::EncryptedKey(
+            section.keyfile.as_ref().unwrap_or(cert).clone(),
+        ));
     }
     if section.ciphers.is_some() {
-        tracing::warn!("restapi.ciphers is ignored: only ciphers without known weaknesses are offered");
+        tracing::warn!(
+            "restapi.ciphers is ignored: only ciphers without known weaknesses are offered"
+        );
     }
     Ok(Some(TlsServerOptions {
         cert: PathBuf::from(cert),
@@ -287,12 +317,19 @@ fn render(answer: Answer, settings: &Settings) -> Response<Full<Bytes>> {
     }
     let (own, content_type, body) = match answer {
         Answer::Status(_) => (None, None, String::new()),
-        Answer::Json { document, headers, .. } => {
-            (Some(headers), Some("application/json"), json_line(&document))
-        }
-        Answer::Text { text, headers, content_type, .. } => {
-            (Some(headers), Some(content_type), text.into_owned())
-        }
+        Answer::Json {
+            document, headers, ..
+        } => (
+            Some(headers),
+            Some("application/json"),
+            json_line(&document),
+        ),
+        Answer::Text {
+            text,
+            headers,
+            content_type,
+            ..
+        } => (Some(headers), Some(content_type), text.into_owned()),
         Answer::Page(page) => (None, Some("text/html;charset=utf-8"), page.html()),
         Answer::Dropped(reason) => {
             tracing::warn!("API: a request cannot be answered: {reason}");
@@ -304,7 +341,9 @@ fn render(answer: Answer, settings: &Settings) -> Response<Full<Bytes>> {
     }
     if let Some(own) = own {
         for (name, value) in own {
-            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            if let (Ok(name), Ok(value)) =
+                (HeaderName::try_from(name), HeaderValue::try_from(value))
+            {
                 headers.insert(name, value);
             }
         }

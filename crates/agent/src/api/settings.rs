@@ -41,9 +41,13 @@ fn headers(section: &RestApi) -> Vec<(HeaderName, HeaderValue)> {
         merged.extend(section.https_extra_headers.clone());
     }
     let usable = |(name, value): (&String, &String)| {
-        let header = HeaderName::try_from(name.as_str()).ok().zip(HeaderValue::from_str(value).ok());
+        let header = HeaderName::try_from(name.as_str())
+            .ok()
+            .zip(HeaderValue::from_str(value).ok());
         if header.is_none() {
-            tracing::warn!("restapi: the extra header {name:?} cannot be sent: not a valid name or value");
+            tracing::warn!(
+                "restapi: the extra header {name:?} cannot be sent: not a valid name or value"
+            );
         }
         header
     };

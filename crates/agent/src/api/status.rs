@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use primacy_config::SynchronousMode;
 use primacy_model::{
-    Lsn, Observation, PATRONI_VERSION, ReplicationState, Role, State, Tags, Timeline, WalSender, WalStatus,
+    Lsn, Observation, PATRONI_VERSION, ReplicationState, Role, State, Tags, Timeline, WalSender,
+    WalStatus,
 };
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
@@ -47,8 +48,13 @@ impl<'a> Status<'a> {
         log: QueueStatus,
         now: Instant,
     ) -> Self {
-        let asked = matches!(published.state, State::Running | State::Restarting | State::Starting);
-        let wal = fresh.filter(|_| asked).and_then(|observation| observation.wal.as_ref());
+        let asked = matches!(
+            published.state,
+            State::Running | State::Restarting | State::Starting
+        );
+        let wal = fresh
+            .filter(|_| asked)
+            .and_then(|observation| observation.wal.as_ref());
         let state = match published.state {
             State::Running if wal.is_none() => "unknown",
             state => state.as_str(),
@@ -80,12 +86,16 @@ impl<'a> Status<'a> {
 
     /// Nobody leads, as far as is known.
     pub(crate) fn is_unlocked(&self) -> bool {
-        self.published.view(self.now).is_none_or(|view| view.is_unlocked())
+        self.published
+            .view(self.now)
+            .is_none_or(|view| view.is_unlocked())
     }
 
     /// Failsafe mode keeps the primary.
     pub(crate) fn is_failsafe_active(&self) -> bool {
-        self.published.failsafe_until.is_some_and(|until| self.now < until)
+        self.published
+            .failsafe_until
+            .is_some_and(|until| self.now < until)
     }
 
     /// In recovery: how far WAL was received.
@@ -101,7 +111,10 @@ impl<'a> Status<'a> {
 
     /// How far the leader's WAL is known to go; zero when it is not known at all.
     pub(crate) fn leader_position(&self) -> Lsn {
-        let published = self.published.view(self.now).map_or(Lsn::ZERO, |view| view.status.optime);
+        let published = self
+            .published
+            .view(self.now)
+            .map_or(Lsn::ZERO, |view| view.status.optime);
         published.max(self.receiver_end().unwrap_or_default())
     }
 
@@ -122,23 +135,50 @@ impl<'a> Status<'a> {
         let flag = |set: bool| set.then_some(Value::Bool(true));
 
         put("state", Some(json!(self.state)));
-        put("postmaster_start_time", self.wal.and_then(start_time).map(Value::String));
+        put(
+            "postmaster_start_time",
+            self.wal.and_then(start_time).map(Value::String),
+        );
         put("role", Some(json!(self.role.as_str())));
-        put("server_version", self.wal.map(|wal| json!(wal.server_version)));
+        put(
+            "server_version",
+            self.wal.map(|wal| json!(wal.server_version)),
+        );
         put("xlog", self.wal.map(|wal| self.positions(wal)));
-        put("quorum_standby", flag(self.standby == Some(Standby::Quorum)));
-        put("sync_standby", flag(self.standby == Some(Standby::Synchronous)));
+        put(
+            "quorum_standby",
+            flag(self.standby == Some(Standby::Quorum)),
+        );
+        put(
+            "sync_standby",
+            flag(self.standby == Some(Standby::Synchronous)),
+        );
         put("timeline", self.wal.map(|_| json!(self.timeline)));
-        put("replication_state", self.replication_state.map(|state| json!(state.as_str())));
-        put("replication", self.wal.and_then(|wal| senders(&wal.senders)));
+        put(
+            "replication_state",
+            self.replication_state.map(|state| json!(state.as_str())),
+        );
+        put(
+            "replication",
+            self.wal.and_then(|wal| senders(&wal.senders)),
+        );
         put("pause", flag(published.global.pause));
         put("cluster_unlocked", flag(self.is_unlocked()));
         put("failsafe_mode_is_active", flag(self.is_failsafe_active()));
         put("dcs_last_seen", Some(json!(published.dcs_last_seen)));
         put("tags", (!self.tags.is_empty()).then(|| self.tags.to_json()));
-        put("database_system_identifier", self.system_identifier().map(|id| json!(id)));
+        put(
+            "database_system_identifier",
+            self.system_identifier().map(|id| json!(id)),
+        );
         put("pending_restart", flag(published.pending_restart.is_some()));
-        put("pending_restart_reason", published.pending_restart.as_ref().map(|pending| pending.to_json()));
+        put(
+            "pending_restart_reason",
+            published
+                .pending_restart
+                .as_ref()
+                .map(|pending| pending.to_json()),
+        );
         put(
             "patroni",
             Some(json!({
@@ -147,15 +187,21 @@ impl<'a> Status<'a> {
                 "name": published.name,
             })),
         );
-        put("scheduled_restart", published.scheduled_restart.as_ref().map(|restart| {
-            let mut restart = restart.clone();
-            restart.postmaster_start_time = None;
-            restart.to_json()
-        }));
+        put(
+            "scheduled_restart",
+            published.scheduled_restart.as_ref().map(|restart| {
+                let mut restart = restart.clone();
+                restart.postmaster_start_time = None;
+                restart.to_json()
+            }),
+        );
         put("watchdog_failed", flag(published.watchdog_failed));
         if self.log.queued > 2 {
             put("logger_queue_size", Some(json!(self.log.queued)));
-            put("logger_records_lost", (self.log.lost > 0).then(|| json!(self.log.lost)));
+            put(
+                "logger_records_lost",
+                (self.log.lost > 0).then(|| json!(self.log.lost)),
+            );
         }
         Value::Object(map)
     }
@@ -177,13 +223,19 @@ impl<'a> Status<'a> {
         if self.published.role == Role::Uninitialized && self.wal.is_none() {
             return None;
         }
-        self.published.observation.system_identifier.as_ref().map(|identifier| identifier.as_str())
+        self.published
+            .observation
+            .system_identifier
+            .as_ref()
+            .map(|identifier| identifier.as_str())
     }
 }
 
 fn standby(published: &Published, role: Role, now: Instant) -> Option<Standby> {
     let listed = role == Role::Replica
-        && published.view(now).is_some_and(|view| view.sync.has_standby(&published.name));
+        && published
+            .view(now)
+            .is_some_and(|view| view.sync.has_standby(&published.name));
     match published.global.synchronous_mode {
         SynchronousMode::On if listed => Some(Standby::Synchronous),
         SynchronousMode::Quorum if listed => Some(Standby::Quorum),
@@ -213,11 +265,17 @@ fn senders(senders: &[WalSender]) -> Option<Value> {
 }
 
 fn start_time(wal: &WalStatus) -> Option<String> {
-    time_text(Some(&wal.postmaster_start_time_text), wal.postmaster_start_time)
+    time_text(
+        Some(&wal.postmaster_start_time_text),
+        wal.postmaster_start_time,
+    )
 }
 
 fn replayed_time(wal: &WalStatus) -> Option<String> {
-    time_text(wal.replayed_timestamp_text.as_deref(), wal.replayed_timestamp)
+    time_text(
+        wal.replayed_timestamp_text.as_deref(),
+        wal.replayed_timestamp,
+    )
 }
 
 /// PostgreSQL's `2026-11-20 23:13:29.13+00` in the form `2026-11-20 23:13:29.130000+00:00`. A text in another
@@ -232,10 +290,13 @@ fn time_text(text: Option<&str>, instant: Option<Timestamp>) -> Option<String> {
 fn isoformat(text: &str) -> Option<String> {
     const SHAPE: &str = "0000-00-00 00:00:00";
     let (time, rest) = text.split_at_checked(SHAPE.len())?;
-    let fits = time.bytes().zip(SHAPE.bytes()).all(|(byte, shape)| match shape {
-        b'0' => byte.is_ascii_digit(),
-        separator => byte == separator,
-    });
+    let fits = time
+        .bytes()
+        .zip(SHAPE.bytes())
+        .all(|(byte, shape)| match shape {
+            b'0' => byte.is_ascii_digit(),
+            separator => byte == separator,
+        });
     let (fraction, offset) = rest.split_at(rest.find(['+', '-'])?);
     let fraction = fraction.trim_start_matches('.');
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
@@ -256,8 +317,14 @@ mod tests {
     #[test]
     fn times_are_written_as_python_does() {
         let cases = [
-            ("2026-11-20 23:13:29.134102+00", "2026-11-20 23:13:29.134102+00:00"),
-            ("2026-11-20 23:13:29.13+05:30", "2026-11-20 23:13:29.130000+05:30"),
+            (
+                "2026-11-20 23:13:29.134102+00",
+                "2026-11-20 23:13:29.134102+00:00",
+            ),
+            (
+                "2026-11-20 23:13:29.13+05:30",
+                "2026-11-20 23:13:29.130000+05:30",
+            ),
             ("2026-11-20 23:13:29-08", "2026-11-20 23:13:29-08:00"),
             ("2026-11-20 23:13:29.000000+00", "2026-11-20 23:13:29+00:00"),
         ];

@@ -69,7 +69,9 @@ impl Wish {
     ) -> Result<Self, Answer> {
         let field = |key: &str| body.get(key).filter(|value| truthy(value));
         let leader = field("leader").map(python_str);
-        let candidate = field("candidate").or_else(|| field("member")).map(python_str);
+        let candidate = field("candidate")
+            .or_else(|| field("member"))
+            .map(python_str);
         tracing::info!(
             "received {} request with leader={} candidate={} scheduled_at={}",
             asked.name(),
@@ -98,13 +100,20 @@ impl Wish {
         }
         let mut action = asked;
         if asked == Action::Failover && leader.is_some() {
-            tracing::warn!("received failover request with leader specified - performing switchover instead");
+            tracing::warn!(
+                "received failover request with leader specified - performing switchover instead"
+            );
             action = Action::Switchover;
         }
         if leader == candidate {
             return refuse("Switchover target and source are the same");
         }
-        Ok(Wish { action, leader, candidate, scheduled_at })
+        Ok(Wish {
+            action,
+            leader,
+            candidate,
+            scheduled_at,
+        })
     }
 
     /// Rows 9 to 13: whom to ask whether they can take over.
@@ -121,7 +130,10 @@ impl Wish {
         }
         let synchronous = mode == SynchronousMode::On;
         if let Some(candidate) = self.candidate.as_deref() {
-            if self.action == Action::Switchover && synchronous && !cluster.sync.has_standby(candidate) {
+            if self.action == Action::Switchover
+                && synchronous
+                && !cluster.sync.has_standby(candidate)
+            {
                 return refuse("candidate name does not match with sync_standby".into());
             }
             return match cluster.member(candidate) {
@@ -131,7 +143,9 @@ impl Wish {
         }
         let members = cluster.members.iter();
         let (members, reason): (Vec<_>, _) = if synchronous {
-            let synced = members.filter(|member| cluster.sync.has_standby(&member.name)).collect();
+            let synced = members
+                .filter(|member| cluster.sync.has_standby(&member.name))
+                .collect();
             (synced, "can not find sync_standby")
         } else {
             let others = members
@@ -170,14 +184,19 @@ impl Wish {
 
 /// Row 14: somebody answered who may and can be promoted.
 pub(crate) fn somebody_can(answers: &[(MemberName, Option<PeerStatus>)]) -> bool {
-    answers.iter().filter_map(|(_, status)| status.as_ref()).any(|status| {
-        !status.tags.nofailover() && !status.watchdog_failed
-    })
+    answers
+        .iter()
+        .filter_map(|(_, status)| status.as_ref())
+        .any(|status| !status.tags.nofailover() && !status.watchdog_failed)
 }
 
 impl Api {
     /// The whole of §8.1.
-    pub(super) async fn switchover(&self, asked: Action, body: Map<String, Value>) -> Result<Answer, Answer> {
+    pub(super) async fn switchover(
+        &self,
+        asked: Action,
+        body: Map<String, Value>,
+    ) -> Result<Answer, Answer> {
         let cluster = self.read_cluster().await?;
         let global = self.global_of(&cluster);
         let wish = Wish::new(asked, &body, global.pause, Timestamp::now())?;
@@ -199,7 +218,10 @@ impl Api {
             wish.candidate.as_deref(),
             scheduled_at.as_deref(),
         );
-        let written = self.store.write_failover(&text, Expected::Anything, self.store_deadline()).await;
+        let written = self
+            .store
+            .write_failover(&text, Expected::Anything, self.store_deadline())
+            .await;
         match written {
             Ok(Outcome::Done(_)) => {}
             // The write may have happened: whether it has shows in what becomes of the leadership.
@@ -218,7 +240,12 @@ impl Api {
         Ok(self.poll(&wish, &global, cluster.leader_name()).await)
     }
 
-    async fn poll(&self, wish: &Wish, global: &GlobalConfig, before: Option<&MemberName>) -> Answer {
+    async fn poll(
+        &self,
+        wish: &Wish,
+        global: &GlobalConfig,
+        before: Option<&MemberName>,
+    ) -> Answer {
         let limit = 2 * global.loop_wait.max(Duration::from_secs(10));
         let deadline = Instant::now() + limit;
         while Instant::now() < deadline {
@@ -233,22 +260,32 @@ impl Api {
             }
         }
         let (title, seconds) = (wish.action.title(), limit.as_secs());
-        let text =
-            format!("{title} status unknown after {seconds} seconds; operation may still be in progress");
+        let text = format!(
+            "{title} status unknown after {seconds} seconds; operation may still be in progress"
+        );
         Answer::text(503, text)
     }
 
     /// §8.2.
     pub(super) async fn delete_switchover(&self) -> Result<Answer, Answer> {
         let cluster = self.read_cluster().await?;
-        let Some(request) = cluster.failover.filter(|request| request.scheduled_at.is_some()) else {
+        let Some(request) = cluster
+            .failover
+            .filter(|request| request.scheduled_at.is_some())
+        else {
             return Err(Answer::text(404, "no switchover is scheduled"));
         };
         let expected = Expected::Version(request.version);
-        match self.store.write_failover(FailoverRequest::CLEARED, expected, self.store_deadline()).await {
+        match self
+            .store
+            .write_failover(FailoverRequest::CLEARED, expected, self.store_deadline())
+            .await
+        {
             Ok(Outcome::Done(_)) => Ok(Answer::text(200, "scheduled switchover deleted")),
             Ok(Outcome::ConditionFailed) => Err(Answer::Page(ErrorPage::Conflict)),
-            Err(error) => Err(Answer::Dropped(format!("cannot clear the failover key: {error}"))),
+            Err(error) => Err(Answer::Dropped(format!(
+                "cannot clear the failover key: {error}"
+            ))),
         }
     }
 }

@@ -26,11 +26,19 @@ impl Schedule {
             .and_then(read)
             .ok_or_else(|| Answer::text(422, UNPARSABLE))?;
         let offset = offset.ok_or_else(|| {
-            Answer::text(400, format!("Timezone information is mandatory for the scheduled {what}"))
+            Answer::text(
+                400,
+                format!("Timezone information is mandatory for the scheduled {what}"),
+            )
         })?;
-        let instant = offset.to_timestamp(local).map_err(|_| Answer::text(422, UNPARSABLE))?;
+        let instant = offset
+            .to_timestamp(local)
+            .map_err(|_| Answer::text(422, UNPARSABLE))?;
         if instant < now {
-            return Err(Answer::text(422, format!("Cannot schedule {what} in the past")));
+            return Err(Answer::text(
+                422,
+                format!("Cannot schedule {what} in the past"),
+            ));
         }
         Ok(Schedule { local, offset })
     }
@@ -45,7 +53,11 @@ impl std::fmt::Display for Schedule {
             write!(f, ".{micros:06}")?;
         }
         let seconds = self.offset.seconds();
-        let (sign, seconds) = if seconds < 0 { ('-', -seconds) } else { ('+', seconds) };
+        let (sign, seconds) = if seconds < 0 {
+            ('-', -seconds)
+        } else {
+            ('+', seconds)
+        };
         write!(f, "{sign}{:02}:{:02}", seconds / 3600, seconds / 60 % 60)?;
         match seconds % 60 {
             0 => Ok(()),
@@ -56,12 +68,18 @@ impl std::fmt::Display for Schedule {
 
 fn read(text: &str) -> Option<(DateTime, Option<Offset>)> {
     // A blank before the offset is common: `2040-01-01 10:00 +02:00`, `… 10:00 Z`.
-    let text = text.trim().replace(" +", "+").replace(" -", "-").replace(" Z", "Z");
+    let text = text
+        .trim()
+        .replace(" +", "+")
+        .replace(" -", "-")
+        .replace(" Z", "Z");
     if text.contains('[') {
         return None;
     }
     let pieces = Pieces::parse(&text).ok()?;
-    let local = pieces.date().to_datetime(pieces.time().unwrap_or(Time::midnight()));
+    let local = pieces
+        .date()
+        .to_datetime(pieces.time().unwrap_or(Time::midnight()));
     Some((local, pieces.to_numeric_offset()))
 }
 
@@ -73,17 +91,35 @@ mod tests {
     #[test]
     fn schedules_are_read_and_echoed() {
         let now: Timestamp = "2030-01-01T00:00:00Z".parse().unwrap();
-        let unparsable = (422, "Unable to parse scheduled timestamp. It should be in an unambiguous format, e.g. ISO 8601");
-        let no_zone = (400, "Timezone information is mandatory for the scheduled restart");
+        let unparsable = (
+            422,
+            "Unable to parse scheduled timestamp. It should be in an unambiguous format, e.g. ISO 8601",
+        );
+        let no_zone = (
+            400,
+            "Timezone information is mandatory for the scheduled restart",
+        );
         let past = (422, "Cannot schedule restart in the past");
         let cases = [
             (json!("2040-01-01T10:00Z"), Ok("2040-01-01T10:00:00+00:00")),
-            (json!("2040-01-01 10:00+02"), Ok("2040-01-01T10:00:00+02:00")),
-            (json!("2040-01-01 10:00 +02:30"), Ok("2040-01-01T10:00:00+02:30")),
+            (
+                json!("2040-01-01 10:00+02"),
+                Ok("2040-01-01T10:00:00+02:00"),
+            ),
+            (
+                json!("2040-01-01 10:00 +02:30"),
+                Ok("2040-01-01T10:00:00+02:30"),
+            ),
             (json!("20400101T100000Z"), Ok("2040-01-01T10:00:00+00:00")),
             (json!("20400101T1000-0330"), Ok("2040-01-01T10:00:00-03:30")),
-            (json!("2040-01-01T10:00:00.5+01:00"), Ok("2040-01-01T10:00:00.500000+01:00")),
-            (json!("2040-01-01T10:00:00.123456789Z"), Ok("2040-01-01T10:00:00.123456+00:00")),
+            (
+                json!("2040-01-01T10:00:00.5+01:00"),
+                Ok("2040-01-01T10:00:00.500000+01:00"),
+            ),
+            (
+                json!("2040-01-01T10:00:00.123456789Z"),
+                Ok("2040-01-01T10:00:00.123456+00:00"),
+            ),
             (json!("2040-01-01T10:00"), Err(no_zone)),
             (json!("2040-01-01"), Err(no_zone)),
             (json!("2029-01-01T10:00Z"), Err(past)),
@@ -96,7 +132,9 @@ mod tests {
         ];
         for (value, expected) in cases {
             let read = Schedule::parse(&value, "restart", now).map(|schedule| schedule.to_string());
-            let expected = expected.map(str::to_owned).map_err(|(code, text)| Answer::text(code, text));
+            let expected = expected
+                .map(str::to_owned)
+                .map_err(|(code, text)| Answer::text(code, text));
             assert_eq!(read, expected, "{value}");
         }
     }

@@ -27,7 +27,10 @@ impl RotatedFile {
     pub(super) fn open(directory: &str, section: &Log) -> Result<Self, LogError> {
         let path = Path::new(directory).join(NAME);
         let file = open(&path, section.mode);
-        let (file, size) = file.map_err(|reason| LogError::File { path: path.clone(), reason })?;
+        let (file, size) = file.map_err(|reason| LogError::File {
+            path: path.clone(),
+            reason,
+        })?;
         Ok(RotatedFile {
             path,
             file,
@@ -67,7 +70,11 @@ impl RotatedFile {
 
 /// Opens for appending; without a mode the umask decides.
 fn open(path: &Path, mode: Option<u32>) -> io::Result<(File, u64)> {
-    let file = OpenOptions::new().append(true).create(true).mode(mode.unwrap_or(0o666)).open(path)?;
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(mode.unwrap_or(0o666))
+        .open(path)?;
     if let Some(mode) = mode {
         file.set_permissions(Permissions::from_mode(mode))?;
     }
@@ -87,7 +94,12 @@ mod tests {
     use super::*;
 
     fn section(file_num: usize, file_size: u64, mode: Option<u32>) -> Log {
-        Log { file_num, file_size, mode, ..Log::default() }
+        Log {
+            file_num,
+            file_size,
+            mode,
+            ..Log::default()
+        }
     }
 
     #[test]
@@ -103,7 +115,10 @@ mod tests {
         assert_eq!(read("patroni.log.1").as_deref(), Some("third\n4\n"));
         assert_eq!(read("patroni.log.2").as_deref(), Some("second\n"));
         assert_eq!(read("patroni.log.3"), None);
-        let mode = fs::metadata(directory.path().join("patroni.log")).unwrap().permissions().mode();
+        let mode = fs::metadata(directory.path().join("patroni.log"))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o640);
     }
 
@@ -111,14 +126,23 @@ mod tests {
     fn an_old_file_is_continued_and_counts() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join(NAME), "old line\n").unwrap();
-        let mut file = RotatedFile::open(directory.path().to_str().unwrap(), &section(1, 12, None)).unwrap();
+        let mut file =
+            RotatedFile::open(directory.path().to_str().unwrap(), &section(1, 12, None)).unwrap();
         file.write("new\n").unwrap();
-        assert_eq!(fs::read_to_string(directory.path().join("patroni.log.1")).unwrap(), "old line\n");
+        assert_eq!(
+            fs::read_to_string(directory.path().join("patroni.log.1")).unwrap(),
+            "old line\n"
+        );
     }
 
     #[test]
     fn a_missing_directory_is_told() {
         let error = RotatedFile::open("/nonexistent/directory", &section(1, 1, None)).unwrap_err();
-        assert!(error.to_string().contains("/nonexistent/directory/patroni.log"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("/nonexistent/directory/patroni.log"),
+            "{error}"
+        );
     }
 }

@@ -23,19 +23,31 @@ pub(super) struct Format {
 #[derive(Clone, Debug, PartialEq)]
 enum Shape {
     Plain(Vec<Token>),
-    Json { fields: Vec<(String, String)>, static_fields: IndexMap<String, Value> },
+    Json {
+        fields: Vec<(String, String)>,
+        static_fields: IndexMap<String, Value>,
+    },
 }
 
 /// A piece of a format.
 #[derive(Clone, Debug, PartialEq)]
 enum Token {
     Literal(String),
-    Attribute { name: String, left: bool, zero: bool, width: usize, precision: Option<usize> },
+    Attribute {
+        name: String,
+        left: bool,
+        zero: bool,
+        width: usize,
+        precision: Option<usize>,
+    },
 }
 
 impl Format {
     pub(super) fn new(section: &Log) -> Self {
-        let dateformat = section.dateformat.clone().filter(|format| !format.is_empty());
+        let dateformat = section
+            .dateformat
+            .clone()
+            .filter(|format| !format.is_empty());
         let shape = match (section.kind, &section.format) {
             (LogType::Plain, LogFormat::Text(text)) => Shape::Plain(tokens(text)),
             // The configuration has warned of this one.
@@ -62,12 +74,19 @@ impl Format {
                 }
                 line
             }
-            Shape::Json { fields, static_fields } => {
+            Shape::Json {
+                fields,
+                static_fields,
+            } => {
                 let mut map = Map::new();
                 for (name, output) in fields {
                     map.insert(output.clone(), value(name).unwrap_or(Value::Null));
                 }
-                map.extend(static_fields.iter().map(|(name, value)| (name.clone(), value.clone())));
+                map.extend(
+                    static_fields
+                        .iter()
+                        .map(|(name, value)| (name.clone(), value.clone())),
+                );
                 json_line(&Value::Object(map))
             }
         };
@@ -80,7 +99,13 @@ impl Token {
     fn append(&self, line: &mut String, value: impl Fn(&str) -> Option<Value>) {
         let (name, left, zero, width, precision) = match self {
             Token::Literal(text) => return line.push_str(text),
-            Token::Attribute { name, left, zero, width, precision } => (name, left, zero, *width, precision),
+            Token::Attribute {
+                name,
+                left,
+                zero,
+                width,
+                precision,
+            } => (name, left, zero, *width, precision),
         };
         let mut text = match value(name) {
             Some(Value::String(text)) => text,
@@ -99,8 +124,18 @@ impl Token {
 }
 
 /// `None` for a name that is no attribute of a record.
-fn attribute(record: &Record, name: &str, dateformat: Option<&str>, zone: &TimeZone) -> Option<Value> {
-    let file = || record.path.and_then(|path| path.rsplit('/').next()).unwrap_or_default();
+fn attribute(
+    record: &Record,
+    name: &str,
+    dateformat: Option<&str>,
+    zone: &TimeZone,
+) -> Option<Value> {
+    let file = || {
+        record
+            .path
+            .and_then(|path| path.rsplit('/').next())
+            .unwrap_or_default()
+    };
     Some(match name {
         "asctime" => json!(time(record, dateformat, zone)),
         "created" => json!(record.time.as_microsecond() as f64 / 1e6),
@@ -125,7 +160,11 @@ fn time(record: &Record, dateformat: Option<&str>, zone: &TimeZone) -> String {
     let zoned = record.time.to_zoned(zone.clone());
     let configured = dateformat.and_then(|format| jiff::fmt::strtime::format(format, &zoned).ok());
     configured.unwrap_or_else(|| {
-        format!("{},{:03}", zoned.strftime("%Y-%m-%d %H:%M:%S"), zoned.millisecond())
+        format!(
+            "{},{:03}",
+            zoned.strftime("%Y-%m-%d %H:%M:%S"),
+            zoned.millisecond()
+        )
     })
 }
 
@@ -222,13 +261,25 @@ mod tests {
     fn plain_formats() {
         let cases = [
             (DEFAULT, "2026-01-02 03:04:05,006 WARNING: it's über 100%\n"),
-            ("%(levelname)-9s|%(levelname)9s|%(levelname).4s", "WARNING  |  WARNING|WARN\n"),
-            ("%(name)s %(pathname)s:%(lineno)05d", "primacy_agent.api crates/agent/src/api/mod.rs:00042\n"),
-            ("%(filename)s %(threadName)s %(funcName)s", "mod.rs tokio-rt-worker api\n"),
+            (
+                "%(levelname)-9s|%(levelname)9s|%(levelname).4s",
+                "WARNING  |  WARNING|WARN\n",
+            ),
+            (
+                "%(name)s %(pathname)s:%(lineno)05d",
+                "primacy_agent.api crates/agent/src/api/mod.rs:00042\n",
+            ),
+            (
+                "%(filename)s %(threadName)s %(funcName)s",
+                "mod.rs tokio-rt-worker api\n",
+            ),
             ("100%% %(nothing)s %x % %(message", "100%  %x % %(message\n"),
         ];
         for (format, expected) in cases {
-            let section = Log { format: LogFormat::Text(format.into()), ..Log::default() };
+            let section = Log {
+                format: LogFormat::Text(format.into()),
+                ..Log::default()
+            };
             assert_eq!(line(section), expected, "{format}");
         }
     }
@@ -249,12 +300,19 @@ mod tests {
 
     #[test]
     fn json_lines() {
-        let json = Log { kind: LogType::Json, ..Log::default() };
+        let json = Log {
+            kind: LogType::Json,
+            ..Log::default()
+        };
         assert_eq!(
             line(json.clone()),
             "{\"asctime\": \"2026-01-02 03:04:05,006\", \"levelname\": \"WARNING\", \"message\": \"it's \\u00fcber 100%\"}\n"
         );
-        let fields = [("message", "message"), ("levelname", "level"), ("nothing", "n")];
+        let fields = [
+            ("message", "message"),
+            ("levelname", "level"),
+            ("nothing", "n"),
+        ];
         let fields = fields.map(|(name, output)| (name.to_owned(), output.to_owned()));
         let static_fields = [("app".to_owned(), json!("patroni"))];
         assert_eq!(

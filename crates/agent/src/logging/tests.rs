@@ -22,18 +22,23 @@ fn records_reach_the_file_and_a_reload_changes_the_level() {
         debug!("not told");
         info!("told");
         warn!(member = "pg1", lsn = %"0/1", "with fields");
-        crate::critical!("Can't start; there is already a node named '{}' running", "pg1");
+        crate::critical!(
+            "Can't start; there is already a node named '{}' running",
+            "pg1"
+        );
         info!(target: "somebody_elses_crate", "not ours");
         logging.reconfigure(&section(&directory, "debug")).unwrap();
         debug!("told now");
-        logging.reconfigure(&section(&directory, "CRITICAL")).unwrap();
+        logging
+            .reconfigure(&section(&directory, "CRITICAL"))
+            .unwrap();
         warn!("not any more");
     });
     assert!(logging.flush(PATIENCE));
     assert_eq!(
         std::fs::read_to_string(directory.path().join("patroni.log")).unwrap(),
         "INFO: told\n\
-         WARNING: with fields (member=\"pg1\", lsn=0/1)\n\
+         WARNING: with fields (member=pg1, lsn=0/1)\n\
          CRITICAL: Can't start; there is already a node named 'pg1' running\n\
          DEBUG: told now\n"
     );
@@ -44,7 +49,9 @@ fn records_reach_the_file_and_a_reload_changes_the_level() {
 fn single_loggers_have_their_own_level() {
     let directory = tempfile::tempdir().unwrap();
     let mut section = section(&directory, "INFO");
-    section.loggers.insert("patroni.quiet".into(), "ERROR".into());
+    section
+        .loggers
+        .insert("patroni.quiet".into(), "ERROR".into());
     section.loggers.insert("talkative".into(), "DEBUG".into());
     let (layer, logging) = Logging::new(&section).unwrap();
     with_default(tracing_subscriber::registry().with(layer), || {
@@ -62,7 +69,10 @@ fn single_loggers_have_their_own_level() {
 #[test]
 fn a_full_queue_loses_records_instead_of_blocking() {
     let directory = tempfile::tempdir().unwrap();
-    let section = Log { max_queue_size: 4, ..section(&directory, "INFO") };
+    let section = Log {
+        max_queue_size: 4,
+        ..section(&directory, "INFO")
+    };
     let (layer, logging) = Logging::new(&section).unwrap();
     let output = Arc::clone(&logging.shared.output);
     let held = output.write().unwrap();
@@ -81,7 +91,13 @@ fn a_full_queue_loses_records_instead_of_blocking() {
 
 #[test]
 fn unknown_level_is_an_error() {
-    let section = Log { level: "LOUD".into(), ..Log::default() };
+    let section = Log {
+        level: "LOUD".into(),
+        ..Log::default()
+    };
     let error = Logging::new(&section).err().unwrap().to_string();
-    assert!(error.contains("LOUD") && error.contains("WARNING"), "{error}");
+    assert!(
+        error.contains("LOUD") && error.contains("WARNING"),
+        "{error}"
+    );
 }

@@ -24,7 +24,10 @@ pub(super) struct Output {
 
 impl Output {
     pub(super) fn new(section: &Log) -> Result<Self, LogError> {
-        let file = section.dir.as_deref().map(|directory| RotatedFile::open(directory, section));
+        let file = section
+            .dir
+            .as_deref()
+            .map(|directory| RotatedFile::open(directory, section));
         Ok(Output {
             format: Format::new(section),
             file: file.transpose()?.map(Mutex::new),
@@ -40,7 +43,10 @@ impl Output {
             let _ = io::stderr().write_all(line.as_bytes());
             return;
         };
-        let written = file.lock().unwrap_or_else(PoisonError::into_inner).write(&line);
+        let written = file
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .write(&line);
         if let Err(error) = written {
             let _ = write!(io::stderr(), "cannot write the log file ({error}): {line}");
         }
@@ -74,7 +80,11 @@ impl Repetition {
         }
         let heartbeat = is_heartbeat(&record.message);
         let mut lines = Vec::new();
-        if self.lock_owner.as_ref().is_some_and(|held| held.target == record.target) {
+        if self
+            .lock_owner
+            .as_ref()
+            .is_some_and(|held| held.target == record.target)
+        {
             lines.extend(self.lock_owner.take().filter(|_| !heartbeat));
         }
         if !heartbeat {
@@ -110,7 +120,9 @@ mod tests {
             thread: String::new(),
             message: message.into(),
         };
-        let sifted = messages.iter().flat_map(|message| repetition.sift(record(message), &output));
+        let sifted = messages
+            .iter()
+            .flat_map(|message| repetition.sift(record(message), &output));
         sifted.map(|record| record.message).collect()
     }
 
@@ -121,16 +133,28 @@ mod tests {
     fn lock_owner_is_told_only_when_something_happens() {
         let info = Log::default();
         assert_eq!(sift(&info, &[OWNER, IDLE, OWNER, IDLE]), [IDLE, IDLE]);
-        assert_eq!(sift(&info, &[OWNER, "promoted self to leader"]), [OWNER, "promoted self to leader"]);
+        assert_eq!(
+            sift(&info, &[OWNER, "promoted self to leader"]),
+            [OWNER, "promoted self to leader"]
+        );
         assert_eq!(sift(&info, &[OWNER, OWNER, IDLE]), [OWNER, IDLE]);
-        let debug = Log { level: "DEBUG".into(), ..Log::default() };
+        let debug = Log {
+            level: "DEBUG".into(),
+            ..Log::default()
+        };
         assert_eq!(sift(&debug, &[OWNER, IDLE]), [OWNER, IDLE]);
     }
 
     #[test]
     fn repeated_heartbeats_can_be_left_out() {
-        let section = Log { deduplicate_heartbeat_logs: true, ..Log::default() };
-        assert_eq!(sift(&section, &[IDLE, IDLE, "other", IDLE, IDLE]), [IDLE, "other", IDLE]);
+        let section = Log {
+            deduplicate_heartbeat_logs: true,
+            ..Log::default()
+        };
+        assert_eq!(
+            sift(&section, &[IDLE, IDLE, "other", IDLE, IDLE]),
+            [IDLE, "other", IDLE]
+        );
         assert_eq!(sift(&Log::default(), &[IDLE, IDLE]), [IDLE, IDLE]);
     }
 }

@@ -1,0 +1,689 @@
+//! The API over real sockets.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use primacy_config::local::{BasicAuth, RestApi, ServerTokens, VerifyClient};
+use primacy_config::{HostPort, Secret, TimingLimits};
+use primacy_dcs::{ClusterStore, Expected, Fault, MemoryStore};
+use primacy_net::{ClientOptions, HttpClient};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::super::{Api, ApiError, ApiServer};
+use super::*;
+use crate::logging::LogQueue;
+use crate::request::{FailsafeAnswer, Request, RestartAnswer};
+
+/// Generous: the machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An API with a made-up machine behind it.
+struct Bench {
+    server: ApiServer,
+    address: SocketAddr,
+    store: ClusterStore,
+    memory: Arc<MemoryStore>,
+    published: watch::Sender<Arc<Published>>,
+}
+
+impl Bench {
+    async fn new(published: Published, section: RestApi) -> Self {
+        let memory = MemoryStore::new();
+        let store = ClusterStore::new(memory.client(), "/service/", "demo");
+        let (publish, published) = watch::channel(Arc::new(published));
+        let (requests, received) = mpsc::channel(8);
+        tokio::spawn(machine(received, published.clone()));
+        let peers = HttpClient::new(ClientOptions::default());
+        let api_store = ClusterStore::new(memory.clone(), "/service/", "demo");
+        let api = Api::new(
+            published,
+            requests,
+            api_store,
+            TimingLimits::PATRONI,
+            peers,
+            LogQueue::default(),
+        );
+        let server = ApiServer::start(api, &section).await.unwrap();
+        let address = server.local_address().unwrap();
+        Bench {
+            server,
+            address,
+            store,
+            memory,
+            published: publish,
+        }
+    }
+
+    /// Sends text as it is, and returns everything that comes back until the end.
+    async fn raw(&self, text: &str) -> String {
+        raw(self.address, text).await
+    }
+
+    async fn ask(&self, method: &str, path: &str, body: Option<Value>) -> (u16, String) {
+        let body = body.map(|body| body.to_string());
+        let length = body
+            .as_ref()
+            .map(|body| format!("Content-Length: {}\r\n", body.len()));
+        let (length, body) = (length.unwrap_or_default(), body.unwrap_or_default());
+        let answer = self
+            .raw(&format!(
+                "{method} {path} HTTP/1.1\r\nHost: x\r\n{length}\r\n{body}"
+            ))
+            .await;
+        let code = answer
+            .split(' ')
+            .nth(1)
+            .unwrap_or_else(|| panic!("{answer:?}"))
+            .parse()
+            .unwrap();
+        (code, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+    }
+}
+
+async fn raw(address: SocketAddr, text: &str) -> String {
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(text.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // The server closes after each answer, perhaps with a reset where it did not read the body.
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8(answer).unwrap()
+    };
+    tokio::time::timeout(PATIENCE, exchange)
+        .await
+        .expect("the answer does not end")
+}
+
+/// Answers as the machine would.
+async fn machine(
+    mut requests: mpsc::Receiver<Request>,
+    published: watch::Receiver<Arc<Published>>,
+) {
+    let mut scheduled = false;
+    while let Some(request) = requests.recv().await {
+        match request {
+            Request::WakeUp | Request::Reload => {}
+            Request::Observe { reply } => {
+                let observation = Arc::clone(&published.borrow().observation);
+                let _ = reply.send(observation);
+            }
+            Request::Restart { filters, reply, .. } => {
+                let pending = if filters.pending {
+                    RestartAnswer::ConditionsNotMet
+                } else {
+                    RestartAnswer::Restarted
+                };
+                let _ = reply.send(pending);
+            }
+            Request::ScheduleRestart { reply, .. } => {
+                let _ = reply.send(if scheduled {
+                    Err(crate::request::AlreadyScheduled)
+                } else {
+                    Ok(())
+                });
+                scheduled = true;
+            }
+            Request::DeleteScheduledRestart { reply } => {
+                let _ = reply.send(std::mem::take(&mut scheduled));
+            }
+            Request::Reinitialize {
+                force,
+                from_leader,
+                reply,
+            } => {
+                let busy = !(force && from_leader);
+                let _ = reply.send(if busy {
+                    Err("restart already in progress".into())
+                } else {
+                    Ok(())
+                });
+            }
+            Request::Failsafe { leader, reply } => {
+                let _ = reply.send(match leader.name.as_str() {
+                    "pg0" => FailsafeAnswer::Accepted(Some(73_973_584)),
+                    other => FailsafeAnswer::OtherLeader(other.to_owned()),
+                });
+            }
+            #[allow(unreachable_patterns)]
+            _ => {}
+        }
+    }
+}
+
+fn section() -> RestApi {
+    let listen = HostPort {
+        host: "127.0.0.1".into(),
+        port: 0,
+    };
+    RestApi {
+        connect_address: listen.clone(),
+        listen,
+        authentication: None,
+        certfile: None,
+        keyfile: None,
+        keyfile_password: None,
+        cafile: None,
+        ciphers: None,
+        verify_client: VerifyClient::None,
+        allowlist: Vec::new(),
+        allowlist_include_members: false,
+        http_extra_headers: Default::default(),
+        https_extra_headers: Default::default(),
+        server_tokens: ServerTokens::Minimal,
+        request_queue_size: 5,
+    }
+}
+
+fn header<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
+    let head = answer.split("\r\n\r\n").next()?;
+    head.lines().skip(1).find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        key.eq_ignore_ascii_case(name).then(|| value.trim())
+    })
+}
+
+/// `rest-api.md` §1.2.
+#[tokio::test]
+async fn shapes() {
+    let mut section = section();
+    section.http_extra_headers = [("X-Foo", "bar"), ("Bad Name", "x")]
+        .map(|(k, v)| (k.into(), v.into()))
+        .into();
+    let bench = Bench::new(primary(), section).await;
+
+    let json = bench.raw("GET / HTTP/1.0\r\n\r\n").await;
+    assert!(json.starts_with("HTTP/1.0 200 OK\r\n"), "{json}");
+    assert_eq!(header(&json, "Content-Type"), Some("application/json"));
+    assert_eq!(header(&json, "X-Foo"), Some("bar"));
+    assert!(header(&json, "Server").unwrap().starts_with("Patroni/4."));
+    assert!(header(&json, "Date").is_some());
+    let age: u128 = header(&json, "X-Primacy-Observed-Ago-Ms")
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(age < PATIENCE.as_millis());
+    assert!(json.contains("\r\n\r\n{\"state\": \"running\", "), "{json}");
+
+    for request in [
+        "HEAD / HTTP/1.0\r\n\r\n",
+        "OPTIONS /primary HTTP/1.0\r\n\r\n",
+        "GET /liveness HTTP/1.0\r\n\r\n",
+    ] {
+        let status = bench.raw(request).await;
+        assert!(
+            status.starts_with("HTTP/1.0 200 OK\r\n") && status.ends_with("\r\n\r\n"),
+            "{status}"
+        );
+        assert_eq!(header(&status, "X-Foo"), None);
+        assert_eq!(header(&status, "Server"), None);
+    }
+    let unavailable = bench.raw("OPTIONS /replica HTTP/1.0\r\n\r\n").await;
+    assert!(
+        unavailable.starts_with("HTTP/1.0 503 Service Unavailable\r\n"),
+        "{unavailable}"
+    );
+
+    let text = bench.raw("POST /reload HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert!(text.starts_with("HTTP/1.1 202 Accepted\r\n"), "{text}");
+    assert!(text.ends_with("\r\n\r\nreload scheduled"), "{text}");
+    assert_eq!(header(&text, "Content-Type"), Some("text/html"));
+    assert_eq!(header(&text, "Connection"), Some("close"));
+
+    let page = bench.raw("POST /nowhere HTTP/1.0\r\n\r\n").await;
+    assert!(
+        page.starts_with("HTTP/1.0 501 Unsupported method ('POST')\r\n"),
+        "{page}"
+    );
+    assert_eq!(
+        header(&page, "Content-Type"),
+        Some("text/html;charset=utf-8")
+    );
+    assert_eq!(header(&page, "Content-Length"), Some("357"));
+    assert_eq!(header(&page, "X-Foo"), None);
+    assert!(page.contains("Server does not support this operation"));
+
+    let metrics = bench.raw("GET /metrics HTTP/1.0\r\n\r\n").await;
+    assert_eq!(header(&metrics, "Content-Type"), Some("text/plain"));
+    assert!(metrics.ends_with('\n'));
+    bench.server.stop().await;
+}
+
+#[tokio::test]
+async fn protected_requests_need_credentials_and_an_address() {
+    let mut section = section();
+    section.authentication = Some(BasicAuth {
+        username: "patroni".into(),
+        password: Secret::new("secret"),
+    });
+    let bench = Bench::new(primary(), section.clone()).await;
+    let refused = bench
+        .raw("POST /mpp HTTP/1.0\r\nContent-Length: 99\r\n\r\n")
+        .await;
+    assert!(
+        refused.starts_with("HTTP/1.0 401 Unauthorized\r\n"),
+        "{refused}"
+    );
+    assert_eq!(
+        header(&refused, "WWW-Authenticate"),
+        Some("Basic realm=\"Patroni\"")
+    );
+    assert!(refused.ends_with("no auth header received"));
+    let wrong = bench
+        .raw("POST /reload HTTP/1.0\r\nAuthorization: Basic xxx\r\n\r\n")
+        .await;
+    assert!(wrong.ends_with("\r\n\r\nnot authenticated"), "{wrong}");
+    let right = "POST /reload HTTP/1.0\r\nAuthorization: Basic cGF0cm9uaTpzZWNyZXQ=\r\n\r\n";
+    assert!(bench.raw(right).await.ends_with("reload scheduled"));
+    assert!(
+        bench
+            .raw("GET /patroni HTTP/1.0\r\n\r\n")
+            .await
+            .starts_with("HTTP/1.0 200")
+    );
+
+    // A reload takes effect without a new listener, and a dual-stack one knows IPv4 clients (A6).
+    let mut bench = bench;
+    section.allowlist = vec!["192.0.2.0/24".into()];
+    let peers = || HttpClient::new(ClientOptions::default());
+    bench.server.reconfigure(&section, peers()).await.unwrap();
+    assert!(bench.raw(right).await.ends_with("Access is denied"));
+    section.listen.host = "*".into();
+    section.allowlist = vec!["127.0.0.0/8".into()];
+    bench.server.reconfigure(&section, peers()).await.unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], bench.server.local_address().unwrap().port()));
+    assert_ne!(address, bench.address);
+    assert!(raw(address, right).await.ends_with("reload scheduled"));
+    bench.server.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_told_in_patronis_words() {
+    let bench = Bench::new(replica(), section()).await;
+    let mut taken = section();
+    taken.listen.port = bench.address.port();
+    let mut other = Bench::new(replica(), section()).await;
+    let error = other
+        .server
+        .reconfigure(&taken, HttpClient::new(ClientOptions::default()))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, ApiError::Bind { .. }));
+    let expected = format!(
+        "Couldn't start a service on '127.0.0.1:{}', please check your `restapi.listen` configuration",
+        bench.address.port()
+    );
+    assert!(error.to_string().starts_with(&expected), "{error}");
+    assert_eq!(
+        other.ask("GET", "/replica", None).await.0,
+        200,
+        "the old listener still serves"
+    );
+}
+
+#[tokio::test]
+async fn a_wider_address_of_the_same_port_can_be_taken() {
+    let mut bench = Bench::new(replica(), section()).await;
+    let mut wider = section();
+    wider.listen = HostPort {
+        host: "0.0.0.0".into(),
+        port: bench.address.port(),
+    };
+    let mut narrow = section();
+    narrow.listen.port = bench.address.port();
+    let peers = || HttpClient::new(ClientOptions::default());
+    bench.server.reconfigure(&wider, peers()).await.unwrap();
+    assert_eq!(bench.ask("GET", "/replica", None).await.0, 200);
+    bench.server.reconfigure(&narrow, peers()).await.unwrap();
+    assert_eq!(bench.ask("GET", "/replica", None).await.0, 200);
+}
+
+/// A5: more silent clients than the original has workers.
+#[tokio::test]
+async fn slow_clients_hold_nobody_up() {
+    let bench = Bench::new(primary(), section()).await;
+    let mut slow = Vec::new();
+    for _ in 0..50 {
+        let mut stream = TcpStream::connect(bench.address).await.unwrap();
+        stream.write_all(b"GET /pri").await.unwrap();
+        slow.push(stream);
+    }
+    assert_eq!(bench.ask("GET", "/primary", None).await.0, 200);
+    drop(slow);
+}
+
+/// `rest-api.md` §1.5.
+#[tokio::test]
+async fn bodies() {
+    let bench = Bench::new(replica(), section()).await;
+    let post = |path: &str, rest: &str| format!("POST {path} HTTP/1.0\r\n{rest}");
+    let cases = [
+        ("/switchover", "\r\n", "411 Length Required"),
+        (
+            "/switchover",
+            "Content-Length: 0\r\n\r\n",
+            "400 Bad Request",
+        ),
+        (
+            "/switchover",
+            "Content-Length: 2\r\n\r\n{}",
+            "400 Bad Request",
+        ),
+        (
+            "/switchover",
+            "Content-Length: 2\r\n\r\n[]",
+            "400 Bad Request",
+        ),
+        ("/citus", "Content-Length: 3\r\n\r\n{x}", "400 Bad Request"),
+        ("/citus", "Content-Length: 7\r\n\r\n{\"a\":1}", "200 OK"),
+        ("/restart", "\r\n", "200 OK"),
+        ("/restart", "Content-Length: 0\r\n\r\n", "200 OK"),
+        ("/restart", "Content-Length: 2\r\n\r\n{}", "200 OK"),
+        ("/restart", "Content-Length: 1\r\n\r\n{", "400 Bad Request"),
+        (
+            "/reinitialize",
+            "Content-Length: 1\r\n\r\n{",
+            "400 Bad Request",
+        ),
+    ];
+    for (path, rest, expected) in cases {
+        let answer = bench.raw(&post(path, rest)).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.0 {expected}\r\n")),
+            "{path} {rest:?}: {answer}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn operations() {
+    let published = replica().with_global(|global| global.failsafe_mode = true);
+    let bench = Bench::new(published, section()).await;
+    let schedule = json!({"schedule": "2999-01-01T00:00Z"});
+    let leader = json!({"name": "pg0", "conn_url": "c", "api_url": "a", "slots": {"s": 5}});
+    let stranger = json!({"name": "pg7", "conn_url": "c", "api_url": "a"});
+    let cases = [
+        ("POST", "/restart", None, 200, "restarted successfully"),
+        (
+            "POST",
+            "/restart",
+            Some(json!({"restart_pending": false})),
+            503,
+            "restart conditions are not satisfied",
+        ),
+        ("DELETE", "/restart", None, 404, "no restarts are scheduled"),
+        (
+            "POST",
+            "/restart",
+            Some(schedule.clone()),
+            202,
+            "Restart scheduled",
+        ),
+        (
+            "POST",
+            "/restart",
+            Some(schedule),
+            409,
+            "Another restart is already scheduled",
+        ),
+        ("DELETE", "/restart", None, 200, "scheduled restart deleted"),
+        (
+            "POST",
+            "/reinitialize",
+            None,
+            503,
+            "restart already in progress",
+        ),
+        (
+            "POST",
+            "/reinitialize",
+            Some(json!({"force": "on", "from_leader": 1})),
+            200,
+            "reinitialize started",
+        ),
+        ("POST", "/sigterm", None, 202, "shutdown scheduled"),
+        ("POST", "/failsafe", Some(leader), 200, "Accepted"),
+        (
+            "POST",
+            "/failsafe",
+            Some(stranger),
+            500,
+            "Another leader is known: pg7",
+        ),
+    ];
+    for (method, path, body, code, text) in cases {
+        let asked = format!("{method} {path} {body:?}");
+        assert_eq!(
+            bench.ask(method, path, body).await,
+            (code, text.to_owned()),
+            "{asked}"
+        );
+    }
+    let off = Bench::new(replica(), section()).await;
+    assert_eq!(off.ask("POST", "/failsafe", None).await.0, 502);
+    assert_eq!(off.ask("GET", "/failsafe", None).await.0, 502);
+    let leading = Bench::new(
+        primary().with_global(|global| global.failsafe_mode = true),
+        section(),
+    )
+    .await;
+    let asked = leading
+        .ask("POST", "/failsafe", Some(json!({"x": 1})))
+        .await;
+    assert_eq!(asked, (500, "Running as a leader".into()));
+}
+
+/// The configuration over the store, with the view following it as the loop would have it.
+#[tokio::test]
+async fn configuration_is_written_and_read() {
+    let bench = Bench::new(replica().without_view(), section()).await;
+    assert_eq!(bench.ask("GET", "/config", None).await.0, 502);
+    assert_eq!(
+        bench
+            .ask("PATCH", "/config", Some(json!({"ttl": 20})))
+            .await
+            .0,
+        503
+    );
+    let text = |text: &str| (200, text.to_owned());
+    let put = bench
+        .ask(
+            "PUT",
+            "/config",
+            Some(json!({"ttl": "garbage", "a": {"b": 1}})),
+        )
+        .await;
+    assert_eq!(put, text(r#"{"ttl": "garbage", "a": {"b": 1}}"#));
+    let patched = bench
+        .ask(
+            "PATCH",
+            "/config",
+            Some(json!({"ttl": 30, "a": {"b": null, "c": [1]}, "x": null})),
+        )
+        .await;
+    assert_eq!(patched, text(r#"{"ttl": 30, "a": {"c": [1]}}"#));
+    let before = bench
+        .store
+        .read(Instant::now() + PATIENCE)
+        .await
+        .unwrap()
+        .config
+        .unwrap()
+        .version;
+    assert_eq!(
+        bench
+            .ask("PATCH", "/config", Some(json!({"ttl": "30"})))
+            .await
+            .0,
+        200
+    );
+    let after = bench
+        .store
+        .read(Instant::now() + PATIENCE)
+        .await
+        .unwrap()
+        .config
+        .unwrap()
+        .version;
+    assert_eq!(before, after, "nothing changed, nothing written");
+    assert_eq!(
+        bench.ask("GET", "/config", None).await,
+        text(r#"{"ttl": 30, "a": {"c": [1]}}"#)
+    );
+    assert_eq!(bench.ask("GET", "/history", None).await, text("[]"));
+    assert_eq!(
+        bench.ask("GET", "/cluster", None).await,
+        text(r#"{"members": [], "scope": "demo"}"#)
+    );
+}
+
+#[tokio::test]
+async fn scheduled_switchovers_come_and_go() {
+    let bench = Bench::new(replica(), section()).await;
+    let body = json!({"leader": "pg0", "candidate": "pg1", "scheduled_at": "2999-01-01 10:00+01"});
+    assert_eq!(
+        bench.ask("POST", "/switchover", Some(body)).await,
+        (202, "Switchover scheduled".into())
+    );
+    let cluster = bench.ask("GET", "/cluster", None).await.1;
+    assert!(cluster.contains(r#""scheduled_switchover": {"at": "2999-01-01T10:00:00+01:00", "from": "pg0", "to": "pg1"}"#), "{cluster}");
+    assert_eq!(
+        bench.ask("DELETE", "/switchover", None).await,
+        (200, "scheduled switchover deleted".into())
+    );
+    assert_eq!(
+        bench.ask("DELETE", "/switchover", None).await,
+        (404, "no switchover is scheduled".into())
+    );
+}
+
+/// A whole switchover: the candidate is asked over its own API, and a made-up leader hands over.
+#[tokio::test]
+async fn switchover_follows_the_leader_key() {
+    let candidate = Bench::new(replica(), section()).await;
+    let bench = Bench::new(primary(), section()).await;
+    let deadline = || Instant::now() + PATIENCE;
+    let store = &bench.store;
+    let lease = store.grant_lease(PATIENCE * 10, deadline()).await.unwrap();
+    let data = MemberData {
+        api_url: Some(format!("http://{}/patroni", candidate.address)),
+        ..MemberData::default()
+    };
+    store
+        .put_member(&"pg1".into(), &data, &lease, deadline())
+        .await
+        .unwrap();
+    store
+        .acquire_leader(&"pg0".into(), &lease, deadline())
+        .await
+        .unwrap();
+
+    let hand_over = async {
+        while store.read(deadline()).await.unwrap().failover.is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        store
+            .release_leader(&"pg0".into(), deadline())
+            .await
+            .unwrap();
+        store
+            .acquire_leader(&"pg1".into(), &lease, deadline())
+            .await
+            .unwrap();
+        store
+            .write_failover("{}", Expected::Anything, deadline())
+            .await
+            .unwrap();
+    };
+    let ask = bench.ask(
+        "POST",
+        "/switchover",
+        Some(json!({"leader": "pg0", "candidate": "pg1"})),
+    );
+    let (answer, ()) = tokio::join!(ask, hand_over);
+    assert_eq!(
+        answer,
+        (200, "Successfully switched over to \"pg1\"".into())
+    );
+
+    let gone = MemberData {
+        api_url: Some("http://127.0.0.1:1/patroni".into()),
+        ..MemberData::default()
+    };
+    store
+        .put_member(&"pg0".into(), &gone, &lease, deadline())
+        .await
+        .unwrap();
+    let refused = bench
+        .ask("POST", "/failover", Some(json!({"candidate": "pg0"})))
+        .await;
+    assert_eq!(
+        refused,
+        (
+            412,
+            "failover is not possible: no good candidates have been found".into()
+        )
+    );
+}
+
+/// The machine is stuck: the lock still answers for the primary, and nothing old is told.
+#[tokio::test]
+async fn health_checks_do_not_wait_for_a_stuck_machine() {
+    let old = Instant::now() - Duration::from_secs(5);
+    let (publish, published) = watch::channel(Arc::new(primary().with(|p| p.observed_at = old)));
+    let (requests, _stuck) = mpsc::channel(1);
+    let store = ClusterStore::new(MemoryStore::new(), "service", "demo");
+    let peers = HttpClient::new(ClientOptions::default());
+    let api = Api::new(
+        published,
+        requests,
+        store,
+        TimingLimits::PATRONI,
+        peers,
+        LogQueue::default(),
+    );
+    let server = ApiServer::start(api, &section()).await.unwrap();
+    let address = server.local_address().unwrap();
+    let answer = raw(address, "GET /primary HTTP/1.0\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.0 200 OK"), "{answer}");
+    assert!(
+        answer.contains(r#"{"state": "unknown", "role": "primary", "dcs_last_seen""#),
+        "{answer}"
+    );
+    let age: u64 = header(&answer, "X-Primacy-Observed-Ago-Ms")
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(age >= 5000);
+    publish.send_modify(|published| Arc::make_mut(published).lease_until = Some(old));
+    assert!(
+        raw(address, "GET /primary HTTP/1.0\r\n\r\n")
+            .await
+            .starts_with("HTTP/1.0 503")
+    );
+}
+
+#[tokio::test]
+async fn without_the_store_only_what_needs_it_fails() {
+    let bench = Bench::new(primary(), section()).await;
+    bench.memory.set_fault(Fault::Unavailable);
+    assert_eq!(bench.ask("GET", "/primary", None).await.0, 200);
+    assert_eq!(
+        bench.ask("GET", "/history", None).await.0,
+        200,
+        "from the view"
+    );
+    let cluster = bench.raw("GET /cluster HTTP/1.0\r\n\r\n").await;
+    assert!(
+        cluster.is_empty() || cluster.starts_with("HTTP/1.0 503"),
+        "{cluster}"
+    );
+    bench
+        .published
+        .send_modify(|published| *published = Arc::new(primary().without_view()));
+    assert_eq!(bench.ask("GET", "/primary", None).await.0, 200);
+}
