@@ -346,13 +346,9 @@ impl StandbyCluster {
                 .filter(|value| truthy(value))
                 .map(python_str)
         };
-        if text("host")
-            .or(text("port"))
-            .or(text("restore_command"))
-            .is_none()
-        {
-            return None;
-        }
+        ["host", "port", "restore_command"]
+            .into_iter()
+            .find_map(text)?;
         let methods = match section.get("create_replica_methods") {
             Some(Value::Array(methods)) => methods.iter().map(python_str).collect(),
             _ => Vec::new(),

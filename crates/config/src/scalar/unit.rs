@@ -34,15 +34,16 @@ impl BaseUnit {
         } else {
             factor.parse().ok()?
         };
-        let bases: [(&'static [(&str, f64)], &[&str]); 2] =
-            [(&MEMORY, &["B", "kB", "MB"]), (&TIME, &["ms", "s", "min"])];
-        bases.into_iter().find_map(|(units, allowed)| {
-            let place = units.iter().position(|unit| unit.0 == name)?;
-            (factor > 0.0 && allowed.contains(&name)).then_some(BaseUnit {
-                factor,
-                units,
-                place,
-            })
+        let units: &[_] = match name {
+            "B" | "kB" | "MB" => &MEMORY,
+            "ms" | "s" | "min" => &TIME,
+            _ => return None,
+        };
+        let place = units.iter().position(|unit| unit.0 == name)?;
+        (factor > 0.0).then_some(BaseUnit {
+            factor,
+            units,
+            place,
         })
     }
 
