@@ -1,6 +1,6 @@
 //! The store for those who are no members: operators' commands.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::faults::Faults;
 use crate::handshake::{Identity, Link};
 use crate::message::{Body, Call, Question, Reply, Request, Response};
 use crate::peers::{AskError, Lane, Peers};
@@ -40,6 +41,8 @@ struct Outside {
     present: AtomicUsize,
     /// What the members said that did not want us.
     denials: Mutex<Vec<Option<String>>>,
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests set them"))]
+    faults: Arc<Faults>,
     _stop: DropGuard,
 }
 
@@ -57,8 +60,9 @@ impl RaftClient {
             });
         }
         let stop = CancellationToken::new();
+        let faults = Arc::new(Faults::default());
         let identity = Arc::new(Identity::new(config, None));
-        let peers = Peers::new(identity, stop.clone(), Arc::new(AtomicBool::new(false)));
+        let peers = Peers::new(identity, stop.clone(), faults.clone());
         let denials = Mutex::new(vec![None; members.len()]);
         let present = AtomicUsize::new(0);
         let _stop = stop.drop_guard();
@@ -68,6 +72,7 @@ impl RaftClient {
                 members,
                 present,
                 denials,
+                faults,
                 _stop,
             }),
         })
@@ -76,6 +81,11 @@ impl RaftClient {
     /// The store.
     pub fn store(&self) -> Arc<dyn Store> {
         Arc::new(RaftStore::new(self.clone()))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn faults(&self) -> &Faults {
+        &self.outside.faults
     }
 }
 

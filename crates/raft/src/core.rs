@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::{Reign, boottime};
 use crate::command::{Action, Answer, Command};
 use crate::disk::Disk;
+use crate::faults::Faults;
 use crate::message::{Body, Call, Reply, Request};
 use crate::peers::{AskError, Lane, Peers};
 use crate::replica::{Notice, Replica};
@@ -41,8 +42,7 @@ pub(crate) struct Core {
     pub(crate) trouble: Mutex<Option<String>>,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
-    /// Swallows what comes and goes; only tests set it.
-    pub(crate) cut: Arc<AtomicBool>,
+    pub(crate) faults: Arc<Faults>,
 }
 
 impl Core {

@@ -7,6 +7,7 @@ mod config;
 mod core;
 mod disk;
 mod error;
+mod faults;
 mod frame;
 mod handshake;
 mod join;
@@ -28,3 +29,6 @@ pub use client::RaftClient;
 pub use config::{RaftConfig, Timings, node_id};
 pub use error::RaftError;
 pub use node::{NodeStatus, RaftNode};
+
+#[cfg(test)]
+mod tests;

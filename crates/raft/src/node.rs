@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{canonical, node_id};
 use crate::core::Core;
 use crate::disk::Disk;
+use crate::faults::Faults;
 use crate::handshake::Identity;
 use crate::join;
 use crate::log::Log;
@@ -95,20 +96,20 @@ impl RaftNode {
             .map_err(|source| RaftError::Bind { addr: bind, source })?;
         let stop = CancellationToken::new();
         let identity = Arc::new(Identity::new(&config, Some(&addr)));
-        let cut = Arc::new(AtomicBool::new(false));
+        let faults = Arc::new(Faults::default());
         let core = Arc::new(Core {
             addr,
             members,
             disk,
             replica,
-            peers: Arc::new(Peers::new(identity.clone(), stop.clone(), cut.clone())),
+            peers: Arc::new(Peers::new(identity.clone(), stop.clone(), faults.clone())),
             raft: OnceLock::new(),
             reign: Mutex::new(None),
             recovering: AtomicBool::new(false),
             trouble: Mutex::new(None),
             stop,
             tasks: TaskTracker::new(),
-            cut,
+            faults,
         });
         core.tasks
             .spawn(server::serve(core.clone(), identity, listener));
@@ -156,12 +157,6 @@ impl RaftNode {
         if timeout(LEAVE, self.core.tasks.wait()).await.is_err() {
             tracing::warn!("raft: {} did not stop within {LEAVE:?}", self.core.addr);
         }
-    }
-
-    /// Makes the network around this member swallow everything, or lets it through again.
-    #[cfg(test)]
-    pub(crate) fn cut(&self, cut: bool) {
-        self.core.cut.store(cut, Ordering::Relaxed);
     }
 
     #[cfg(test)]

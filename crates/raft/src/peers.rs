@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use crate::faults::Faults;
 use crate::frame::{Receiver, Sender};
 use crate::handshake::{HandshakeError, Identity, Link};
 use crate::message::{Question, Reply, Request, Response};
@@ -62,25 +63,24 @@ pub(crate) struct Peers {
     slots: Mutex<HashMap<(String, Lane), Slot>>,
     reports: Arc<Reports>,
     stop: CancellationToken,
-    cut: Arc<AtomicBool>,
+    faults: Arc<Faults>,
 }
 
 type Dialled = Option<Result<Arc<Connection>, (HandshakeError, Instant)>>;
 type Slot = watch::Receiver<Dialled>;
 
 impl Peers {
-    /// `cut` makes the network swallow everything; only tests set it.
     pub(crate) fn new(
         identity: Arc<Identity>,
         stop: CancellationToken,
-        cut: Arc<AtomicBool>,
+        faults: Arc<Faults>,
     ) -> Self {
         Peers {
             identity,
             slots: Mutex::default(),
             reports: Arc::default(),
             stop,
-            cut,
+            faults,
         }
     }
 
@@ -141,10 +141,10 @@ impl Peers {
 
     fn start_dialling(&self, addr: String) -> Slot {
         let (done, slot) = watch::channel(None);
-        let (identity, reports, cut) = (
+        let (identity, reports, faults) = (
             self.identity.clone(),
             self.reports.clone(),
-            self.cut.clone(),
+            self.faults.clone(),
         );
         let stop = self.stop.clone();
         tokio::spawn(async move {
@@ -155,7 +155,7 @@ impl Peers {
             let _ = done.send(Some(match dialled {
                 Ok(link) => {
                     reports.well(&addr, || format!("raft: connected with {addr}"));
-                    Ok(Connection::start(link, stop.child_token(), cut))
+                    Ok(Connection::start(link, stop.child_token(), faults))
                 }
                 Err(error) => {
                     reports.trouble(&addr, format!("raft: no connection with {addr}: {error}"));
@@ -184,7 +184,7 @@ struct Connection {
     pending: Arc<Mutex<Pending>>,
     next_id: AtomicU64,
     over: CancellationToken,
-    cut: Arc<AtomicBool>,
+    faults: Arc<Faults>,
 }
 
 #[derive(Default)]
@@ -196,19 +196,19 @@ struct Pending {
 }
 
 impl Connection {
-    fn start(link: Link, over: CancellationToken, cut: Arc<AtomicBool>) -> Arc<Connection> {
+    fn start(link: Link, over: CancellationToken, faults: Arc<Faults>) -> Arc<Connection> {
         let (queue, outgoing) = mpsc::channel(QUEUE);
         let pending = Arc::new(Mutex::new(Pending::default()));
         let Link {
             receiver, sender, ..
         } = link;
         tokio::spawn({
-            let (over, pending, cut) = (over.clone(), pending.clone(), cut.clone());
+            let (over, pending, faults) = (over.clone(), pending.clone(), faults.clone());
             async move {
                 tokio::select! {
                     () = over.cancelled() => {}
                     () = write(sender, outgoing) => {}
-                    () = read(receiver, &pending, &cut) => {}
+                    () = read(receiver, &pending, &faults) => {}
                 }
                 over.cancel();
                 let mut pending = lock(&pending);
@@ -221,7 +221,7 @@ impl Connection {
             pending,
             next_id: AtomicU64::new(0),
             over,
-            cut,
+            faults,
         })
     }
 
@@ -259,7 +259,7 @@ impl Connection {
             id,
             pending: &self.pending,
         };
-        if !self.cut.load(Ordering::Relaxed) {
+        if !self.faults.mute() {
             place.send(question);
         }
         match timeout_at(deadline, answered).await {
@@ -296,7 +296,7 @@ async fn write(mut sender: Sender, mut outgoing: mpsc::Receiver<Vec<u8>>) {
 }
 
 /// Hands out replies until the other end is gone or silent.
-async fn read(mut receiver: Receiver, pending: &Mutex<Pending>, cut: &AtomicBool) {
+async fn read(mut receiver: Receiver, pending: &Mutex<Pending>, faults: &Faults) {
     loop {
         let mut frame = pin!(receiver.receive::<Response>());
         let response = loop {
@@ -312,7 +312,7 @@ async fn read(mut receiver: Receiver, pending: &Mutex<Pending>, cut: &AtomicBool
         let Ok(Response { id, reply }) = response else {
             return;
         };
-        if cut.load(Ordering::Relaxed) {
+        if faults.deaf() {
             continue;
         }
         let mut pending = lock(pending);

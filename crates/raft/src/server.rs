@@ -1,7 +1,6 @@
 //! Listening to members and clients.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use primacy_dcs::WatchEvent;
@@ -103,7 +102,7 @@ async fn converse(core: Arc<Core>, link: Link) {
     } = link;
     let member: Option<Arc<str>> = member.map(Arc::from);
     let (replies, outgoing) = mpsc::channel::<Response>(QUEUE);
-    let cut = core.cut.clone();
+    let faults = core.faults.clone();
     let places = Arc::new(Semaphore::new(MAX_UNDER_WAY));
     let mut sender = Some(sender);
     let mut outgoing = Some(outgoing);
@@ -111,7 +110,7 @@ async fn converse(core: Arc<Core>, link: Link) {
         let Ok(Ok(question)) = timeout(IDLE, receiver.receive::<Question<Request>>()).await else {
             return;
         };
-        if cut.load(Ordering::Relaxed) {
+        if faults.deaf() {
             continue;
         }
         let Question {
@@ -136,8 +135,12 @@ async fn converse(core: Arc<Core>, link: Link) {
         let Ok(place) = places.clone().acquire_owned().await else {
             return;
         };
-        let (core, member, replies, cut) =
-            (core.clone(), member.clone(), replies.clone(), cut.clone());
+        let (core, member, replies, faults) = (
+            core.clone(),
+            member.clone(),
+            replies.clone(),
+            faults.clone(),
+        );
         core.tasks.clone().spawn(async move {
             let budget = Duration::from_millis(budget_ms).min(MAX_BUDGET);
             let answering = core.answer(member.as_deref(), request, Instant::now() + budget);
@@ -147,7 +150,7 @@ async fn converse(core: Arc<Core>, link: Link) {
                 .run_until_cancelled(timeout(budget + ALIVE, answering))
                 .await;
             if let Some(Ok(reply)) = answered
-                && !cut.load(Ordering::Relaxed)
+                && !faults.mute()
             {
                 // The asker may have gone.
                 let _ = replies.send(Response { id, reply }).await;
@@ -197,7 +200,7 @@ async fn feed(
                     None => Reply::Alive,
                 },
             };
-            if core.cut.load(Ordering::Relaxed) {
+            if core.faults.mute() {
                 continue;
             }
             if !matches!(
