@@ -173,10 +173,10 @@ async fn restart(
 ) -> Result<String, Failure> {
     let name = &member.name;
     let scheduled = body.get("schedule").is_some();
-    if scheduled && context.options.is_set("force") && member.data.scheduled_restart.is_some() {
-        if let Err(line) = discard_restart(remote, member).await {
-            context.console.print(&line)?;
-        }
+    let moved =
+        scheduled && context.options.is_set("force") && member.data.scheduled_restart.is_some();
+    if moved && let Err(line) = discard_restart(remote, member).await {
+        context.console.print(&line)?;
     }
     let patience = if scheduled { PROMPT } else { PATIENCE };
     Ok(

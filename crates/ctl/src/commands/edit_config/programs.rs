@@ -1,5 +1,5 @@
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 
 use tokio::io::AsyncWriteExt as _;
@@ -98,12 +98,12 @@ fn program(context: &Context, variable: &str, others: &[&str]) -> Result<Option<
     let installed = |name: &&str| {
         std::env::split_paths(path)
             .map(|directory| directory.join(name))
-            .find(|p| executable(p))
+            .find(|program| executable(program))
     };
     Ok(others.iter().find_map(installed).map(Command::new))
 }
 
-fn executable(path: &PathBuf) -> bool {
+fn executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
     path.metadata()
         .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
