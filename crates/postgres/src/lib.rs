@@ -18,8 +18,10 @@ mod files;
 mod follow;
 mod history;
 mod observe;
+mod options;
 mod pgpass;
 mod postmaster;
+mod recovery;
 mod replica;
 mod rewind;
 mod server;
@@ -29,7 +31,9 @@ mod slots;
 mod start;
 mod stop;
 mod version;
+mod wal;
 mod walsender_client;
+mod wipe;
 
 pub use bootstrap::{CustomBootstrap, Initialized};
 pub use callbacks::{Callback, CallbackRunner};
@@ -40,11 +44,9 @@ pub use error::Error;
 pub use follow::{FollowChange, RecoveryTarget};
 pub use history::{HistoryLine, HistoryParseError, parse_history};
 pub use observe::ObserveOptions;
-pub use postmaster::{kill_now, postmaster_death};
+pub use postmaster::{kill_leftovers, kill_now, postmaster_death};
 pub use replica::{BackupProgress, ReplicaRequest};
-pub use rewind::{
-    Divergence, EndOfCheckpoint, LocalPosition, RewindOutcome, RewindSource, divergence,
-};
+pub use rewind::{Divergence, LocalPosition, RewindOutcome, RewindSource, divergence};
 pub use server::Server;
 pub use session::SettingRow;
 pub use settings::{Callbacks, Credentials, LocalAddress, ReplicaMethod, Secret, Settings};

@@ -1,7 +1,38 @@
-use tokio::sync::watch;
+//! Making a replica (`ha.md` §6.3, `configuration.md` §2.13.3).
 
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use crate::command::Run;
 use crate::conninfo::Conninfo;
-use crate::{Error, Server, Until};
+use crate::options::{plain, tool_options, truthy};
+use crate::settings::ReplicaMethod;
+use crate::{CommandError, Error, Server, Until, pgpass};
+
+/// Attempts of pg_basebackup, and the time between them.
+const ATTEMPTS: u32 = 2;
+const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(5);
+/// For emptying the data directory after a failure: the caller's deadline may be over by then.
+const CLEAN_UP: Duration = Duration::from_secs(3600);
+/// For small files.
+const FILES: Duration = Duration::from_secs(30);
+
+const FORBIDDEN: &[&str] = &[
+    "pgdata",
+    "format",
+    "wal-method",
+    "xlog-method",
+    "gzip",
+    "version",
+    "dbname",
+    "host",
+    "port",
+    "username",
+    "password",
+];
 
 /// How far a base backup is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,12 +61,275 @@ impl Server {
     /// After it the configuration files are restored; the server is not started. Returns the method.
     ///
     /// On failure or cancellation the data directory is wiped, except by methods with `keep_data`.
+    /// Errors: [`Error::NotPossible`] when something runs on it, or when no method is left.
     pub async fn create_replica(
         &self,
         request: ReplicaRequest,
         until: Until,
     ) -> Result<String, Error> {
-        let _ = (request, until);
-        todo!()
+        self.refuse_root()?;
+        let mut failure =
+            Error::NotPossible("no replica creation method can be used without a source".into());
+        for method in self.methods(&request) {
+            if request.source.is_none() && !truthy(method.section.get("no_leader")) {
+                continue;
+            }
+            let attempt = match method.name.as_str() {
+                "basebackup" => self.base_backup(&request, &until).await,
+                _ => {
+                    self.custom_replica(&method, request.source.as_ref(), &until)
+                        .await
+                }
+            };
+            match attempt {
+                Ok(()) => {
+                    self.restore_backups(Instant::now() + FILES).await?;
+                    return Ok(method.name);
+                }
+                Err(error) => {
+                    tracing::error!("replica creation by {} failed: {error}", method.name);
+                    failure = error;
+                }
+            }
+            if until.cancel.is_cancelled() || Instant::now() >= until.deadline {
+                break;
+            }
+        }
+        Err(failure)
+    }
+
+    fn methods(&self, request: &ReplicaRequest) -> Vec<ReplicaMethod> {
+        let settings = self.settings();
+        let bare = |name: &str| ReplicaMethod {
+            name: name.into(),
+            section: Map::new(),
+        };
+        let named = |name: &String| {
+            let configured = settings
+                .replica_methods
+                .iter()
+                .find(|method| method.name == *name);
+            configured.cloned().unwrap_or_else(|| bare(name))
+        };
+        let methods: Vec<_> = match &request.methods {
+            _ if request.basebackup_only => Vec::new(),
+            Some(names) => names.iter().map(named).collect(),
+            None => settings.replica_methods.clone(),
+        };
+        if methods.is_empty() {
+            vec![bare("basebackup")]
+        } else {
+            methods
+        }
+    }
+
+    async fn base_backup(&self, request: &ReplicaRequest, until: &Until) -> Result<(), Error> {
+        let Some(source) = &request.source else {
+            return Err(Error::NotPossible("pg_basebackup needs a source".into()));
+        };
+        let mut attempt = 1;
+        loop {
+            self.wipe_data_directory(until.deadline).await?;
+            let error = match self
+                .run_base_backup(source, request.progress.as_ref(), until)
+                .await
+            {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            let over = until.cancel.is_cancelled() || Instant::now() >= until.deadline;
+            if over || attempt == ATTEMPTS {
+                self.wipe_data_directory(Instant::now() + CLEAN_UP).await?;
+                return Err(error);
+            }
+            attempt += 1;
+            tracing::warn!("{error}; trying again");
+            tokio::select! {
+                () = until.cancel.cancelled() => {}
+                () = sleep(BETWEEN_ATTEMPTS) => {}
+            }
+        }
+    }
+
+    async fn run_base_backup(
+        &self,
+        source: &Conninfo,
+        progress: Option<&watch::Sender<BackupProgress>>,
+        until: &Until,
+    ) -> Result<(), Error> {
+        let settings = self.settings();
+        let major = self.binaries_version(until.deadline).await?;
+        let refused = |name: &str, value: &str| {
+            FORBIDDEN.contains(&name)
+                || name == "compress" && (major < 15 || !value.starts_with("server"))
+        };
+        let options = tool_options("basebackup", &settings.basebackup_options, refused);
+        for problem in &options.problems {
+            tracing::error!("{problem}");
+        }
+        let dsn = source
+            .clone()
+            .with_credentials(&settings.replication)
+            .for_version(major);
+        let passwords = self.password_file(source, &settings.replication)?;
+        let mut run = Run::new(settings.binary("pg_basebackup"))
+            .arg(format!("--pgdata={}", settings.data_dir.display()))
+            .args(["-X", "stream"])
+            .arg(format!("--dbname={dsn}"))
+            .args(&options.arguments)
+            .c_locale();
+        if let Some(file) = &passwords {
+            run = run.env("PGPASSFILE", file.path());
+        }
+        if let Some(progress) = progress {
+            progress.send_replace(BackupProgress::default());
+            if !options
+                .arguments
+                .iter()
+                .any(|argument| argument == "--progress")
+            {
+                run = run.arg("--progress");
+            }
+            run = run.quiet().on_stderr_line(|line| {
+                if let Some(seen) = parse_progress(line) {
+                    progress.send_replace(seen);
+                }
+            });
+        }
+        run.success(until).await?;
+        Ok(())
+    }
+
+    async fn custom_replica(
+        &self,
+        method: &ReplicaMethod,
+        source: Option<&Conninfo>,
+        until: &Until,
+    ) -> Result<(), Error> {
+        let settings = self.settings();
+        let section = &method.section;
+        let no_params = truthy(section.get("no_params"));
+        // With `no_params` the flag is dropped with the others, for the clean-up too.
+        let keep_data = truthy(section.get("keep_data"));
+        if !keep_data {
+            self.wipe_data_directory(until.deadline).await?;
+        }
+        let command = section
+            .get("command")
+            .and_then(Value::as_str)
+            .unwrap_or(&method.name);
+        let mut run = Run::words(command)?;
+        for (name, value) in section {
+            let flag = matches!(name.as_str(), "no_params" | "no_leader" | "keep_data");
+            if name != "command" && name != "no_params" && !(flag && no_params) {
+                run = run.arg(format!("--{name}={}", plain(value)));
+            }
+        }
+        let mut passwords = None;
+        let mut connstring = String::new();
+        if let Some(source) = source {
+            let major = self.binaries_version(until.deadline).await?;
+            let dsn = source
+                .clone()
+                .with_credentials(&settings.replication)
+                .for_version(major);
+            connstring = dsn.to_string();
+            passwords = self.password_file(source, &settings.replication)?;
+        }
+        if !no_params {
+            run = run
+                .arg(format!("--scope={}", settings.scope))
+                .arg("--role=replica")
+                .arg(format!("--datadir={}", settings.data_dir.display()))
+                .arg(format!("--connstring={connstring}"));
+        }
+        if let Some(file) = &passwords {
+            run = run.env("PGPASSFILE", file.path());
+        }
+        let result = run.success(until).await;
+        if result.is_err() && (!keep_data || no_params) {
+            self.wipe_data_directory(Instant::now() + CLEAN_UP).await?;
+        }
+        result.map(drop).map_err(Error::from)
+    }
+
+    /// A password file for one command, next to the one for the walreceiver.
+    pub(crate) fn password_file(
+        &self,
+        target: &Conninfo,
+        credentials: &crate::Credentials,
+    ) -> Result<Option<tempfile::NamedTempFile>, Error> {
+        let settings = self.settings();
+        let lines = pgpass::lines(target, credentials);
+        if lines.is_empty() {
+            return Ok(None);
+        }
+        let directory = settings
+            .pgpass
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        let directory = directory.unwrap_or(std::path::Path::new("."));
+        std::fs::create_dir_all(directory).map_err(Error::file("create", directory))?;
+        pgpass::temporary(directory, &lines)
+            .map(Some)
+            .map_err(Error::file("write", directory))
+    }
+}
+
+/// `  23456/ 98765 kB (23%), 0/1 tablespace`
+fn parse_progress(line: &str) -> Option<BackupProgress> {
+    let (done, rest) = line.trim().split_once('/')?;
+    let total = rest.trim_start().split_once(" kB")?.0;
+    let bytes = |text: &str| {
+        text.trim()
+            .parse::<u64>()
+            .ok()
+            .map(|kilobytes| kilobytes * 1024)
+    };
+    Some(BackupProgress {
+        done_bytes: bytes(done)?,
+        total_bytes: bytes(total)?,
+    })
+}
+
+impl Error {
+    /// Whether somebody asked for the work to end.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(
+            self,
+            Error::Cancelled { .. } | Error::Command(CommandError::Cancelled { .. })
+        )
+    }
+
+    /// Whether the deadline ended the work.
+    pub fn is_deadline(&self) -> bool {
+        matches!(
+            self,
+            Error::Deadline { .. } | Error::Command(CommandError::Deadline { .. })
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_lines() {
+        let seen = parse_progress("    0/22789 kB (0%), 0/1 tablespace").unwrap();
+        assert_eq!(
+            seen,
+            BackupProgress {
+                done_bytes: 0,
+                total_bytes: 22789 * 1024
+            }
+        );
+        let seen = parse_progress("22799/22799 kB (100%), 1/1 tablespace").unwrap();
+        assert_eq!(seen.done_bytes, 22799 * 1024);
+        assert_eq!(
+            parse_progress("pg_basebackup: waiting for checkpoint"),
+            None
+        );
+        assert_eq!(parse_progress("  123 kB (100%), 1/1 tablespace"), None);
     }
 }

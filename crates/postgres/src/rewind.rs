@@ -1,9 +1,33 @@
-use primacy_model::{Lsn, Timeline};
+//! pg_rewind and what belongs to it (`ha.md` §8), and crash recovery (§7).
+
+use std::path::Path;
+
+use primacy_model::{ControlState, Lsn, Process, Timeline};
 use tokio::time::Instant;
 
+use crate::command::Run;
 use crate::conninfo::Conninfo;
-use crate::history::HistoryLine;
-use crate::{Error, Server, Until};
+use crate::history::{HistoryLine, parse_history};
+use crate::options::tool_options;
+use crate::session::Connection;
+use crate::walsender_client::WalsenderClient;
+use crate::{CommandError, Error, Server, StopMode, StopRequest, Until, files};
+
+const FORBIDDEN: &[&str] = &[
+    "target-pgdata",
+    "source-pgdata",
+    "source-server",
+    "write-recovery-conf",
+    "dry-run",
+    "restore-target-wal",
+    "config-file",
+    "no-ensure-shutdown",
+    "version",
+    "help",
+];
+
+/// SQLSTATE insufficient_privilege.
+const NO_PERMISSION: &str = "42501";
 
 /// Where this server's WAL ends (`ha.md` §8.3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,15 +38,6 @@ pub struct LocalPosition {
     pub lsn: Lsn,
     /// It was a standby.
     pub in_recovery: bool,
-}
-
-/// Where the record of the shutdown checkpoint ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EndOfCheckpoint {
-    /// Here.
-    At(Lsn),
-    /// Could not be found out.
-    Unknown,
 }
 
 /// Whether this server's WAL left the primary's.
@@ -37,15 +52,37 @@ pub enum Divergence {
 }
 
 /// The rule of `ha.md` §8.3.4. `history` is that of the primary's timeline, `None` when it could not be had;
-/// `checkpoint_end` is asked only for a former primary that ends before the switch point.
+/// `checkpoint_end` is where a former primary's shutdown checkpoint record ends, if that is known and nothing
+/// follows it.
 pub fn divergence(
     local: LocalPosition,
     primary_timeline: Timeline,
     history: Option<&[HistoryLine]>,
-    checkpoint_end: impl FnOnce() -> EndOfCheckpoint,
+    checkpoint_end: Option<Lsn>,
 ) -> Divergence {
-    let _ = (local, primary_timeline, history, checkpoint_end);
-    todo!()
+    let diverged = |diverged: bool| {
+        if diverged {
+            Divergence::Diverged
+        } else {
+            Divergence::Same
+        }
+    };
+    if local.timeline >= primary_timeline {
+        return diverged(local.timeline > primary_timeline);
+    }
+    let Some(history) = history else {
+        return Divergence::Same;
+    };
+    match history.iter().find(|line| line.timeline >= local.timeline) {
+        Some(line) if line.timeline == local.timeline => {
+            let switch = line.switch_lsn;
+            diverged(match local.in_recovery {
+                true => local.lsn > switch,
+                false => local.lsn >= switch || checkpoint_end != Some(switch),
+            })
+        }
+        _ => Divergence::Diverged,
+    }
 }
 
 /// What to rewind to.
@@ -53,7 +90,9 @@ pub fn divergence(
 pub struct RewindSource {
     /// Host, port, database.
     pub conninfo: Conninfo,
-    /// It publishes whether its checkpoint after the promotion was made, and says it was.
+    /// Its member key says that the checkpoint after its promotion was made. False when it gives no such
+    /// information (a remote member): then a checkpoint is made, or looked for. A source that says *not yet*
+    /// is not rewound to at all (`ha.md` §8.5.3).
     pub checkpoint_confirmed: bool,
 }
 
@@ -73,35 +112,611 @@ pub enum RewindOutcome {
 impl Server {
     /// Whether pg_rewind can work here: binary runs, control file has `wal_log_hints` or checksums.
     pub async fn can_rewind(&self, deadline: Instant) -> bool {
-        let _ = deadline;
-        todo!()
+        let binary = self.settings().binary("pg_rewind");
+        let runs = Run::new(binary)
+            .arg("--help")
+            .quiet()
+            .success(&Until::deadline(deadline))
+            .await;
+        let control = self.control_file(deadline).await;
+        runs.is_ok() && control.is_ok_and(|control| control.data.rewindable)
     }
 
     /// Where this server's WAL ends, running or not; `None` when it cannot be known now.
     pub async fn local_position(&self, deadline: Instant) -> Option<LocalPosition> {
-        let _ = deadline;
-        todo!()
+        if let Ok(Process::Running(_)) = self.process(deadline).await
+            && let Ok(position) = self.running_position(deadline).await
+        {
+            return Some(position);
+        }
+        let control = self.control_file(deadline).await.ok()?.data;
+        let standby = control
+            .min_recovery_timeline
+            .filter(|_| control.min_recovery_lsn != Lsn::ZERO);
+        match (control.state, standby) {
+            (
+                ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery,
+                Some(timeline),
+            ) => Some(LocalPosition {
+                timeline,
+                lsn: control.min_recovery_lsn,
+                in_recovery: true,
+            }),
+            // Recovery never got anywhere: its WAL ends as that of the primary it was.
+            (
+                ControlState::ShutDown
+                | ControlState::ShutDownInRecovery
+                | ControlState::InArchiveRecovery,
+                _,
+            ) => Some(LocalPosition {
+                timeline: control.checkpoint_timeline?,
+                lsn: control.checkpoint_lsn,
+                in_recovery: false,
+            }),
+            _ => None,
+        }
+    }
+
+    async fn running_position(&self, deadline: Instant) -> Result<LocalPosition, Error> {
+        let timeline = self.local_identity(deadline).await?.timeline;
+        let sql = "SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() \
+                   THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END";
+        let rows = self.query(sql, deadline).await?;
+        let unknown = || Error::NotPossible("PostgreSQL gave no position".into());
+        let row = rows.first().ok_or_else(unknown)?;
+        let lsn = row
+            .get(1)
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(unknown)?;
+        Ok(LocalPosition {
+            timeline,
+            lsn,
+            in_recovery: row.get(0) == Some("t"),
+        })
+    }
+
+    /// IDENTIFY_SYSTEM of the local server: the timeline that a standby is on.
+    pub async fn local_identity(&self, deadline: Instant) -> Result<crate::SystemIdentity, Error> {
+        let settings = self.settings();
+        let local = Conninfo::new(
+            &settings.local_replication.host(),
+            settings.port,
+            &settings.database,
+        );
+        let mut client = WalsenderClient::connect(&local, &settings.replication, deadline).await?;
+        client.identify_system(deadline).await
     }
 
     /// Compares this server with a primary (`ha.md` §8.3, steps 1, 3 and 4).
     pub async fn check_divergence(&self, primary: &Conninfo, deadline: Instant) -> Divergence {
-        let _ = (primary, deadline);
-        todo!()
+        let Some(local) = self.local_position(deadline).await else {
+            return Divergence::Undecided;
+        };
+        match self.compare(local, primary, deadline).await {
+            Ok(divergence) => divergence,
+            Err(error) => {
+                tracing::warn!("cannot compare timelines: {error}");
+                Divergence::Undecided
+            }
+        }
     }
 
-    /// Stops the server if it runs, archives what waits, and rewinds.
+    async fn compare(
+        &self,
+        local: LocalPosition,
+        primary: &Conninfo,
+        deadline: Instant,
+    ) -> Result<Divergence, Error> {
+        let settings = self.settings();
+        self.connect_primary(primary, deadline).await?;
+        let mut client = WalsenderClient::connect(primary, &settings.replication, deadline).await?;
+        let theirs = client.identify_system(deadline).await?.timeline;
+        tracing::info!(
+            "local position: timeline={} lsn={} in_recovery={}, primary timeline={theirs}",
+            local.timeline,
+            local.lsn,
+            local.in_recovery
+        );
+        let mut history = None;
+        let mut checkpoint_end = None;
+        if local.timeline < theirs {
+            match client.timeline_history(theirs, deadline).await {
+                Ok(text) => history = parse_history(&text).ok(),
+                Err(error) => tracing::warn!("no history of timeline {theirs}: {error}"),
+            }
+            if !local.in_recovery {
+                checkpoint_end = self
+                    .end_of_checkpoint(local.lsn, local.timeline, deadline)
+                    .await;
+            }
+        }
+        Ok(divergence(
+            local,
+            theirs,
+            history.as_deref(),
+            checkpoint_end,
+        ))
+    }
+
+    /// A session on a primary as the rewind user; an error when it is in recovery.
+    async fn connect_primary(
+        &self,
+        primary: &Conninfo,
+        deadline: Instant,
+    ) -> Result<Connection, Error> {
+        let settings = self.settings();
+        let credentials = settings.rewind_credentials();
+        let connection = Connection::open(primary, credentials, "Patroni", true, deadline).await?;
+        match connection
+            .value("SELECT pg_catalog.pg_is_in_recovery()", deadline)
+            .await?
+            .as_deref()
+        {
+            Some("f") => Ok(connection),
+            _ => Err(Error::NotPossible(format!(
+                "{} is still in recovery",
+                primary.address()
+            ))),
+        }
+    }
+
+    /// Stops the server if it runs, brings an unclean one to an end by crash recovery, archives what waits,
+    /// and rewinds. Leaves it stopped.
+    ///
+    /// Errors: those of the stop and of crash recovery; cancellation, after which the data directory may
+    /// be unusable until a later rewind succeeds.
     pub async fn rewind(
         &self,
         source: &RewindSource,
         until: Until,
     ) -> Result<RewindOutcome, Error> {
-        let _ = (source, until);
-        todo!()
+        let stop = StopRequest {
+            mode: StopMode::Fast,
+            checkpoint: false,
+            timeout: None,
+            events: None,
+        };
+        tokio::select! {
+            stopped = self.stop(stop) => stopped.map(drop)?,
+            () = until.cancel.cancelled() => return Err(Error::Cancelled { what: "the rewind".into() }),
+            () = tokio::time::sleep_until(until.deadline) => return Err(Error::deadline("the rewind")),
+        }
+        let state = self.control_file(until.deadline).await?.data.state;
+        if !matches!(
+            state,
+            ControlState::ShutDown | ControlState::ShutDownInRecovery
+        ) {
+            self.crash_recovery(until.clone()).await?;
+        }
+        self.archive_ready_wal(&until).await?;
+        if let Err(error) = self.source_ready(source, until.deadline).await {
+            return Ok(RewindOutcome::SourceNotReady(error.to_string()));
+        }
+        let error = match self.run_rewind(source, &until).await {
+            Ok(()) => return Ok(RewindOutcome::Rewound),
+            Err(error) if error.is_cancelled() || error.is_deadline() => return Err(error),
+            Err(error) => error.to_string(),
+        };
+        let reachable = self
+            .connect_primary(&source.conninfo, until.deadline)
+            .await
+            .is_ok();
+        Ok(match reachable || !self.can_rewind(until.deadline).await {
+            true => RewindOutcome::Failed(error),
+            false => RewindOutcome::SourceLost(error),
+        })
     }
 
-    /// Crash recovery in single-user mode (`ha.md` §7).
+    /// The source has made its checkpoint after the promotion: only then does its control file, from which
+    /// pg_rewind learns the timeline, name the new one (`ha.md` §8.5.3, W24).
+    async fn source_ready(&self, source: &RewindSource, deadline: Instant) -> Result<(), Error> {
+        let settings = self.settings();
+        let connection = self.connect_primary(&source.conninfo, deadline).await?;
+        let superuser = settings.superuser.username == settings.rewind_credentials().username;
+        if !source.checkpoint_confirmed && superuser {
+            let name = "Patroni";
+            let long =
+                Connection::open(&source.conninfo, &settings.superuser, name, false, deadline);
+            long.await?.query("CHECKPOINT", deadline).await?;
+        }
+        let sql = "SELECT timeline_id = \
+                   ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int \
+                   FROM pg_control_checkpoint()";
+        match connection.value(sql, deadline).await {
+            Ok(Some(same)) if same == "t" => Ok(()),
+            Err(Error::Refused { code, .. })
+                if code == NO_PERMISSION && source.checkpoint_confirmed =>
+            {
+                Ok(())
+            }
+            Ok(_) => Err(Error::NotPossible(format!(
+                "{} has not made the checkpoint after its promotion yet",
+                source.conninfo.address()
+            ))),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn run_rewind(&self, source: &RewindSource, until: &Until) -> Result<(), Error> {
+        let settings = self.settings();
+        let major = self.binaries_version(until.deadline).await?;
+        let credentials = settings.rewind_credentials();
+        let dsn = source
+            .conninfo
+            .clone()
+            .with_credentials(credentials)
+            .for_version(major);
+        let passwords = self.password_file(&source.conninfo, credentials)?;
+        let configured = self
+            .configured_value("restore_command", until.deadline)
+            .await
+            .unwrap_or_default();
+        let inside = settings.config_dir.starts_with(&settings.data_dir);
+        let built_in = !configured.is_empty() && (major >= 15 || major >= 13 && inside);
+        let options = tool_options("rewind", &settings.rewind_options, |name, _| {
+            FORBIDDEN.contains(&name)
+        });
+        for problem in &options.problems {
+            tracing::error!("{problem}");
+        }
+        let mut fetched = String::new();
+        loop {
+            let mut run = Run::new(settings.binary("pg_rewind")).c_locale();
+            if built_in {
+                run = run.arg("--restore-target-wal");
+            }
+            if major >= 15 && !inside {
+                run = run.arg(format!(
+                    "--config-file={}",
+                    settings.config_file().display()
+                ));
+            }
+            if let Some(file) = &passwords {
+                run = run.env("PGPASSFILE", file.path());
+            }
+            let run = run
+                .args(&options.arguments)
+                .arg("-D")
+                .arg(&settings.data_dir)
+                .arg(format!("--source-server={dsn}"));
+            let output = run.output(until).await?;
+            if output.status.success() {
+                return Ok(());
+            }
+            let segment =
+                missing_segment(&output.stderr).or_else(|| missing_segment(&output.stdout));
+            match segment.filter(|segment| !built_in && *segment != fetched) {
+                Some(segment) if self.fetch_wal(&segment, &configured, until).await => {
+                    fetched = segment
+                }
+                _ => {
+                    return Err(Error::from(CommandError::Failed {
+                        program: settings.binary("pg_rewind"),
+                        status: output.status.to_string(),
+                        output: output.tail(),
+                    }));
+                }
+            }
+        }
+    }
+
+    /// Fetches a segment from the archive; whether it worked.
+    async fn fetch_wal(&self, segment: &str, configured: &str, until: &Until) -> bool {
+        let settings = self.settings();
+        let command = match configured {
+            "" => settings
+                .recovery_conf
+                .get("restore_command")
+                .cloned()
+                .unwrap_or_default(),
+            _ => configured.to_owned(),
+        };
+        if command.is_empty() {
+            return false;
+        }
+        let fetched = shell(&command, segment, &settings.data_dir)
+            .success(until)
+            .await;
+        fetched
+            .inspect_err(|error| tracing::warn!("restore_command: {error}"))
+            .is_ok()
+    }
+
+    /// Archives what waits in `archive_status`: a rewind or a crash recovery would lose it.
+    async fn archive_ready_wal(&self, until: &Until) -> Result<(), Error> {
+        let settings = self.settings();
+        let mode = self
+            .configured_value("archive_mode", until.deadline)
+            .await
+            .unwrap_or_default();
+        let command = self
+            .configured_value("archive_command", until.deadline)
+            .await
+            .unwrap_or_default();
+        if !matches!(mode.as_str(), "on" | "always") || command.is_empty() {
+            return Ok(());
+        }
+        let status = settings.data_dir.join("pg_wal/archive_status");
+        let listed = status.clone();
+        let mut segments = self
+            .disk("reading archive_status", until.deadline, move || {
+                let entries = std::fs::read_dir(&listed).map_err(Error::file("read", listed))?;
+                let name = |entry: std::fs::DirEntry| {
+                    Some(
+                        entry
+                            .file_name()
+                            .to_str()?
+                            .strip_suffix(".ready")?
+                            .to_owned(),
+                    )
+                };
+                Ok(entries.flatten().filter_map(name).collect::<Vec<_>>())
+            })
+            .await?;
+        segments.sort();
+        for segment in segments {
+            if let Err(error) = shell(&command, &segment, &settings.data_dir)
+                .success(until)
+                .await
+            {
+                if matches!(error, CommandError::Cancelled { .. }) {
+                    return Err(error.into());
+                }
+                tracing::error!("WAL segment {segment} could not be archived: {error}");
+                return Ok(());
+            }
+            let ready = status.join(format!("{segment}.ready"));
+            let done = status.join(format!("{segment}.done"));
+            std::fs::rename(&ready, done).map_err(Error::file("rename", ready))?;
+        }
+        Ok(())
+    }
+
+    /// Crash recovery in single-user mode (`ha.md` §7): archives what waits, clears `archive_status`,
+    /// removes the signal files, and lets a single backend bring the data directory to a clean end.
     pub async fn crash_recovery(&self, until: Until) -> Result<(), Error> {
-        let _ = until;
-        todo!()
+        self.refuse_root()?;
+        if self.process(until.deadline).await?.is_alive() {
+            return Err(Error::NotPossible(
+                "PostgreSQL is running; there is nothing to recover".into(),
+            ));
+        }
+        self.kill_leftovers(until.deadline).await?;
+        self.archive_ready_wal(&until).await?;
+        let settings = self.settings();
+        let data_dir = settings.data_dir.clone();
+        let options = self
+            .disk("preparing crash recovery", until.deadline, move || {
+                let status = data_dir.join("pg_wal/archive_status");
+                let entries = std::fs::read_dir(&status).map_err(Error::file("read", &status))?;
+                for entry in entries.flatten() {
+                    files::remove(&entry.path())?;
+                }
+                for name in ["standby.signal", "recovery.signal"] {
+                    files::remove(&data_dir.join(name))?;
+                }
+                Ok(postmaster_options(&data_dir))
+            })
+            .await?;
+        let options = match options.is_empty() {
+            true => vec![format!(
+                "--config-file={}",
+                settings.config_file().display()
+            )],
+            false => options,
+        };
+        Run::new(settings.binary("postgres"))
+            .args(["--single", "-D"])
+            .arg(&settings.data_dir)
+            .args(options)
+            .args([
+                "-c",
+                "archive_mode=on",
+                "-c",
+                "archive_command=false",
+                "template1",
+            ])
+            .c_locale()
+            .success(&until)
+            .await?;
+        Ok(())
+    }
+}
+
+/// The `--name=value` options that the server last ran with.
+fn postmaster_options(data_dir: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(data_dir.join("postmaster.opts")).unwrap_or_default();
+    let words = shell_words::split(text.trim()).unwrap_or_default();
+    words
+        .into_iter()
+        .filter(|word| word.starts_with("--"))
+        .collect()
+}
+
+/// An archive or restore command: by a shell, in the data directory, with its placeholders filled in.
+fn shell(command: &str, segment: &str, data_dir: &Path) -> Run<'static> {
+    let mut text = String::with_capacity(command.len());
+    let mut chars = command.chars().peekable();
+    while let Some(char) = chars.next() {
+        let placeholder = if char == '%' {
+            chars.next_if(|next| "pfr%".contains(*next))
+        } else {
+            None
+        };
+        match placeholder {
+            Some('p') => text.push_str(&format!("pg_wal/{segment}")),
+            Some('f') => text.push_str(segment),
+            // The oldest segment that must be kept: this one.
+            Some('r') => text.push_str(segment),
+            Some(other) => text.push(other),
+            None => text.push(char),
+        }
+    }
+    Run::new("sh").args(["-c", &text]).current_dir(data_dir)
+}
+
+/// `could not open file "/data/pg_wal/000000010000000000000002": No such file or directory`
+fn missing_segment(output: &str) -> Option<String> {
+    let name = |line: &str| {
+        let path = line
+            .split_once("could not open file \"")?
+            .1
+            .split_once('"')?
+            .0;
+        let name = path.rsplit_once("pg_wal/")?.1;
+        let segment = name.len() == 24 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        segment.then(|| name.to_owned())
+    };
+    output.lines().find_map(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn divergence_rules() {
+        use Divergence::{Diverged, Same};
+        let line = |timeline, lsn| HistoryLine {
+            timeline: Timeline(timeline),
+            switch_lsn: Lsn(lsn),
+            reason: String::new(),
+        };
+        let history = [line(1, 100), line(2, 200), line(4, 400)];
+        for (case, timeline, lsn, in_recovery, primary, known, end, expected) in [
+            ("ahead", 6, 0, true, 5, true, None, Diverged),
+            ("equal", 5, 999, true, 5, true, None, Same),
+            ("equal, former primary", 5, 999, false, 5, true, None, Same),
+            (
+                "standby before the switch",
+                2,
+                150,
+                true,
+                5,
+                true,
+                None,
+                Same,
+            ),
+            ("standby at the switch", 2, 200, true, 5, true, None, Same),
+            (
+                "standby past the switch",
+                2,
+                201,
+                true,
+                5,
+                true,
+                None,
+                Diverged,
+            ),
+            (
+                "primary past the switch",
+                2,
+                300,
+                false,
+                5,
+                true,
+                Some(200),
+                Diverged,
+            ),
+            (
+                "primary at the switch",
+                2,
+                200,
+                false,
+                5,
+                true,
+                Some(300),
+                Diverged,
+            ),
+            (
+                "primary whose checkpoint ends at the switch",
+                2,
+                150,
+                false,
+                5,
+                true,
+                Some(200),
+                Same,
+            ),
+            (
+                "primary whose checkpoint ends elsewhere",
+                2,
+                150,
+                false,
+                5,
+                true,
+                Some(180),
+                Diverged,
+            ),
+            (
+                "primary whose checkpoint end is not known",
+                2,
+                150,
+                false,
+                5,
+                true,
+                None,
+                Diverged,
+            ),
+            (
+                "timeline not an ancestor",
+                3,
+                150,
+                true,
+                5,
+                true,
+                None,
+                Diverged,
+            ),
+            ("no line matches", 5, 150, true, 6, true, None, Diverged),
+            ("no history", 2, 150, true, 5, false, None, Same),
+        ] {
+            let local = LocalPosition {
+                timeline: Timeline(timeline),
+                lsn: Lsn(lsn),
+                in_recovery,
+            };
+            let history = known.then_some(history.as_slice());
+            assert_eq!(
+                divergence(local, Timeline(primary), history, end.map(Lsn)),
+                expected,
+                "{case}"
+            );
+        }
+    }
+
+    #[test]
+    fn segments_that_pg_rewind_misses() {
+        let text =
+            "pg_rewind: error: could not open file \"/d/pg_wal/000000010000000000000002\": No such";
+        assert_eq!(
+            missing_segment(text).as_deref(),
+            Some("000000010000000000000002")
+        );
+        let text = "pg_rewind: error: could not open file \"/d/pg_wal/00000002.history\": No such";
+        assert_eq!(missing_segment(text), None);
+    }
+
+    #[test]
+    fn options_of_the_last_run() {
+        let directory = tempfile::tempdir().unwrap();
+        let text =
+            "/bin/postgres \"-D\" \"/my data\" \"--config-file=/my data/p.conf\" \"--port=1\"\n";
+        std::fs::write(directory.path().join("postmaster.opts"), text).unwrap();
+        assert_eq!(
+            postmaster_options(directory.path()),
+            ["--config-file=/my data/p.conf", "--port=1"]
+        );
+        assert!(postmaster_options(&directory.path().join("none")).is_empty());
+    }
+
+    #[tokio::test]
+    async fn placeholders_are_filled_in() {
+        let until = Until::deadline(Instant::now() + std::time::Duration::from_secs(30));
+        let output = shell("echo %f '%p' %% %x", "0A", Path::new("/"))
+            .success(&until)
+            .await
+            .unwrap();
+        assert_eq!(output.stdout, "0A pg_wal/0A % %x\n");
     }
 }

@@ -1,7 +1,17 @@
-use std::sync::{Arc, RwLock};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use indexmap::IndexMap;
+use primacy_model::{PostmasterIdentity, Process};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 
 use crate::session::Session;
 use crate::settings::Settings;
+use crate::{Error, postmaster};
+
+/// Disk operations at once. A hung disk holds at most so many threads; later ones fail at their deadline.
+const DISK_THREADS: usize = 8;
 
 /// The local server. Cheap to clone; clones share the pooled connection and the settings.
 #[derive(Clone)]
@@ -11,7 +21,27 @@ pub struct Server {
 
 pub(crate) struct Inner {
     settings: RwLock<Arc<Settings>>,
+    memory: Mutex<Memory>,
+    disk: Arc<Semaphore>,
     pub(crate) session: Session,
+}
+
+/// What is remembered between operations.
+#[derive(Default)]
+pub(crate) struct Memory {
+    /// Recovery settings last written to the configuration file; `None` when this agent wrote none yet.
+    pub(crate) recovery: Option<IndexMap<String, String>>,
+    /// Parameters over those of the settings; `None` removes one.
+    pub(crate) overrides: IndexMap<String, Option<String>>,
+    /// A custom bootstrap is under way.
+    pub(crate) bootstrap: Option<BootstrapFiles>,
+}
+
+/// How the files differ during a custom bootstrap (`configuration.md` §6.3).
+#[derive(Clone, Copy)]
+pub(crate) struct BootstrapFiles {
+    pub(crate) keep_recovery: bool,
+    pub(crate) hot_standby_off: bool,
 }
 
 impl Server {
@@ -20,6 +50,8 @@ impl Server {
         Server {
             inner: Arc::new(Inner {
                 settings: RwLock::new(Arc::new(settings)),
+                memory: Mutex::default(),
+                disk: Arc::new(Semaphore::new(DISK_THREADS)),
                 session: Session::default(),
             }),
         }
@@ -30,17 +62,100 @@ impl Server {
         self.inner
             .settings
             .read()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
     /// Takes over new settings. Operations under way keep the ones they began with; no file is written.
     pub fn replace_settings(&self, settings: Settings) {
-        let mut current = self
+        *self
             .inner
             .settings
             .write()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        *current = Arc::new(settings);
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
+
+    pub(crate) fn memory<T>(&self, use_it: impl FnOnce(&mut Memory) -> T) -> T {
+        use_it(
+            &mut self
+                .inner
+                .memory
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+
+    /// Does blocking work on a thread of its own; a hung disk cannot hang the caller (`ha.md` W5).
+    pub(crate) async fn disk<T: Send + 'static>(
+        &self,
+        what: &str,
+        deadline: Instant,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let late = || Error::deadline(what);
+        let permit = timeout_at(deadline, self.inner.disk.clone().acquire_owned()).await;
+        let permit = permit.map_err(|_| late())?;
+        let task = tokio::task::spawn_blocking(move || {
+            let result = work();
+            drop(permit);
+            result
+        });
+        match timeout_at(deadline, task).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(panic)) => Err(Error::NotPossible(format!("{what} broke off: {panic}"))),
+            Err(_) => Err(late()),
+        }
+    }
+
+    /// The process that holds the data directory.
+    pub async fn process(&self, deadline: Instant) -> Result<Process, Error> {
+        let data_dir = self.settings().data_dir.clone();
+        self.disk("reading postmaster.pid", deadline, move || {
+            postmaster::find(&data_dir)
+                .map_err(Error::file("read", data_dir.join("postmaster.pid")))
+        })
+        .await
+    }
+
+    /// Kills backends whose postmaster died under them: what they were doing they may still commit.
+    /// Returns how many there were.
+    pub async fn kill_leftovers(&self, deadline: Instant) -> Result<usize, Error> {
+        let data_dir = self.settings().data_dir.clone();
+        self.disk(
+            "looking for leftover backends",
+            deadline,
+            move || match postmaster::find(&data_dir) {
+                Ok(Process::Absent) => Ok(postmaster::kill_leftovers(&data_dir)),
+                Ok(_) => Ok(0),
+                Err(source) => Err(Error::file("read", data_dir.join("postmaster.pid"))(source)),
+            },
+        )
+        .await
+    }
+
+    /// The running postmaster, or an error that says that there is none.
+    pub(crate) async fn running(&self, deadline: Instant) -> Result<PostmasterIdentity, Error> {
+        match self.process(deadline).await? {
+            Process::Running(identity) => Ok(identity),
+            Process::Absent => Err(Error::NotPossible("PostgreSQL is not running".into())),
+            Process::SingleUser(identity) => Err(Error::NotPossible(format!(
+                "a single-user backend (process {}) holds the data directory",
+                identity.pid
+            ))),
+        }
+    }
+
+    /// Sends a signal to the postmaster.
+    pub(crate) fn signal(
+        &self,
+        identity: PostmasterIdentity,
+        signal: rustix::process::Signal,
+    ) -> Result<bool, Error> {
+        postmaster::signal(identity, signal).map_err(|error: io::Error| {
+            Error::NotPossible(format!(
+                "cannot signal the postmaster {}: {error}",
+                identity.pid
+            ))
+        })
     }
 }

@@ -1,15 +1,53 @@
+//! Starting the postmaster (`ha.md` §12.4).
+
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
-use primacy_model::PostmasterIdentity;
+use indexmap::IndexMap;
+use primacy_model::{PostmasterIdentity, Process, Readiness};
+use tokio::io::AsyncReadExt;
+use tokio::process::Command;
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use crate::control::ControlFile;
 use crate::follow::RecoveryTarget;
-use crate::{Error, Server};
+use crate::settings::Settings;
+use crate::{Error, Server, files, postmaster, session};
+
+/// How often readiness is asked for.
+const POLL: Duration = Duration::from_millis(50);
+/// For the files, the control file and the spawning, together.
+const PREPARE: Duration = Duration::from_secs(30);
+/// For one answer to a connection attempt.
+const PROBE: Duration = Duration::from_secs(1);
+/// How much of the server's log goes into an error text.
+const LOG_TAIL: u64 = 4096;
+
+/// Parameters that a standby must not have lower than its primary had, with their names in the control
+/// file (`configuration.md` §1.11).
+const CONTROL_MINIMUMS: &[(&str, &str)] = &[
+    ("max_connections", "max_connections setting"),
+    ("max_prepared_transactions", "max_prepared_xacts setting"),
+    ("max_locks_per_transaction", "max_locks_per_xact setting"),
+    ("max_wal_senders", "max_wal_senders setting"),
+    ("max_worker_processes", "max_worker_processes setting"),
+];
+
+/// The shell puts the postmaster into the background of a new session, says its number, and is gone:
+/// the postmaster is nobody's child, outlives the agent, and needs no reaping by it. (PostgreSQL sets the
+/// signals that a shell ignores for background commands itself.)
+const SPAWN: &str = r#"log=$1; shift; "$@" </dev/null >>"$log" 2>&1 & echo $!"#;
 
 /// How to start.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct StartRequest {
-    /// As a standby of this, or, when `None`, as a primary.
+    /// As a standby of this. `None`: as the data directory says, which is as a primary when there is no
+    /// signal file in it.
     pub recovery: Option<RecoveryTarget>,
     /// How long to wait for readiness; then the start has failed. `None` waits `pg_ctl_timeout` and
     /// leaves a server that is still starting alone.
@@ -57,7 +95,378 @@ impl Server {
     /// Errors: [`Error::Exited`] with the end of its log, [`Error::Deadline`] when a timeout was given.
     /// Cancel safety: dropping the future leaves a started server running.
     pub async fn start(&self, request: StartRequest) -> Result<Started, Error> {
-        let _ = request;
-        todo!()
+        let began = Instant::now();
+        let prepare = began + PREPARE;
+        self.refuse_root()?;
+        self.close_session(prepare).await;
+        let mut raised = Vec::new();
+        let spawned = match self.process(prepare).await? {
+            Process::Running(identity) => Spawned {
+                identity,
+                log_start: None,
+            },
+            Process::SingleUser(identity) => {
+                return Err(Error::NotPossible(format!(
+                    "a single-user backend (process {}) holds the data directory",
+                    identity.pid
+                )));
+            }
+            Process::Absent => {
+                self.check(prepare).await?;
+                raised = self.prepare(request.recovery.as_ref(), prepare).await?;
+                if request.cancel.is_cancelled() {
+                    return Err(Error::Cancelled {
+                        what: "the start of PostgreSQL".into(),
+                    });
+                }
+                self.spawn(&raised, prepare).await?
+            }
+        };
+        let limit = request.timeout.unwrap_or(self.settings().pg_ctl_timeout);
+        let state = self
+            .wait_ready(&spawned, Instant::now() + limit, &request)
+            .await?;
+        Ok(Started {
+            identity: spawned.identity,
+            state,
+            raised,
+        })
+    }
+
+    /// Waits until a running server accepts connections, at most until the deadline.
+    pub async fn wait_until_ready(
+        &self,
+        identity: PostmasterIdentity,
+        deadline: Instant,
+    ) -> Result<StartedState, Error> {
+        let spawned = Spawned {
+            identity,
+            log_start: None,
+        };
+        self.wait_ready(&spawned, deadline, &StartRequest::default())
+            .await
+    }
+
+    async fn wait_ready(
+        &self,
+        spawned: &Spawned,
+        deadline: Instant,
+        request: &StartRequest,
+    ) -> Result<StartedState, Error> {
+        let settings = self.settings();
+        loop {
+            if !postmaster::is_alive(spawned.identity) {
+                let detail = self.log_tail(spawned.log_start).await;
+                return Err(Error::Exited { detail });
+            }
+            let probe = deadline.min(Instant::now() + PROBE);
+            if session::readiness(&settings, probe).await == Readiness::Accepting
+                && postmaster::is_alive(spawned.identity)
+            {
+                return Ok(StartedState::Ready);
+            }
+            if Instant::now() >= deadline {
+                return match request.timeout {
+                    Some(_) => Err(Error::deadline("the start of PostgreSQL")),
+                    None => Ok(StartedState::StillStarting),
+                };
+            }
+            tokio::select! {
+                () = request.cancel.cancelled() => {
+                    return Err(Error::Cancelled { what: "waiting for PostgreSQL to start".into() });
+                }
+                () = sleep(POLL) => {}
+            }
+        }
+    }
+
+    /// Files, directories, signal files; returns what had to be raised.
+    async fn prepare(
+        &self,
+        target: Option<&RecoveryTarget>,
+        deadline: Instant,
+    ) -> Result<Vec<RaisedParameter>, Error> {
+        self.kill_leftovers(deadline).await?;
+        let settings = self.settings();
+        let data_dir = settings.data_dir.clone();
+        let standby = target.is_some();
+        let signal = self
+            .disk("writing the signal file", deadline, move || {
+                let standby_signal = data_dir.join("standby.signal");
+                let recovery_signal = data_dir.join("recovery.signal");
+                if standby {
+                    let mode = files::data_file_mode(&data_dir);
+                    if !standby_signal.exists() {
+                        files::write_if_changed(&standby_signal, "", mode)?;
+                    }
+                    files::remove(&recovery_signal)?;
+                }
+                Ok(standby_signal.exists() || recovery_signal.exists())
+            })
+            .await?;
+        let raised = match signal {
+            true => raised(&settings, &self.control_file(deadline).await?),
+            false => Vec::new(),
+        };
+        let mut plan = self.file_plan(target, deadline).await?;
+        for parameter in &raised {
+            plan.overrides
+                .insert(parameter.name.clone(), Some(parameter.control.clone()));
+        }
+        self.disk("making directories", deadline, move || {
+            make_directories(&settings)
+        })
+        .await?;
+        self.write_plan(plan, deadline).await?;
+        Ok(raised)
+    }
+
+    async fn spawn(&self, raised: &[RaisedParameter], deadline: Instant) -> Result<Spawned, Error> {
+        let settings = self.settings();
+        let hot_standby_off =
+            self.memory(|memory| memory.bootstrap.is_some_and(|files| files.hot_standby_off));
+        let arguments = arguments(&settings, raised, hot_standby_off);
+        let data_dir = settings.data_dir.clone();
+        let foreign = self
+            .disk("reading postmaster.pid", deadline, move || {
+                Ok(postmaster::foreign_pid(&data_dir))
+            })
+            .await?;
+        let log = settings
+            .server_log
+            .clone()
+            .unwrap_or_else(|| PathBuf::from("/dev/null"));
+        let log_start = std::fs::metadata(&log).map_or(0, |metadata| metadata.len());
+
+        let mut command = Command::new("setsid");
+        command.args(["sh", "-c", SPAWN, "sh"]).arg(&log);
+        command.arg(settings.binary("postgres")).args(arguments);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        for (name, value) in std::env::vars_os() {
+            if is_agents_own(&name.to_string_lossy()) {
+                command.env_remove(&name);
+            }
+            if name == "PG_MALLOC_ARENA_MAX" {
+                command.env_remove(&name).env("MALLOC_ARENA_MAX", value);
+            }
+        }
+        if let Some(pid) = foreign {
+            command.env("PG_GRANDPARENT_PID", pid.to_string());
+        }
+        let failed = |source| {
+            Error::from(crate::CommandError::Spawn {
+                program: settings.binary("postgres"),
+                source,
+            })
+        };
+        let mut shell = command.spawn().map_err(failed)?;
+        let mut text = String::new();
+        let answer = async {
+            if let Some(stdout) = &mut shell.stdout {
+                stdout.read_to_string(&mut text).await?;
+            }
+            shell.wait().await
+        };
+        timeout_at(deadline, answer)
+            .await
+            .map_err(|_| Error::deadline("spawning the postmaster"))?
+            .map_err(failed)?;
+        let pid: i32 = text.trim().parse().map_err(|_| {
+            Error::NotPossible(format!(
+                "the shell that starts PostgreSQL said {text:?}, not a process id"
+            ))
+        })?;
+        tracing::info!("postmaster pid={pid}");
+        match postmaster::start_ticks(pid) {
+            Some(start_ticks) => {
+                let identity = PostmasterIdentity { pid, start_ticks };
+                Ok(Spawned {
+                    identity,
+                    log_start: Some(log_start),
+                })
+            }
+            None => Err(Error::Exited {
+                detail: self.log_tail(Some(log_start)).await,
+            }),
+        }
+    }
+
+    /// What the server wrote to its log since it was started.
+    async fn log_tail(&self, start: Option<u64>) -> String {
+        let log = self.settings().server_log.clone();
+        let (Some(log), Some(start)) = (log, start) else {
+            return "see its log for the reason".into();
+        };
+        let read = self.disk(
+            "reading the server log",
+            Instant::now() + PROBE,
+            move || {
+                let mut file = std::fs::File::open(&log).map_err(Error::file("read", &log))?;
+                let length = file.metadata().map_or(0, |metadata| metadata.len());
+                let from = start.max(length.saturating_sub(LOG_TAIL));
+                let mut bytes = Vec::new();
+                file.seek(SeekFrom::Start(from))
+                    .and_then(|_| file.take(LOG_TAIL).read_to_end(&mut bytes))
+                    .map_err(Error::file("read", &log))?;
+                Ok(String::from_utf8_lossy(&bytes).trim().replace('\n', "; "))
+            },
+        );
+        read.await
+            .unwrap_or_else(|_| "its log could not be read".into())
+    }
+}
+
+struct Spawned {
+    identity: PostmasterIdentity,
+    /// Length of the log before the start.
+    log_start: Option<u64>,
+}
+
+/// Variables of the agent that PostgreSQL has no business with (`configuration.md` §1.8).
+fn is_agents_own(name: &str) -> bool {
+    name.starts_with("PATRONI_") || name.starts_with("KUBERNETES_") || name == "NOTIFY_SOCKET"
+}
+
+/// The postmaster's arguments (`configuration.md` §1.8).
+fn arguments(
+    settings: &Settings,
+    raised: &[RaisedParameter],
+    hot_standby_off: bool,
+) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec!["-D".into(), settings.data_dir.clone().into()];
+    arguments.push(format!("--config-file={}", settings.config_file().display()).into());
+    for (name, value) in &settings.command_line {
+        let control = raised.iter().find(|parameter| parameter.name == *name);
+        let value = match control {
+            Some(raised) => &raised.control,
+            None if hot_standby_off && name == "hot_standby" => "off",
+            None => value,
+        };
+        arguments.push(format!("--{name}={value}").into());
+    }
+    arguments
+}
+
+/// What the control file demands beyond the configuration.
+fn raised(settings: &Settings, control: &ControlFile) -> Vec<RaisedParameter> {
+    let command_line: IndexMap<_, _> = settings
+        .command_line
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    let mut raised = Vec::new();
+    for (name, label) in CONTROL_MINIMUMS {
+        let configured = command_line
+            .get(name)
+            .copied()
+            .or_else(|| settings.parameters.get(*name).map(String::as_str));
+        let Some(configured) = configured else {
+            continue;
+        };
+        let Some(control) = control.fields.get(*label) else {
+            tracing::warn!("pg_controldata shows no {label}; {name} stays as configured");
+            continue;
+        };
+        let number = |text: &str| text.trim().parse::<i64>().ok();
+        if number(control) > number(configured) {
+            raised.push(RaisedParameter {
+                name: (*name).into(),
+                control: control.clone(),
+                configured: configured.into(),
+            });
+        }
+    }
+    raised
+}
+
+/// Directories that the server writes to (`configuration.md` §6.8).
+fn make_directories(settings: &Settings) -> Result<(), Error> {
+    let listed = |name: &str| {
+        settings
+            .parameters
+            .get(name)
+            .map(String::as_str)
+            .unwrap_or_default()
+    };
+    let sockets = listed("unix_socket_directories").split(',').map(str::trim);
+    let mut directories: Vec<PathBuf> = sockets
+        .chain([listed("stats_temp_directory").trim()])
+        // Linux sockets in the abstract namespace begin with @ and have no directory.
+        .filter(|path| !path.is_empty() && !path.starts_with('@'))
+        .map(|path| settings.data_dir.join(path))
+        .collect();
+    if settings.krbsrvname.is_none() && settings.replication.password.is_some() {
+        directories.extend(
+            settings
+                .pgpass
+                .parent()
+                .filter(|p| !p.as_os_str().is_empty())
+                .map(Path::to_path_buf),
+        );
+    }
+    for directory in directories {
+        std::fs::create_dir_all(&directory).map_err(Error::file("create", &directory))?;
+        rustix::fs::access(&directory, rustix::fs::Access::WRITE_OK)
+            .map_err(|error| Error::file("write into", &directory)(error.into()))?;
+    }
+    if let Some(log) = &settings.server_log {
+        // Opened here first, so that a wrong path is an error that says so.
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)
+            .map_err(Error::file("write", log))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::parse_controldata;
+
+    fn settings() -> Settings {
+        let mut settings = Settings::new("pg1", "batman", "/data");
+        settings.command_line = [
+            ("max_connections", "100"),
+            ("hot_standby", "on"),
+            ("max_wal_senders", "10"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec();
+        settings
+            .parameters
+            .insert("max_worker_processes".into(), "8".into());
+        settings
+    }
+
+    #[test]
+    fn a_standby_gets_what_its_primary_had() {
+        let control = parse_controldata(
+            "Database cluster state: in archive recovery\nmax_connections setting: 200\n\
+             max_wal_senders setting: 5\nmax_worker_processes setting: 9\nmax_prepared_xacts setting: 7\n",
+        );
+        let raised = raised(&settings(), &control.unwrap());
+        let names: Vec<_> = raised
+            .iter()
+            .map(|p| (p.name.as_str(), p.control.as_str()))
+            .collect();
+        assert_eq!(
+            names,
+            [("max_connections", "200"), ("max_worker_processes", "9")]
+        );
+        let arguments = arguments(&settings(), &raised, true);
+        let expected = [
+            "-D",
+            "/data",
+            "--config-file=/data/postgresql.conf",
+            "--max_connections=200",
+            "--hot_standby=off",
+            "--max_wal_senders=10",
+        ];
+        assert_eq!(arguments, expected);
     }
 }

@@ -1,0 +1,221 @@
+//! Starting, stopping, restarting.
+
+use std::time::Duration;
+
+use primacy_model::{ControlState, DataDirectory, Process, Readiness, Timeline};
+use primacy_postgres::{
+    Error, Server, StartRequest, StartedState, StopEvent, StopMode, StopRequest, Stopped,
+};
+use tokio::sync::mpsc;
+
+use crate::scratch::{LONG, Scratch, mode, soon, until};
+use crate::server_test;
+
+server_test!(life, a_server_from_initdb_to_the_end, {
+    let scratch = Scratch::new();
+    let node = scratch.node("pg1");
+    assert_eq!(
+        node.server.check(soon()).await.unwrap(),
+        node.server.binaries_version(soon()).await.unwrap()
+    );
+    let seen = node.observe().await;
+    assert_eq!(seen.data_directory, DataDirectory::Empty);
+    assert_eq!(seen.process, Process::Absent);
+    assert!(seen.control.is_none());
+
+    let initialized = node.server.initdb(&[], until()).await.unwrap();
+    let seen = node.observe().await;
+    assert_eq!(seen.data_directory, DataDirectory::Valid);
+    assert_eq!(seen.control.unwrap().state, ControlState::ShutDown);
+    assert_eq!(seen.system_identifier, initialized.system_identifier);
+    assert!(seen.major_version.is_some());
+
+    let started = node.start(None).await;
+    assert_eq!(started.state, StartedState::Ready);
+    assert_eq!(started.raised, []);
+    let seen = node.observe().await;
+    assert_eq!(seen.process, Process::Running(started.identity));
+    assert_eq!(seen.readiness, Readiness::Accepting);
+    assert_eq!(seen.system_identifier, initialized.system_identifier);
+    let wal = seen.wal.unwrap();
+    assert_eq!(wal.timeline, Some(Timeline(1)));
+    assert!(wal.flush_lsn.known().is_some());
+    assert!(wal.postmaster_start_time.is_some());
+    assert_eq!(wal.slots, Some(vec![]));
+    assert_eq!(wal.synchronous_commit, "on");
+
+    // Its own session, not our child, nothing of ours open.
+    let process = procfs::process::Process::new(started.identity.pid).unwrap();
+    let stat = process.stat().unwrap();
+    assert_ne!(stat.ppid, std::process::id() as i32);
+    assert_ne!(
+        stat.session,
+        procfs::process::Process::myself()
+            .unwrap()
+            .stat()
+            .unwrap()
+            .session
+    );
+    let command_line = process.cmdline().unwrap();
+    assert_eq!(
+        command_line[1..3],
+        ["-D".to_owned(), node.data_dir.display().to_string()]
+    );
+    assert_eq!(
+        command_line[3],
+        format!("--config-file={}/postgresql.conf", node.data_dir.display())
+    );
+    assert!(command_line[4].starts_with("--listen_addresses="));
+    let own_stdout = std::fs::read_link("/proc/self/fd/1").unwrap();
+    for fd in process.fd().unwrap().flatten() {
+        let target = std::fs::read_link(format!("/proc/{}/fd/{}", started.identity.pid, fd.fd));
+        let null = own_stdout.as_os_str() == "/dev/null";
+        assert!(
+            null || target.ok() != Some(own_stdout.clone()),
+            "descriptor {} is our stdout",
+            fd.fd
+        );
+    }
+    assert_eq!(mode(&node.data_dir.join("pg_hba.conf")), 0o600);
+
+    // Another agent takes over, without a restart.
+    let other = Server::new((*node.server.settings()).clone());
+    let again = other.start(StartRequest::default()).await.unwrap();
+    assert_eq!(again.identity, started.identity);
+
+    let (events, mut seen) = mpsc::channel(8);
+    let request = StopRequest {
+        mode: StopMode::Fast,
+        checkpoint: true,
+        timeout: Some(LONG),
+        events: Some(events),
+    };
+    let stopped = other.stop(request).await.unwrap();
+    assert_eq!(
+        stopped,
+        Stopped {
+            was_running: true,
+            mode: Some(StopMode::Fast)
+        }
+    );
+    let control = node.server.control_file(soon()).await.unwrap().data;
+    assert_eq!(control.state, ControlState::ShutDown);
+    let checkpoint = StopEvent::CheckpointWritten {
+        checkpoint_lsn: control.checkpoint_lsn,
+        previous_lsn: Some(control.checkpoint_lsn),
+        timeline: Some(Timeline(1)),
+    };
+    for expected in [StopEvent::NoBackends, checkpoint, StopEvent::Stopped] {
+        assert_eq!(seen.recv().await, Some(expected));
+    }
+    assert_eq!(node.observe().await.process, Process::Absent);
+
+    // Restart, and the other modes.
+    for mode in [StopMode::Smart, StopMode::Immediate] {
+        node.start(None).await;
+        assert!(node.observe().await.wal.is_some());
+        node.stop(mode).await;
+        assert_eq!(node.observe().await.process, Process::Absent);
+    }
+    let request = StopRequest {
+        mode: StopMode::Fast,
+        checkpoint: true,
+        timeout: Some(LONG),
+        events: None,
+    };
+    let stopped = node.server.stop(request).await.unwrap();
+    assert_eq!(
+        stopped,
+        Stopped {
+            was_running: false,
+            mode: None
+        }
+    );
+});
+
+server_test!(
+    life,
+    a_fast_stop_ends_clients_and_a_stuck_one_is_escalated,
+    {
+        let scratch = Scratch::new();
+        let node = scratch.primary("pg1").await;
+        let stuck = node.pid().await;
+        let pid: i32 = node
+            .sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'")
+            .parse()
+            .unwrap();
+        // A checkpointer that does not move keeps a fast shutdown from ending.
+        let stop = nix::sys::signal::Signal::SIGSTOP;
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), stop).unwrap();
+        let (events, mut seen) = mpsc::channel(8);
+        let timeout = Some(Duration::from_secs(2));
+        let request = StopRequest {
+            mode: StopMode::Fast,
+            checkpoint: false,
+            timeout,
+            events: Some(events),
+        };
+        let stopped = node.server.stop(request).await.unwrap();
+        assert!(stopped.was_running);
+        assert_ne!(stopped.mode, Some(StopMode::Fast));
+        assert_eq!(seen.recv().await, Some(StopEvent::NoBackends));
+        assert_eq!(seen.recv().await, Some(StopEvent::Stopped));
+        assert_eq!(
+            node.observe().await.control.unwrap().state,
+            ControlState::InProduction
+        );
+        assert!(!std::path::Path::new(&format!("/proc/{stuck}/exe")).exists());
+    }
+);
+
+server_test!(life, a_server_that_cannot_start_says_why, {
+    let scratch = Scratch::new();
+    let node = scratch.node("pg1");
+    node.server.initdb(&[], until()).await.unwrap();
+    let mut settings = (*node.server.settings()).clone();
+    settings.parameters.insert("work_mem".into(), "much".into());
+    node.server.replace_settings(settings);
+    match node.server.start(StartRequest::default()).await {
+        Err(Error::Exited { detail }) => assert!(detail.contains("work_mem"), "{detail}"),
+        other => panic!("{other:?}"),
+    }
+    let mut settings = (*node.server.settings()).clone();
+    settings.bin_dir = Some("/no/such/directory".into());
+    node.server.replace_settings(settings);
+    let error = node.server.check(soon()).await.unwrap_err().to_string();
+    assert!(error.contains("/no/such/directory/postgres"), "{error}");
+});
+
+server_test!(life, crash_recovery_brings_a_clean_end, {
+    let scratch = Scratch::new();
+    let node = scratch.primary("pg1").await;
+    node.sql("CREATE TABLE t AS SELECT 1 AS a");
+    node.stop(StopMode::Immediate).await;
+    assert_eq!(
+        node.observe().await.control.unwrap().state,
+        ControlState::InProduction
+    );
+    node.server.crash_recovery(until()).await.unwrap();
+    assert_eq!(
+        node.observe().await.control.unwrap().state,
+        ControlState::ShutDown
+    );
+    node.start(None).await;
+    assert_eq!(node.sql("SELECT a FROM t"), "1");
+    assert!(node.server.crash_recovery(until()).await.is_err());
+});
+
+#[test]
+fn root_is_refused() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let scratch = Scratch::new();
+    let node = scratch.node("pg1");
+    let error = runtime.block_on(node.server.check(soon())).unwrap_err();
+    assert!(matches!(error, Error::RunningAsRoot { .. }), "{error}");
+}

@@ -1,0 +1,9 @@
+//! The crate against a real PostgreSQL, found in the newest `/usr/lib/postgresql/<version>/bin` or, if there is
+//! none, in `PATH`. PostgreSQL refuses to run as root: a test that root started runs itself again as `postgres`.
+
+mod bootstrap;
+mod following;
+mod life;
+mod rewinding;
+mod scratch;
+mod watching;

@@ -1,0 +1,142 @@
+//! Promotion, divergence, rewind.
+
+use primacy_model::Timeline;
+use primacy_postgres::{Divergence, RewindOutcome, RewindSource, StopMode};
+
+use crate::scratch::{Scratch, soon, until};
+use crate::server_test;
+
+server_test!(rewinding, an_old_primary_that_ran_on_is_rewound, {
+    let scratch = Scratch::new();
+    let old = scratch.primary("pg1").await;
+    let new = scratch.standby("pg2", &old).await;
+    assert_eq!(
+        new.server.check_divergence(&old.conninfo(), soon()).await,
+        Divergence::Same
+    );
+    assert!(old.server.can_rewind(soon()).await);
+
+    new.server.promote(soon()).await.unwrap();
+    new.until_primary().await;
+    old.sql("CREATE TABLE lost AS SELECT generate_series(1, 1000)");
+    new.sql("CREATE TABLE kept AS SELECT 1");
+    old.stop(StopMode::Fast).await;
+    assert_eq!(
+        old.server.check_divergence(&new.conninfo(), soon()).await,
+        Divergence::Diverged
+    );
+
+    let source = RewindSource {
+        conninfo: new.conninfo(),
+        checkpoint_confirmed: false,
+    };
+    let outcome = loop {
+        match old.server.rewind(&source, until()).await.unwrap() {
+            RewindOutcome::SourceNotReady(_) => {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await
+            }
+            outcome => break outcome,
+        }
+        // The rewind user is no superuser: it cannot make the checkpoint that is waited for.
+        new.server.checkpoint(soon()).await.unwrap();
+    };
+    assert_eq!(outcome, RewindOutcome::Rewound);
+    old.start(Some(&new)).await;
+    let seen = old
+        .until("streaming on the new timeline", |seen| {
+            let wal = seen.wal.as_ref();
+            let receiver = wal.and_then(|wal| wal.receiver.as_ref());
+            receiver.is_some_and(|receiver| {
+                receiver.status == "streaming" && receiver.timeline == Some(Timeline(2))
+            })
+        })
+        .await;
+    assert!(!seen.wal.unwrap().is_primary());
+    assert_eq!(
+        old.sql("SELECT count(*) FROM pg_class WHERE relname = 'lost'"),
+        "0"
+    );
+    let (history, _) = new
+        .server
+        .local_history(Timeline(2), soon())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(history[0].timeline, Timeline(1));
+    assert_eq!(
+        old.server.check_divergence(&new.conninfo(), soon()).await,
+        Divergence::Same
+    );
+});
+
+server_test!(
+    rewinding,
+    a_switched_over_primary_follows_without_a_rewind,
+    {
+        let scratch = Scratch::new();
+        let old = scratch.primary("pg1").await;
+        let new = scratch.standby("pg2", &old).await;
+        old.stop(StopMode::Fast).await;
+        let shutdown = old
+            .server
+            .control_file(soon())
+            .await
+            .unwrap()
+            .data
+            .checkpoint_lsn;
+        new.until("the shutdown checkpoint", |seen| {
+            seen.wal
+                .as_ref()
+                .is_some_and(|wal| wal.replay_lsn > shutdown)
+        })
+        .await;
+        new.server.promote(soon()).await.unwrap();
+        new.until_primary().await;
+        assert_eq!(
+            old.server.check_divergence(&new.conninfo(), soon()).await,
+            Divergence::Same
+        );
+        old.start(Some(&new)).await;
+        old.until("streaming", |seen| {
+            seen.wal.as_ref().is_some_and(|wal| wal.receiver.is_some())
+        })
+        .await;
+    }
+);
+
+server_test!(
+    rewinding,
+    a_crashed_primary_is_rewound_and_a_lost_source_is_told_apart,
+    {
+        let scratch = Scratch::new();
+        let old = scratch.primary("pg1").await;
+        let new = scratch.standby("pg2", &old).await;
+        new.server.promote(soon()).await.unwrap();
+        new.until_primary().await;
+        old.sql("CREATE TABLE lost AS SELECT generate_series(1, 1000)");
+        old.stop(StopMode::Immediate).await;
+        new.server.checkpoint(soon()).await.unwrap();
+
+        let nowhere = primacy_postgres::Conninfo::new("127.0.0.1", 1, "postgres");
+        let source = RewindSource {
+            conninfo: nowhere,
+            checkpoint_confirmed: true,
+        };
+        let outcome = old.server.rewind(&source, until()).await.unwrap();
+        assert!(
+            matches!(outcome, RewindOutcome::SourceNotReady(_)),
+            "{outcome:?}"
+        );
+        let source = RewindSource {
+            conninfo: new.conninfo(),
+            checkpoint_confirmed: true,
+        };
+        let outcome = old.server.rewind(&source, until()).await.unwrap();
+        assert_eq!(outcome, RewindOutcome::Rewound);
+        old.start(Some(&new)).await;
+        assert_eq!(
+            old.sql("SELECT count(*) FROM pg_class WHERE relname = 'lost'"),
+            "0"
+        );
+    }
+);

@@ -1,0 +1,303 @@
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use primacy_model::{Observation, Process};
+use primacy_postgres::{
+    Conninfo, Credentials, LocalAddress, ObserveOptions, RecoveryTarget, ReplicaRequest, Secret,
+    Server, Settings, StartRequest, Started, StopMode, StopRequest, Until, kill_leftovers,
+};
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+/// Generous: the machine may be busy.
+pub(crate) const LONG: Duration = Duration::from_secs(120);
+
+pub(crate) fn soon() -> Instant {
+    Instant::now() + LONG
+}
+
+pub(crate) fn until() -> Until {
+    Until::deadline(soon())
+}
+
+/// Runs the test `name` again as `postgres` when this is root. `true`: it is done.
+pub(crate) fn done_as_postgres(name: &str) -> bool {
+    if !nix::unistd::geteuid().is_root() {
+        return false;
+    }
+    let user = nix::unistd::User::from_name("postgres")
+        .unwrap()
+        .expect("a user postgres");
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .current_dir("/")
+        .uid(user.uid.as_raw())
+        .gid(user.gid.as_raw())
+        .status()
+        .unwrap();
+    assert!(status.success(), "{name} failed as {}", user.name);
+    true
+}
+
+/// A test that runs as an ordinary user, on one runtime.
+#[macro_export]
+macro_rules! server_test {
+    ($module:ident, $name:ident, $body:block) => {
+        #[test]
+        fn $name() {
+            if $crate::scratch::done_as_postgres(concat!(stringify!($module), "::", stringify!($name))) {
+                return;
+            }
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .unwrap()
+                .block_on(async $body);
+        }
+    };
+}
+
+/// A directory for the servers of one test.
+pub(crate) struct Scratch {
+    pub(crate) directory: TempDir,
+}
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        Scratch {
+            directory: tempfile::Builder::new()
+                .prefix("pg")
+                .tempdir_in("/tmp")
+                .unwrap(),
+        }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A server that is configured, but does not exist yet.
+    pub(crate) fn node(&self, name: &str) -> Node {
+        let settings = self.settings(name);
+        Node {
+            data_dir: settings.data_dir.clone(),
+            server: Server::new(settings),
+        }
+    }
+
+    pub(crate) fn settings(&self, name: &str) -> Settings {
+        let mut settings = Settings::new(name, "batman", self.path(name));
+        settings.bin_dir = bin_dir();
+        settings.port = free_port();
+        settings.local = LocalAddress::Unix(self.directory.path().to_path_buf());
+        settings.local_replication = LocalAddress::Tcp("127.0.0.1".into());
+        settings.superuser = credentials("boss", "it's:secret");
+        settings.replication = credentials("rep", "rep\\pass");
+        settings.rewind = Some(credentials("rewinder", "rewind"));
+        settings.pgpass = self.path(&format!("{name}.pgpass"));
+        settings.server_log = Some(self.path(&format!("{name}.log")));
+        let directory = self.directory.path().display().to_string();
+        let port = settings.port.to_string();
+        for (parameter, value) in [
+            ("listen_addresses", "127.0.0.1"),
+            ("port", &port),
+            ("cluster_name", "batman"),
+            ("unix_socket_directories", &directory),
+            ("fsync", "off"),
+            ("wal_log_hints", "on"),
+            ("max_connections", "50"),
+            ("wal_keep_size", "64MB"),
+        ] {
+            settings.parameters.insert(parameter.into(), value.into());
+        }
+        settings.command_line = [
+            "listen_addresses",
+            "port",
+            "cluster_name",
+            "wal_log_hints",
+            "max_connections",
+        ]
+        .map(|name| (name.to_owned(), settings.parameters[name].clone()))
+        .to_vec();
+        settings.pg_hba = [
+            "local all all trust",
+            "host replication rep 127.0.0.1/32 scram-sha-256",
+            "host all all 127.0.0.1/32 scram-sha-256",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        settings
+    }
+
+    /// A new primary with its roles.
+    pub(crate) async fn primary(&self, name: &str) -> Node {
+        let node = self.node(name);
+        node.server.initdb(&[], until()).await.unwrap();
+        node.start(None).await;
+        node.server.post_bootstrap(None, until()).await.unwrap();
+        node
+    }
+
+    /// A standby, started and streaming.
+    pub(crate) async fn standby(&self, name: &str, of: &Node) -> Node {
+        let node = self.node(name);
+        let request = ReplicaRequest {
+            source: Some(of.conninfo()),
+            ..ReplicaRequest::default()
+        };
+        assert_eq!(
+            node.server.create_replica(request, until()).await.unwrap(),
+            "basebackup"
+        );
+        node.start(Some(of)).await;
+        node.until("streaming", |seen| {
+            let receiver = seen.wal.as_ref().and_then(|wal| wal.receiver.as_ref());
+            receiver.is_some_and(|receiver| receiver.status == "streaming")
+        })
+        .await;
+        node
+    }
+}
+
+fn credentials(username: &str, password: &str) -> Credentials {
+    Credentials {
+        username: Some(username.into()),
+        password: Some(Secret::new(password)),
+        ..Credentials::default()
+    }
+}
+
+fn bin_dir() -> Option<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?.flatten();
+    let newest = versions
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .max()?;
+    Some(PathBuf::from(format!("/usr/lib/postgresql/{newest}/bin")))
+}
+
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+/// A server; killed when dropped.
+pub(crate) struct Node {
+    pub(crate) server: Server,
+    pub(crate) data_dir: PathBuf,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        kill_leftovers(&self.data_dir);
+    }
+}
+
+impl Node {
+    pub(crate) fn conninfo(&self) -> Conninfo {
+        Conninfo::new("127.0.0.1", self.server.settings().port, "postgres")
+    }
+
+    pub(crate) fn target(&self) -> RecoveryTarget {
+        RecoveryTarget {
+            primary: Some(self.conninfo()),
+            ..RecoveryTarget::default()
+        }
+    }
+
+    pub(crate) async fn start(&self, upstream: Option<&Node>) -> Started {
+        let recovery = upstream.map(Node::target);
+        let request = StartRequest {
+            recovery,
+            timeout: Some(LONG),
+            ..StartRequest::default()
+        };
+        self.server.start(request).await.unwrap()
+    }
+
+    pub(crate) async fn stop(&self, mode: StopMode) {
+        let request = StopRequest {
+            mode,
+            checkpoint: false,
+            timeout: Some(LONG),
+            events: None,
+        };
+        assert_eq!(self.server.stop(request).await.unwrap().mode, Some(mode));
+    }
+
+    pub(crate) async fn observe(&self) -> Observation {
+        self.server
+            .observe(ObserveOptions { slots: true }, soon())
+            .await
+    }
+
+    /// Waits until the server looks like that.
+    pub(crate) async fn until(
+        &self,
+        what: &str,
+        condition: impl Fn(&Observation) -> bool,
+    ) -> Observation {
+        let deadline = soon();
+        loop {
+            let seen = self.observe().await;
+            if condition(&seen) {
+                return seen;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{what} did not come; now: {seen:#?}"
+            );
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub(crate) async fn until_primary(&self) {
+        self.until("the primary", |seen| {
+            seen.wal.as_ref().is_some_and(|wal| wal.is_primary())
+        })
+        .await;
+    }
+
+    pub(crate) async fn pid(&self) -> i32 {
+        match self.observe().await.process {
+            Process::Running(identity) => identity.pid,
+            other => panic!("not running: {other:?}"),
+        }
+    }
+
+    /// Runs statements with psql, as the superuser, and returns what it prints.
+    pub(crate) fn sql(&self, sql: &str) -> String {
+        let settings = self.server.settings();
+        let output = Command::new(settings.binary("psql"))
+            .args([
+                "-X",
+                "-At",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-U",
+                "boss",
+                "-d",
+                "postgres",
+                "-h",
+            ])
+            .arg(settings.local.host())
+            .args(["-p", &settings.port.to_string(), "-c", sql])
+            .output()
+            .unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{sql}: {error}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+}
+
+/// Permissions of a file.
+pub(crate) fn mode(path: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
