@@ -2,7 +2,20 @@
 //! would have to choose, the choice belongs into `primacy-ha`.
 
 pub mod api;
+mod clock;
+mod configuration;
+mod jobs;
+pub mod journal;
+mod leases;
 pub mod logging;
 pub mod peers;
 pub mod published;
 pub mod request;
+mod settings;
+mod shell;
+mod startup;
+mod steps;
+mod stores;
+
+pub use startup::run;
+pub use primacy_model::PATRONI_VERSION;

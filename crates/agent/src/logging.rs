@@ -146,6 +146,13 @@ struct Shared {
     queue: LogQueue,
 }
 
+impl Shared {
+    fn passes(&self, target: &str, level: Level) -> bool {
+        let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
+        filter.passes(target, level)
+    }
+}
+
 /// What is logged at all.
 #[derive(Clone, Debug, PartialEq)]
 struct Filter {
@@ -167,21 +174,16 @@ impl Filter {
         })
     }
 
-    fn passes(&self, metadata: &Metadata<'_>) -> bool {
+    fn passes(&self, target: &str, level: Level) -> bool {
         let named = self
             .loggers
             .iter()
-            .filter(|(name, _)| is_within(metadata.target(), name));
+            .filter(|(name, _)| is_within(target, name));
         let threshold = match named.max_by_key(|(name, _)| name.len()) {
             Some((_, level)) => *level,
             // Libraries are let through when something is wrong; their diaries are not ours.
-            None if !metadata.target().starts_with("primacy") => self.level.max(Level::Warning),
+            None if !target.starts_with("primacy") => self.level.max(Level::Warning),
             None => self.level,
-        };
-        // An error may turn out to be critical.
-        let level = match Level::from(metadata.level()) {
-            Level::Error => Level::Critical,
-            level => level,
         };
         level >= threshold
     }
@@ -308,24 +310,28 @@ impl<S: Subscriber> Layer<S> for QueueLayer {
     }
 
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
-        self.shared
-            .filter
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .passes(metadata)
+        // Whether an error is critical shows only when it is told.
+        let level = match Level::from(metadata.level()) {
+            Level::Error => Level::Critical,
+            level => level,
+        };
+        self.shared.passes(metadata.target(), level)
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut text = Text::default();
         event.record(&mut text);
         let metadata = event.metadata();
+        let level = match text.critical {
+            true => Level::Critical,
+            false => Level::from(metadata.level()),
+        };
+        if !self.shared.passes(metadata.target(), level) {
+            return;
+        }
         let record = Record {
             time: Timestamp::now(),
-            level: if text.critical {
-                Level::Critical
-            } else {
-                Level::from(metadata.level())
-            },
+            level,
             target: metadata.target(),
             path: metadata.file(),
             line: metadata.line(),

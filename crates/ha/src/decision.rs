@@ -50,8 +50,13 @@ pub enum Step {
     },
     /// Create an empty `/initialize`.
     ClaimInitialize,
-    /// Write `/initialize`: created when absent.
-    WriteInitialize(SystemIdentifier),
+    /// Write `/initialize`.
+    WriteInitialize {
+        /// The cluster's system identifier.
+        identifier: SystemIdentifier,
+        /// Only if there is no such key: somebody else may be writing another one.
+        create_only: bool,
+    },
     /// The bootstrap failed: delete `/initialize`, move the data directory aside, end.
     CancelBootstrap,
     /// Write the dynamic configuration that this member runs with to `/config`.

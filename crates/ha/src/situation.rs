@@ -71,8 +71,6 @@ pub struct Local {
     pub remove_on_rewind_failure: bool,
     /// `remove_data_directory_on_diverged_timelines`.
     pub remove_on_divergence: bool,
-    /// `synchronous_standby_names` of the user, which holds while synchronous mode is off.
-    pub user_synchronous_standby_names: String,
 }
 
 /// What this member knows of its leadership. Only a renewal that was answered in time makes it true.

@@ -218,6 +218,7 @@ impl std::fmt::Debug for Expected {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn networks(entries: &[&str]) -> Vec<Network> {
         entries
@@ -361,5 +362,15 @@ mod tests {
         };
         assert_eq!(Access::default().check(caller, &[], false), Ok(()));
         assert!(!Access::default().needs_members(caller.address));
+    }
+
+    proptest! {
+        #[test]
+        fn any_entry_is_taken_or_refused(text in "\\PC{0,20}|[0-9a-f:.]{0,20}/[0-9.]{0,15}", client: u32) {
+            if let Some(network) = Network::parse(&text) {
+                let _ = network.contains(Ipv4Addr::from(client).into());
+                prop_assert!(network.contains(unmap(network.address)) || network.address.is_ipv6());
+            }
+        }
     }
 }

@@ -48,6 +48,7 @@ use self::answer::{Answer, ErrorPage};
 use self::route::{Query, Route};
 use self::settings::Settings;
 use self::switchover::Action;
+use crate::journal::Journal;
 use crate::logging::LogQueue;
 use crate::published::Published;
 use crate::request::Request;
@@ -66,6 +67,7 @@ pub struct Api {
     store: ClusterStore,
     limits: TimingLimits,
     log: LogQueue,
+    journal: Arc<Journal>,
     changing: RwLock<Changing>,
 }
 
@@ -96,8 +98,15 @@ impl Api {
             store,
             limits,
             log,
+            journal: Arc::default(),
             changing,
         }
+    }
+
+    /// With the journal that `GET /journal` serves.
+    pub fn with_journal(mut self, journal: Arc<Journal>) -> Self {
+        self.journal = journal;
+        self
     }
 
     /// Answers one request.
@@ -149,6 +158,7 @@ impl Api {
             Route::Config => self.config().await,
             Route::Metrics => Ok(self.metrics().await),
             Route::Failsafe => self.failsafe(),
+            Route::Journal => Ok(self.journal()),
             Route::PatchConfig => {
                 self.patch_config(body::required(headers, body).await?)
                     .await

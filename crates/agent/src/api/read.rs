@@ -54,6 +54,11 @@ impl Api {
         })
     }
 
+    /// GET `/journal`: the decisions of this process, oldest first.
+    pub(super) fn journal(&self) -> Answer {
+        Answer::json(200, self.journal.to_json(&self.published().name))
+    }
+
     /// GET `/metrics`.
     pub(super) async fn metrics(&self) -> Answer {
         let sight = self.look(STATUS_PATIENCE).await;

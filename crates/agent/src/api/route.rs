@@ -13,6 +13,8 @@ pub(crate) enum Route {
     Config,
     Metrics,
     Failsafe,
+    /// Ours: why things were done.
+    Journal,
     PatchConfig,
     PutConfig,
     Failover,
@@ -48,6 +50,7 @@ impl Route {
             ("GET", "config") => Route::Config,
             ("GET", "metrics") => Route::Metrics,
             ("GET", "failsafe") => Route::Failsafe,
+            ("GET", "journal") => Route::Journal,
             ("POST", "failover") => Route::Failover,
             ("POST", "switchover") => Route::Switchover,
             ("POST", "restart") => Route::Restart,
@@ -70,7 +73,7 @@ impl Route {
         use Route::*;
         match self {
             Health | Liveness | Readiness | Status | Cluster | History | Config | Metrics
-            | Failsafe | Unsupported => false,
+            | Failsafe | Journal | Unsupported => false,
             PatchConfig | PutConfig | Failover | Switchover | Restart | Reinitialize | Reload
             | PostFailsafe | Sigterm | Multi | DeleteRestart | DeleteSwitchover => true,
         }
@@ -149,6 +152,7 @@ fn hexadecimal(digits: &[u8]) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn routes_of_the_specification() {
@@ -182,5 +186,21 @@ mod tests {
         assert_eq!(query.get("tag_b"), None);
         assert_eq!(query.get("d"), Some("%zz%4"));
         assert_eq!(query.tags().collect::<Vec<_>>(), [("a", "x y")]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_request_is_routed(method in "[A-Z]{0,7}", path: String, query: String) {
+            let _ = Route::find(&method, &path);
+            let query = Query::parse(&query);
+            let _ = query.tags().count();
+        }
+
+        #[test]
+        fn values_survive_their_encoding(value in ".{1,20}") {
+            let encoded: String = value.bytes().map(|byte| format!("%{byte:02X}")).collect();
+            let query = Query::parse(&format!("lag={encoded}"));
+            prop_assert_eq!(query.get("lag"), Some(value.as_str()));
+        }
     }
 }

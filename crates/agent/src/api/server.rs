@@ -55,6 +55,12 @@ pub enum ApiError {
     EncryptedKey(String),
 }
 
+impl ApiError {
+    fn is_address_in_use(&self) -> bool {
+        matches!(self, ApiError::Bind { reason, .. } if reason.kind() == io::ErrorKind::AddrInUse)
+    }
+}
+
 /// The API being served. Dropping it without [`ApiServer::stop`] cuts every request off.
 pub struct ApiServer {
     api: Arc<Api>,
@@ -66,7 +72,8 @@ pub struct ApiServer {
 /// while clients wait in the kernel's queue.
 struct Listener {
     listen: HostPort,
-    socket: StdListener,
+    /// `None` when the address had to be given up and could not be had again.
+    socket: Option<StdListener>,
 }
 
 struct Accepting {
@@ -100,7 +107,7 @@ impl ApiServer {
 
     /// The address that is listened on.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
-        self.listener.socket.local_addr()
+        self.listener.socket()?.local_addr()
     }
 
     /// Takes new settings and certificates, and re-binds where the address changed: the new listener first,
@@ -139,34 +146,45 @@ impl ApiServer {
     }
 
     async fn move_to(&mut self, section: &RestApi, tls: Option<TlsServer>) -> Result<(), ApiError> {
-        let in_use = |error: &ApiError| matches!(error, ApiError::Bind { reason, .. } if reason.kind() == io::ErrorKind::AddrInUse);
-        let bound = match Listener::bind(section).await {
+        let same_port = self
+            .local_address()
+            .is_ok_and(|old| old.port() == section.listen.port);
+        match Listener::bind(section).await {
             // The old listener itself may be in the way: `*` and an address of the same port.
-            Err(error) if in_use(&error) && self.listener.listen.port == section.listen.port => {
-                let placeholder = StdListener::bind((Ipv4Addr::LOCALHOST, 0))
-                    .map_err(|reason| bind_error(section, reason))?;
-                let old = std::mem::replace(&mut self.listener.socket, placeholder);
-                let local = old.local_addr();
-                self.accepting.stop.cancel();
-                drop(old);
-                match Listener::rebind(section).await {
-                    Err(error) => {
-                        if let Ok(Ok(socket)) = local.map(|address| listen_on(address, section)) {
-                            self.listener.socket = socket;
-                            let current = self.accepting.tls.clone();
-                            self.exchange(current)
-                                .map_err(|reason| bind_error(section, reason))?;
-                        }
-                        Err(error)
-                    }
-                    bound => bound,
-                }
+            Err(error) if same_port && error.is_address_in_use() => {
+                self.move_on_port(section, tls).await
             }
-            bound => bound,
+            bound => {
+                self.listener = bound?;
+                self.exchange(tls)
+                    .map_err(|reason| bind_error(section, reason))
+            }
+        }
+    }
+
+    /// Gives the old address up for the new one, and takes it back when the new one cannot be had.
+    async fn move_on_port(
+        &mut self,
+        section: &RestApi,
+        tls: Option<TlsServer>,
+    ) -> Result<(), ApiError> {
+        let old = self.local_address();
+        self.accepting.stop.cancel();
+        self.listener.socket = None;
+        let (tls, outcome) = match Listener::rebind(section).await {
+            Ok(listener) => {
+                self.listener = listener;
+                (tls, Ok(()))
+            }
+            Err(error) => {
+                self.listener.socket = old.and_then(|address| listen_on(address, section)).ok();
+                (self.accepting.tls.clone(), Err(error))
+            }
         };
-        self.listener = bound?;
-        self.exchange(tls)
-            .map_err(|reason| bind_error(section, reason))
+        let accepting = self
+            .exchange(tls)
+            .map_err(|reason| bind_error(section, reason));
+        outcome.and(accepting)
     }
 
     /// Accepts from the listener anew, and lets the requests of the task before end.
@@ -199,7 +217,7 @@ impl Listener {
                 Ok(socket) => {
                     return Ok(Listener {
                         listen: section.listen.clone(),
-                        socket,
+                        socket: Some(socket),
                     });
                 }
                 Err(error) => problem = error,
@@ -222,8 +240,14 @@ impl Listener {
         }
     }
 
+    fn socket(&self) -> io::Result<&StdListener> {
+        self.socket
+            .as_ref()
+            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
     fn accept(&self, api: &Arc<Api>, tls: Option<TlsServer>) -> io::Result<Accepting> {
-        let listener = TcpListener::from_std(self.socket.try_clone()?)?;
+        let listener = TcpListener::from_std(self.socket()?.try_clone()?)?;
         let stop = CancellationToken::new();
         let limits = ServerLimits {
             header_timeout: HEADER_TIMEOUT,

@@ -313,6 +313,7 @@ fn isoformat(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn times_are_written_as_python_does() {
@@ -338,5 +339,12 @@ mod tests {
             Some("2026-11-20 23:13:29.500000+00:00")
         );
         assert_eq!(time_text(None, None), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_time_is_told_or_not(text in "\\PC{0,40}|2026-11-20 23:13:29[0-9.+:-]{0,12}") {
+            let _ = isoformat(&text);
+        }
     }
 }

@@ -86,6 +86,7 @@ fn read(text: &str) -> Option<(DateTime, Option<Offset>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     #[test]
@@ -136,6 +137,13 @@ mod tests {
                 .map(str::to_owned)
                 .map_err(|(code, text)| Answer::text(code, text));
             assert_eq!(read, expected, "{value}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in "\\PC{0,40}|[0-9TZ:+. -]{0,30}") {
+            let _ = Schedule::parse(&json!(text), "restart", Timestamp::UNIX_EPOCH);
         }
     }
 }

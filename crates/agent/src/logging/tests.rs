@@ -33,6 +33,8 @@ fn records_reach_the_file_and_a_reload_changes_the_level() {
             .reconfigure(&section(&directory, "CRITICAL"))
             .unwrap();
         warn!("not any more");
+        error!("nor this");
+        crate::critical!("but this");
     });
     assert!(logging.flush(PATIENCE));
     assert_eq!(
@@ -40,7 +42,8 @@ fn records_reach_the_file_and_a_reload_changes_the_level() {
         "INFO: told\n\
          WARNING: with fields (member=pg1, lsn=0/1)\n\
          CRITICAL: Can't start; there is already a node named 'pg1' running\n\
-         DEBUG: told now\n"
+         DEBUG: told now\n\
+         CRITICAL: but this\n"
     );
     assert_eq!(logging.queue().status(), QueueStatus::default());
 }

@@ -123,7 +123,7 @@ fn publish_new_cluster(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) 
             );
             return Step::CancelBootstrap;
         }
-        _ => return Step::WriteInitialize(mine.clone()),
+        _ => return Step::WriteInitialize { identifier: mine.clone(), create_only: false },
     }
     if cluster.config.is_none() {
         return Step::WriteConfig;

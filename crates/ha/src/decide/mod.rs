@@ -353,7 +353,10 @@ fn system_identifier(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) ->
                 "initializing the cluster with the data of {}",
                 s.me()
             ));
-            Some(Step::WriteInitialize(mine.clone()))
+            Some(Step::WriteInitialize {
+                identifier: mine.clone(),
+                create_only: cluster.initialize == Initialize::Absent,
+            })
         }
         _ => None,
     }

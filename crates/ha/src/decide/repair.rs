@@ -14,7 +14,10 @@ pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) ->
     if !known && let Some(mine) = &s.server.system_identifier {
         why.note("ha.md §3 D", "/initialize holds no system identifier");
         why.outcome("writing the system ID of the cluster");
-        return Some(Step::WriteInitialize(mine.clone()));
+        return Some(Step::WriteInitialize {
+            identifier: mine.clone(),
+            create_only: cluster.initialize == Initialize::Absent,
+        });
     }
     if cluster
         .config

@@ -1,0 +1,149 @@
+//! The configuration in force: read at the start, changed by SIGHUP (local) and by the DCS (dynamic).
+
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use primacy_config::{ConfigError, Effective, Environment, TimingLimits, layers};
+use primacy_model::{PendingRestartReasons, Role};
+use primacy_postgres::{Server, Settings};
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+
+use crate::{settings, stores};
+
+/// Where the configuration came from, and what it says now.
+pub(crate) struct Configuration {
+    path: Option<PathBuf>,
+    environment: Environment,
+    effective: Effective,
+    limits: TimingLimits,
+    umask: u32,
+}
+
+impl Configuration {
+    /// Reads the local configuration, and the dynamic one that was cached in the data directory; without
+    /// one, `bootstrap.dcs` is what a new cluster begins with.
+    ///
+    /// # Errors
+    /// What is wrong, naming file and key.
+    pub(crate) fn load(
+        path: Option<PathBuf>,
+        environment: Environment,
+        umask: u32,
+    ) -> Result<Self, ConfigError> {
+        let tree = layers::load(path.as_deref(), &environment)?;
+        let first = Effective::build(&tree, &Map::new(), TimingLimits::PATRONI)?;
+        let limits = stores::limits(&first.local.dcs);
+        let dynamic = cached(&first.local.postgresql.data_dir)
+            .or_else(|| first.local.bootstrap.as_ref().map(|bootstrap| bootstrap.dcs.clone()))
+            .unwrap_or_default();
+        let effective = Effective::build(&tree, &dynamic, limits)?;
+        Ok(Configuration { path, environment, effective, limits, umask })
+    }
+
+    /// Both layers, typed.
+    pub(crate) fn effective(&self) -> &Effective {
+        &self.effective
+    }
+
+    /// The smallest timings that the store allows.
+    pub(crate) fn limits(&self) -> TimingLimits {
+        self.limits
+    }
+
+    /// The dynamic configuration in force, timings adjusted.
+    pub(crate) fn dynamic(&self) -> &Map<String, Value> {
+        &self.effective.dynamic
+    }
+
+    /// Takes a dynamic configuration from the DCS. The old one stays when the new one cannot be used.
+    pub(crate) fn take_dynamic(&mut self, dynamic: &Map<String, Value>) -> Result<(), ConfigError> {
+        self.effective = Effective::build(&self.effective.local_tree, dynamic, self.limits)?;
+        Ok(())
+    }
+
+    /// Reads the local configuration again. Returns whether it changed.
+    pub(crate) fn reload(&mut self) -> Result<bool, ConfigError> {
+        let tree = layers::load(self.path.as_deref(), &self.environment)?;
+        if tree == self.effective.local_tree {
+            return Ok(false);
+        }
+        self.effective = Effective::build(&tree, &self.effective.dynamic, self.limits)?;
+        Ok(true)
+    }
+
+    /// The settings of the server, for its version and role.
+    pub(crate) fn server_settings(
+        &self,
+        version: u32,
+        role: Role,
+        managed_names: Option<&str>,
+    ) -> Settings {
+        settings::server(&self.effective, version, role, managed_names, self.umask)
+    }
+}
+
+/// In the data directory (`configuration.md` §6.9).
+const CACHE: &str = "patroni.dynamic.json";
+
+fn cached(data_dir: &Path) -> Option<Map<String, Value>> {
+    let path = data_dir.join(CACHE);
+    let text = std::fs::read_to_string(&path).ok()?;
+    match serde_json::from_str(&text) {
+        Ok(Value::Object(map)) => Some(map),
+        _ => {
+            tracing::warn!("{} holds no JSON object, ignoring it", path.display());
+            None
+        }
+    }
+}
+
+/// By then a change of settings is either in the server's files or given up.
+pub(crate) fn apply_deadline() -> Instant {
+    Instant::now() + std::time::Duration::from_secs(10)
+}
+
+/// Writes the dynamic configuration into the data directory, for a start without a DCS to ask. Written aside
+/// and renamed.
+pub(crate) async fn cache(server: &Server, dynamic: Map<String, Value>) -> std::io::Result<()> {
+    let directory = server.settings().data_dir.clone();
+    let text = serde_json::to_string(&dynamic).unwrap_or_default();
+    let write = move || {
+        let temporary = directory.join(format!("{CACHE}.new"));
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, directory.join(CACHE))
+    };
+    tokio::task::spawn_blocking(write).await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+}
+
+/// Brings the files of a running server up to its settings, reloads it, and returns which parameters wait for
+/// a restart: name to (value in force, value in the files) (`configuration.md` §5.3).
+pub(crate) async fn apply_to_running(
+    server: &Server,
+    deadline: Instant,
+) -> Result<PendingRestartReasons, primacy_postgres::Error> {
+    if server.write_files(None, deadline).await? {
+        server.reload(deadline).await?;
+        // The postmaster reads its files in its own time, and tells nobody when it has.
+        tokio::time::sleep(RELOAD_SETTLES).await;
+    }
+    let mut pending = PendingRestartReasons::new();
+    for row in server.pg_settings(deadline).await? {
+        if row.pending_restart && row.name != "hot_standby" {
+            let new = server.configured_value(&row.name, deadline).await.unwrap_or_else(|_| "?".into());
+            pending.insert(row.name, (row.display.or(row.setting).unwrap_or_default(), new));
+        }
+    }
+    Ok(pending)
+}
+
+/// As long as Patroni waits.
+const RELOAD_SETTLES: std::time::Duration = std::time::Duration::from_secs(1);

@@ -1,0 +1,140 @@
+//! The leases behind the keys of this member. The leader key and the member key hang on leases of their own,
+//! so that publishing a member never keeps a leadership alive (`ha.md` W18).
+
+use std::time::Duration;
+
+use primacy_dcs::{ClusterStore, Outcome, Renewal, StoreError};
+use primacy_model::{MemberData, MemberName, Session, Status};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+/// The keys that this member holds.
+pub(crate) struct Leases {
+    store: ClusterStore,
+    name: MemberName,
+    leader: Mutex<Option<Lease>>,
+    member: Mutex<Option<Published>>,
+    status: Mutex<Status>,
+}
+
+#[derive(Clone)]
+struct Lease {
+    session: Session,
+    ttl: Duration,
+}
+
+struct Published {
+    lease: Lease,
+    data: Option<MemberData>,
+}
+
+impl Leases {
+    pub(crate) fn new(store: ClusterStore, name: MemberName) -> Self {
+        Leases {
+            store,
+            name,
+            leader: Mutex::default(),
+            member: Mutex::default(),
+            status: Mutex::default(),
+        }
+    }
+
+    /// Creates the leader key under a lease that is granted for it. `false` is a lost race.
+    pub(crate) async fn acquire(&self, ttl: Duration, deadline: Instant) -> Result<bool, StoreError> {
+        let mut held = self.leader.lock().await;
+        let session = self.store.grant_lease(ttl, deadline).await?;
+        // Kept also when the answer is lost: if the key was created, it hangs on this lease.
+        *held = Some(Lease { session: session.clone(), ttl });
+        if self.store.acquire_leader(&self.name, &session, deadline).await? == Outcome::ConditionFailed
+        {
+            *held = None;
+            drop(held);
+            let _ = self.store.revoke_lease(&session, deadline).await;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Renews the leader key, or takes one that names this member over to a new lease.
+    pub(crate) async fn renew(&self, ttl: Duration, deadline: Instant) -> Result<Renewal, StoreError> {
+        let mut held = self.leader.lock().await;
+        let lease = match held.as_ref().filter(|lease| lease.ttl == ttl) {
+            Some(lease) => lease.clone(),
+            None => {
+                let lease = Lease { session: self.store.grant_lease(ttl, deadline).await?, ttl };
+                *held = Some(lease.clone());
+                lease
+            }
+        };
+        let renewal = self.store.renew_leader(&self.name, &lease.session, deadline).await?;
+        if renewal == Renewal::Lapsed {
+            *held = None;
+        }
+        Ok(renewal)
+    }
+
+    /// Deletes the leader key. `/status` is told the last position first.
+    pub(crate) async fn release(
+        &self,
+        optime: Option<primacy_model::Lsn>,
+        deadline: Instant,
+    ) -> Result<(), StoreError> {
+        let mut held = self.leader.lock().await;
+        if let Some(optime) = optime {
+            let status = Status { optime, ..self.status.lock().await.clone() };
+            if let Err(error) = self.store.write_status(&self.name, &status, deadline).await {
+                tracing::warn!("the position at the shutdown could not be told: {error}");
+            }
+        }
+        self.store.release_leader(&self.name, deadline).await?;
+        if let Some(lease) = held.take() {
+            let _ = self.store.revoke_lease(&lease.session, deadline).await;
+        }
+        Ok(())
+    }
+
+    /// Writes `/status`, if this member leads.
+    pub(crate) async fn write_status(&self, status: Status, deadline: Instant) -> Result<(), StoreError> {
+        self.store.write_status(&self.name, &status, deadline).await?;
+        *self.status.lock().await = status;
+        Ok(())
+    }
+
+    /// Publishes the member key, or keeps it alive when nothing changed.
+    pub(crate) async fn publish(
+        &self,
+        data: MemberData,
+        ttl: Duration,
+        deadline: Instant,
+    ) -> Result<(), StoreError> {
+        let mut published = self.member.lock().await;
+        let alive = match published.as_ref().filter(|published| published.lease.ttl == ttl) {
+            Some(published) => {
+                let renewal = self.store.renew_lease(&published.lease.session, deadline).await?;
+                renewal == Renewal::Renewed
+            }
+            None => false,
+        };
+        if !alive {
+            let session = self.store.grant_lease(ttl, deadline).await?;
+            *published = Some(Published { lease: Lease { session, ttl }, data: None });
+        }
+        let Some(published) = published.as_mut() else {
+            return Ok(());
+        };
+        if published.data.as_ref() == Some(&data) {
+            return Ok(());
+        }
+        published.data = None;
+        self.store.put_member(&self.name, &data, &published.lease.session, deadline).await?;
+        published.data = Some(data);
+        Ok(())
+    }
+
+    /// The member key is gone, whoever deleted it: publish it again.
+    pub(crate) async fn forget_member(&self) {
+        if let Some(published) = self.member.lock().await.as_mut() {
+            published.data = None;
+        }
+    }
+}

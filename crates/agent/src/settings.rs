@@ -1,0 +1,196 @@
+//! From the configuration to what the other rooms take: the settings of the server, the local part of a
+//! situation, the client for members.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use indexmap::IndexMap;
+use primacy_config::local::{self, LocalConfig};
+use primacy_config::parameters::{Managed, ServerParameters, server_parameters};
+use primacy_config::scalar::python_str;
+use primacy_config::{Effective, HostPort};
+use primacy_ha::Local;
+use primacy_model::Role;
+use primacy_net::{ClientCertificate, ClientOptions, HttpClient, Roots, TlsClientOptions, Verify};
+use primacy_postgres as postgres;
+use serde_json::{Map, Value};
+
+/// What the machine must know of the local configuration.
+pub(crate) fn local(effective: &Effective) -> Local {
+    let config = &effective.local;
+    let postgresql = &config.postgresql;
+    let scheme = if config.restapi.certfile.is_some() { "https" } else { "http" };
+    let url = |address: &HostPort| format!("postgres://{address}/{}", postgresql.database);
+    Local {
+        name: config.name.clone(),
+        tags: config.tags.clone(),
+        conn_url: url(&postgresql.connect_address),
+        api_url: format!("{scheme}://{}/patroni", config.restapi.connect_address),
+        proxy_url: postgresql.proxy_address.as_ref().map(url),
+        may_bootstrap: config.bootstrap.is_some(),
+        replica_method_without_source: postgresql
+            .create_replica_methods
+            .iter()
+            .filter_map(|name| postgresql.replica_methods.get(name))
+            .any(|method| method.no_leader),
+        use_pg_rewind: postgresql.use_pg_rewind,
+        remove_on_rewind_failure: postgresql.remove_data_directory_on_rewind_failure,
+        remove_on_divergence: postgresql.remove_data_directory_on_diverged_timelines,
+    }
+}
+
+/// The settings of the server, for a server of this version in this role.
+pub(crate) fn server(
+    effective: &Effective,
+    version: u32,
+    role: Role,
+    managed_names: Option<&str>,
+    umask: u32,
+) -> postgres::Settings {
+    let config = &effective.local;
+    let section = &config.postgresql;
+    let managed = Managed {
+        synchronous_standby_names: managed_names,
+        ..Managed::default()
+    };
+    let ServerParameters { conf, command_line, recovery_conf, warnings } =
+        server_parameters(effective, version, Some(role), &managed);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let mut settings = postgres::Settings::new(config.name.as_str(), &config.scope, &section.data_dir);
+    settings.config_dir = section.config_dir.clone();
+    settings.config_base_name = section.config_base_name.clone();
+    settings.bin_dir = section.bin_dir.clone();
+    settings.bin_names = section.bin_name.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+    settings.local = address(section, section.use_unix_socket, &conf);
+    settings.local_replication = address(section, section.use_unix_socket_repl, &conf);
+    settings.port = section.listen.port;
+    settings.database = section.database.clone();
+    settings.superuser = credentials(&section.authentication.superuser);
+    settings.replication = credentials(&section.authentication.replication);
+    settings.rewind = section.authentication.rewind.as_ref().map(credentials);
+    settings.krbsrvname = section.krbsrvname.clone();
+    settings.pgpass = section.pgpass.clone().unwrap_or_else(default_pgpass);
+    settings.command_line = command_line;
+    settings.parameters = conf;
+    settings.pg_hba = section.pg_hba(role).unwrap_or_default().to_vec();
+    settings.pg_ident = section.pg_ident(role).unwrap_or_default().to_vec();
+    settings.recovery_conf = recovery_conf.unwrap_or_else(|| {
+        section.recovery_conf.iter().map(|(k, v)| (k.to_owned(), python_str(v))).collect()
+    });
+    settings.custom_conf = section.custom_conf.clone();
+    settings.pg_ctl_timeout = section.pg_ctl_timeout;
+    settings.callbacks = postgres::Callbacks {
+        on_start: section.callbacks.on_start.clone(),
+        on_stop: section.callbacks.on_stop.clone(),
+        on_restart: section.callbacks.on_restart.clone(),
+        on_reload: section.callbacks.on_reload.clone(),
+        on_role_change: section.callbacks.on_role_change.clone(),
+    };
+    settings.pre_promote = section.pre_promote.clone();
+    settings.before_stop = section.before_stop.clone();
+    settings.replica_methods = section
+        .create_replica_methods
+        .iter()
+        .map(|name| postgres::ReplicaMethod {
+            name: name.clone(),
+            section: object(effective, "postgresql", name),
+        })
+        .collect();
+    settings.initdb_options = raw(effective, "bootstrap", "initdb");
+    settings.basebackup_options = raw(effective, "postgresql", "basebackup");
+    settings.rewind_options = raw(effective, "postgresql", "rewind");
+    settings.umask = umask;
+    settings
+}
+
+/// The custom method of a bootstrap, when one is configured and usable; otherwise initdb is meant.
+pub(crate) fn custom_bootstrap(effective: &Effective) -> Option<postgres::CustomBootstrap> {
+    let method = effective.local.bootstrap.as_ref()?.method.as_ref()?;
+    Some(postgres::CustomBootstrap {
+        command: method.command.clone(),
+        no_params: method.no_params,
+        keep_existing_recovery_conf: method.keep_existing_recovery_conf,
+        recovery_conf: method
+            .recovery_conf
+            .as_ref()
+            .map(|conf| conf.iter().map(|(k, v)| (k.to_owned(), python_str(v))).collect()),
+        parameters: method
+            .arguments
+            .iter()
+            .map(|(name, value)| (name.clone(), Value::String(value.clone())))
+            .collect(),
+    })
+}
+
+/// The client that asks other members (`rest-api.md` §10): credentials of `ctl`, else of `restapi`; server
+/// certificates are checked only where a client certificate is configured, and never by name.
+pub(crate) fn peer_client(config: &LocalConfig) -> HttpClient {
+    let ctl = &config.ctl;
+    let certificate = ctl.certfile.as_ref().map(|cert| ClientCertificate {
+        cert: cert.into(),
+        key: ctl.keyfile.as_ref().unwrap_or(cert).into(),
+    });
+    let cafile = ctl.cacert.as_ref().or(config.restapi.cafile.as_ref());
+    let mut options = ClientOptions {
+        connect_timeout: Duration::from_secs(2),
+        tls: TlsClientOptions {
+            roots: cafile.map_or(Roots::System, |path| Roots::File(path.into())),
+            verify: if certificate.is_some() { Verify::Chain } else { Verify::None },
+            certificate,
+        },
+        ..ClientOptions::default()
+    };
+    let authentication = ctl.authentication.as_ref().or(config.restapi.authentication.as_ref());
+    if let Some(authentication) = authentication {
+        options = options
+            .with_basic_auth(&authentication.username, authentication.password.expose());
+    }
+    HttpClient::new(options)
+}
+
+/// Where this host reaches its own server (`configuration.md` §6.7).
+fn address(
+    section: &local::Postgresql,
+    unix: bool,
+    conf: &IndexMap<String, String>,
+) -> postgres::LocalAddress {
+    let tcp = postgres::LocalAddress::Tcp(section.listen.local_host().to_owned());
+    if !unix {
+        return tcp;
+    }
+    match conf.get("unix_socket_directories") {
+        None => postgres::LocalAddress::Unix(PathBuf::from("/var/run/postgresql")),
+        Some(directories) => directories
+            .split(',')
+            .map(|directory| PathBuf::from(directory.trim()))
+            .find(|directory| directory.is_absolute())
+            .map_or(tcp, postgres::LocalAddress::Unix),
+    }
+}
+
+fn credentials(from: &local::Credentials) -> postgres::Credentials {
+    postgres::Credentials {
+        username: from.username.clone(),
+        password: from.password.as_ref().map(|password| postgres::Secret::new(password.expose())),
+        options: from
+            .settings
+            .iter()
+            .map(|(name, value)| (name.clone(), value.expose().to_owned()))
+            .collect::<BTreeMap<_, _>>(),
+    }
+}
+
+fn default_pgpass() -> PathBuf {
+    std::env::home_dir().unwrap_or_default().join("pgpass")
+}
+
+fn raw(effective: &Effective, section: &str, key: &str) -> Value {
+    effective.tree.get(section).and_then(|section| section.get(key)).cloned().unwrap_or(Value::Null)
+}
+
+fn object(effective: &Effective, section: &str, key: &str) -> Map<String, Value> {
+    raw(effective, section, key).as_object().cloned().unwrap_or_default()
+}

@@ -1,0 +1,723 @@
+//! The shell around the machine: waits for events, hands them to [`Machine::step`], performs the actions, and
+//! publishes what came of them. It never waits for an action: every one runs in a task of its own and reports
+//! through the event channel, so the machine is stepped within microseconds of every event, whatever a disk or
+//! a network does.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use primacy_dcs::{ClusterStore, Renewal, Subject, WatchEvent};
+use primacy_ha::{
+    Action, Answer, CallbackEvent, Event, Exit, Job, JobReport, Lease, LogLevel, Machine,
+    OperatorRequest, PeerReport, RenewalResult, Step, StepOutcome, StoreKey,
+};
+use primacy_model::{
+    MemberData, Observation, PostmasterIdentity, Process, Role,
+};
+use primacy_net::HttpClient;
+use primacy_postgres::{
+    Callback, CallbackRunner, ObserveOptions, Server, StopMode, StopRequest, kill_now,
+    postmaster_death,
+};
+use tokio::signal::unix::Signal;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::ApiServer;
+use crate::configuration::{Configuration, apply_deadline, apply_to_running, cache};
+use crate::jobs::{self, JobContext, chain};
+use crate::journal::Journal;
+use crate::leases::Leases;
+use crate::logging::Logging;
+use crate::peers::ask_members;
+use crate::published::Published;
+use crate::request::{
+    AlreadyScheduled, FailsafeAnswer, Request, RestartAnswer,
+};
+use crate::steps::{self, StepContext};
+use crate::{clock, settings};
+
+/// A look that an API request asked for.
+const LOOK_BUDGET: Duration = Duration::from_secs(2);
+/// The member key and `/status` are not worth waiting for longer.
+const PUBLISH_BUDGET: Duration = Duration::from_secs(5);
+/// How long the last words may take.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// Everything that the shell holds.
+pub(crate) struct Shell {
+    machine: Machine,
+    configuration: Configuration,
+    store: ClusterStore,
+    leases: Arc<Leases>,
+    server: Server,
+    version: u32,
+    callbacks: CallbackRunner,
+    peers: HttpClient,
+    journal: Arc<Journal>,
+    logging: Logging,
+    api: Option<ApiServer>,
+    published: watch::Sender<Arc<Published>>,
+    events: mpsc::UnboundedSender<Event>,
+    /// Writes to the store, in order: one task performs them.
+    writes: mpsc::UnboundedSender<StoreWrite>,
+    cancel_job: CancellationToken,
+    watched: Option<PostmasterIdentity>,
+    replies: HashMap<u64, Reply>,
+    next_reply: u64,
+    looks: Vec<oneshot::Sender<Arc<Observation>>>,
+    looking: bool,
+    dcs_last_seen: i64,
+    observation: Arc<Observation>,
+    exit: Option<Exit>,
+}
+
+/// What the shell is made of, and the other ends of its channels.
+pub(crate) struct Parts {
+    pub(crate) machine: Machine,
+    pub(crate) configuration: Configuration,
+    pub(crate) store: ClusterStore,
+    pub(crate) server: Server,
+    pub(crate) version: u32,
+    pub(crate) peers: HttpClient,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) logging: Logging,
+    pub(crate) published: watch::Sender<Arc<Published>>,
+}
+
+/// The signals that the process listens to.
+pub(crate) struct Signals {
+    pub(crate) terminate: Signal,
+    pub(crate) interrupt: Signal,
+    pub(crate) hangup: Signal,
+}
+
+/// A write to the store that must not be overtaken by a later one. Bounded by the machine: one step, one
+/// member key and one status per pass.
+enum StoreWrite {
+    Step(Step, StepContext, Instant),
+    Member(Box<MemberData>, Duration),
+    Status(primacy_model::Status),
+    Failsafe(std::collections::BTreeMap<primacy_model::MemberName, String>),
+    /// Answer when everything before this is done.
+    Flush(oneshot::Sender<()>),
+}
+
+/// Who waits for an answer.
+enum Reply {
+    Restart(oneshot::Sender<RestartAnswer>),
+    Reinitialize(oneshot::Sender<Result<(), String>>),
+    Schedule(oneshot::Sender<Result<(), AlreadyScheduled>>),
+    Unschedule(oneshot::Sender<bool>),
+}
+
+impl Shell {
+    pub(crate) fn new(parts: Parts) -> (Self, mpsc::UnboundedReceiver<Event>) {
+        let (events, receiver) = mpsc::unbounded_channel();
+        let (writes, queue) = mpsc::unbounded_channel();
+        let name = parts.configuration.effective().local.name.clone();
+        let leases = Arc::new(Leases::new(parts.store.clone(), name.clone()));
+        tokio::spawn(write_in_order(
+            queue,
+            parts.store.clone(),
+            Arc::clone(&leases),
+            name,
+            events.clone(),
+        ));
+        let shell = Shell {
+            machine: parts.machine,
+            configuration: parts.configuration,
+            store: parts.store,
+            leases,
+            server: parts.server,
+            version: parts.version,
+            callbacks: CallbackRunner::new(),
+            peers: parts.peers,
+            journal: parts.journal,
+            logging: parts.logging,
+            api: None,
+            published: parts.published,
+            events,
+            writes,
+            cancel_job: CancellationToken::new(),
+            watched: None,
+            replies: HashMap::new(),
+            next_reply: 0,
+            looks: Vec::new(),
+            looking: false,
+            dcs_last_seen: 0,
+            observation: Arc::default(),
+            exit: None,
+        };
+        (shell, receiver)
+    }
+
+    /// The API is served from now on; kept for reloads.
+    pub(crate) fn serve(&mut self, api: ApiServer) {
+        self.api = Some(api);
+    }
+
+    /// Runs until the machine says exit.
+    pub(crate) async fn run(
+        mut self,
+        mut events: mpsc::UnboundedReceiver<Event>,
+        mut requests: mpsc::Receiver<Request>,
+        mut signals: Signals,
+    ) -> (Exit, Logging) {
+        let mut watch = self.store.watch();
+        loop {
+            let wake = clock::instant(self.machine.wake_at());
+            let event = tokio::select! {
+                Some(event) = events.recv() => Some(event),
+                Some(request) = requests.recv() => self.take_request(request).await,
+                Some(event) = watch.recv() => self.take_watch(event),
+                _ = sleep_until(wake) => Some(Event::Tick),
+                _ = signals.terminate.recv() => Some(Event::Terminate),
+                _ = signals.interrupt.recv() => Some(Event::Terminate),
+                _ = signals.hangup.recv() => { self.reload().await; None }
+            };
+            if let Some(event) = event {
+                self.step(event);
+            }
+            if let Some(exit) = self.exit.take() {
+                let (done, flushed) = oneshot::channel();
+                let _ = self.writes.send(StoreWrite::Flush(done));
+                let _ = tokio::time::timeout(FAREWELL, flushed).await;
+                if let Some(api) = self.api.take() {
+                    api.stop().await;
+                }
+                return (exit, self.logging);
+            }
+        }
+    }
+
+    fn step(&mut self, event: Event) {
+        match &event {
+            Event::Observed(observation) => self.saw(observation),
+            Event::ClusterRead(Ok(_)) => self.dcs_last_seen = Timestamp::now().as_second(),
+            _ => {}
+        }
+        let looked = matches!(event, Event::Observed(_));
+        let actions = self.machine.step(event, clock::now(), Timestamp::now());
+        for action in actions {
+            self.perform(action);
+        }
+        self.publish();
+        if looked {
+            self.looking = false;
+            for reply in std::mem::take(&mut self.looks) {
+                let _ = reply.send(Arc::clone(&self.observation));
+            }
+        }
+    }
+
+    /// Remembers the look, and has the postmaster's death reported.
+    fn saw(&mut self, observation: &Observation) {
+        self.observation = Arc::new(observation.clone());
+        if let Some(wal) = &observation.wal {
+            self.version = wal.server_version;
+        }
+        if let Process::Running(identity) = observation.process
+            && self.watched != Some(identity)
+        {
+            self.watched = Some(identity);
+            let events = self.events.clone();
+            tokio::spawn(async move {
+                postmaster_death(identity).await;
+                let _ = events.send(Event::PostmasterChanged);
+            });
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::ReadCluster { deadline } => {
+                let store = self.store.clone();
+                self.report(async move {
+                    let result = store.read(clock::instant(deadline)).await;
+                    Event::ClusterRead(result.map_err(|error| chain(&error)))
+                });
+            }
+            Action::Observe { deadline, slots } => self.look(clock::instant(deadline), slots),
+            Action::AskPeers { members } => {
+                let client = self.peers.clone();
+                self.report(async move {
+                    let answers = ask_members(&client, members).await;
+                    let report = |status: crate::peers::PeerStatus| PeerReport {
+                        in_recovery: status.in_recovery,
+                        position: status.position,
+                        timeline: status.timeline,
+                        tags: status.tags,
+                        watchdog_failed: status.watchdog_failed,
+                    };
+                    Event::PeersAnswered(
+                        answers
+                            .into_iter()
+                            .map(|(name, status)| (name, status.map(report)))
+                            .collect(),
+                    )
+                });
+            }
+            Action::Renew { sent, deadline } => {
+                let leases = Arc::clone(&self.leases);
+                let ttl = self.machine.global().ttl;
+                self.report(async move {
+                    let result = match leases.renew(ttl, clock::instant(deadline)).await {
+                        Ok(Renewal::Renewed) => RenewalResult::Renewed,
+                        Ok(Renewal::Lapsed) => RenewalResult::Lapsed,
+                        Err(error) => RenewalResult::Failed(chain(&error)),
+                    };
+                    Event::Renewed { sent, result }
+                });
+            }
+            Action::Perform { step, deadline } => self.perform_step(step, clock::instant(deadline)),
+            Action::StartJob(job) => self.start_job(job),
+            Action::CancelJob => self.cancel_job.cancel(),
+            Action::KillNow => self.kill(),
+            Action::PublishMember(data) => {
+                let ttl = self.machine.global().ttl;
+                let _ = self.writes.send(StoreWrite::Member(data, ttl));
+            }
+            Action::WriteStatus(status) => {
+                let _ = self.writes.send(StoreWrite::Status(status));
+            }
+            Action::WriteFailsafe(map) => {
+                let _ = self.writes.send(StoreWrite::Failsafe(map));
+            }
+            Action::ApplyDynamic(dynamic) => {
+                if let Err(error) = self.configuration.take_dynamic(&dynamic) {
+                    tracing::error!("the dynamic configuration cannot be used: {}", chain(&error));
+                    return;
+                }
+                self.apply_configuration();
+            }
+            Action::Callback(event, role) => self.call_back(event, role),
+            Action::Reply { id, answer } => self.reply(id, answer),
+            Action::Journal(entry) => {
+                for reason in &entry.reasons {
+                    tracing::debug!(rule = reason.rule, "{}", reason.text);
+                }
+                if !entry.step.starts_with("Wait") {
+                    tracing::info!("{}", describe(&entry));
+                }
+                self.journal.keep(entry);
+            }
+            Action::Log(level, text) => match level {
+                LogLevel::Error => tracing::error!("{text}"),
+                LogLevel::Warning => tracing::warn!("{text}"),
+                LogLevel::Info => tracing::info!("{text}"),
+                LogLevel::Debug => tracing::debug!("{text}"),
+            },
+            Action::Exit(exit) => self.exit = Some(exit),
+        }
+    }
+
+    fn report(&self, work: impl Future<Output = Event> + Send + 'static) {
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let _ = events.send(work.await);
+        });
+    }
+
+    fn look(&mut self, deadline: Instant, slots: bool) {
+        self.looking = true;
+        let server = self.server.clone();
+        self.report(async move {
+            Event::Observed(server.observe(ObserveOptions { slots }, deadline).await)
+        });
+    }
+
+    fn perform_step(&mut self, step: Step, deadline: Instant) {
+        let context = self.step_context();
+        if step == Step::Checkpoint {
+            let server = self.server.clone();
+            self.report(async move {
+                let result = server.checkpoint(deadline).await;
+                Event::CheckpointDone(result.map_err(|error| chain(&error)))
+            });
+        } else if step == Step::CancelBootstrap {
+            let server = self.server.clone();
+            let writes = self.writes.clone();
+            tokio::spawn(async move {
+                if let Err(error) = abandon(&server, deadline).await {
+                    tracing::error!("the data directory could not be moved aside: {}", chain(&error));
+                }
+                let _ = writes.send(StoreWrite::Step(Step::CancelBootstrap, context, deadline));
+            });
+        } else if steps::writes_to_store(&step) {
+            let _ = self.writes.send(StoreWrite::Step(step, context, deadline));
+        } else {
+            self.report(async move {
+                Event::StepDone(steps::perform(step, &context, deadline).await)
+            });
+        }
+    }
+
+    fn step_context(&self) -> StepContext {
+        let global = self.machine.global();
+        StepContext {
+            store: self.store.clone(),
+            leases: Arc::clone(&self.leases),
+            server: self.server.clone(),
+            name: self.configuration.effective().local.name.clone(),
+            ttl: global.ttl,
+            use_slots: global.use_slots,
+            keep_timelines: global.max_timelines_history,
+            in_recovery: self.observation.wal.as_ref().is_some_and(|wal| !wal.is_primary()),
+            dynamic: self.configuration.dynamic().clone(),
+        }
+    }
+
+    fn start_job(&mut self, job: Job) {
+        self.cancel_job = CancellationToken::new();
+        let (progress, mut news) = mpsc::unbounded_channel();
+        let effective = self.configuration.effective();
+        let bootstrap = effective.local.bootstrap.as_ref();
+        let context = JobContext {
+            server: self.server.clone(),
+            cancel: self.cancel_job.clone(),
+            progress,
+            member: effective.local.name.to_string(),
+            use_slots: self.machine.global().use_slots,
+            retry_timeout: self.machine.global().retry_timeout,
+            custom_bootstrap: settings::custom_bootstrap(effective),
+            bootstrap_pg_hba: bootstrap.map(|section| section.pg_hba.clone()).unwrap_or_default(),
+            post_bootstrap: bootstrap.and_then(|section| section.post_bootstrap.clone()),
+        };
+        let settings = self.settings(job_role(&job));
+        self.server.replace_settings(settings);
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let run = jobs::run(job, context);
+            tokio::pin!(run);
+            let report: JobReport = loop {
+                tokio::select! {
+                    Some(progress) = news.recv() => {
+                        let _ = events.send(Event::JobProgress(progress));
+                    }
+                    report = &mut run => break report,
+                }
+            };
+            let _ = events.send(Event::JobDone(report));
+        });
+    }
+
+    fn settings(&self, role: Option<Role>) -> primacy_postgres::Settings {
+        let memory = self.machine.memory();
+        let role = role.unwrap_or(memory.role);
+        self.configuration.server_settings(self.version, role, memory.sync.managed.as_deref())
+    }
+
+    /// The fence: nothing is waited for, nothing is read from a disk.
+    fn kill(&self) {
+        if let Some(identity) = self.watched
+            && let Err(error) = kill_now(identity)
+        {
+            tracing::error!("PostgreSQL (process {}) could not be killed: {error}", identity.pid);
+        }
+    }
+
+    fn call_back(&self, event: CallbackEvent, role: Role) {
+        let callback = match event {
+            CallbackEvent::OnStart => Callback::OnStart,
+            CallbackEvent::OnStop => Callback::OnStop,
+            CallbackEvent::OnRestart => Callback::OnRestart,
+            CallbackEvent::OnRoleChange => Callback::OnRoleChange,
+        };
+        self.callbacks.call(&self.server, callback, role.as_str());
+    }
+
+    // ---- configuration ---------------------------------------------------------------------------------
+
+    /// SIGHUP, `POST /reload`: the local configuration is read again, and the files of PostgreSQL are written
+    /// also when nothing changed.
+    async fn reload(&mut self) {
+        match self.configuration.reload() {
+            Ok(true) => {
+                tracing::info!("the local configuration changed");
+                let effective = self.configuration.effective();
+                if let Err(error) = self.logging.reconfigure(&effective.local.log) {
+                    tracing::error!("the log section cannot be used: {error}");
+                }
+                let local = settings::local(effective);
+                self.peers = settings::peer_client(&effective.local);
+                self.step(Event::Configured(Box::new(local)));
+            }
+            Ok(false) => tracing::info!("No local configuration items changed."),
+            Err(error) => {
+                tracing::error!("the configuration cannot be reloaded, the old one stays: {}", chain(&error));
+                return;
+            }
+        }
+        let section = self.configuration.effective().local.restapi.clone();
+        if let Some(api) = &mut self.api
+            && let Err(error) = api.reconfigure(&section, self.peers.clone()).await
+        {
+            tracing::error!("the REST API keeps its old settings: {}", chain(&error));
+        }
+        self.apply_configuration();
+    }
+
+    /// Brings PostgreSQL's files up to the configuration, reloads it where it runs, and finds out which
+    /// parameters wait for a restart.
+    fn apply_configuration(&mut self) {
+        self.server.replace_settings(self.settings(None));
+        let running = self.observation.wal.is_some();
+        let initialized =
+            self.observation.data_directory == primacy_model::DataDirectory::Valid;
+        if self.machine.job().is_some() || !initialized {
+            return;
+        }
+        let server = self.server.clone();
+        let events = self.events.clone();
+        let configuration = self.configuration.dynamic().clone();
+        tokio::spawn(async move {
+            let deadline = apply_deadline();
+            if let Err(error) = cache(&server, configuration).await {
+                tracing::warn!("the dynamic configuration could not be cached: {error}");
+            }
+            if !running {
+                return;
+            }
+            match apply_to_running(&server, deadline).await {
+                Ok(pending) => {
+                    let pending = (!pending.is_empty())
+                        .then_some(primacy_model::PendingRestart { reasons: pending });
+                    let _ = events.send(Event::PendingRestart(pending));
+                }
+                Err(error) => tracing::warn!("the new settings are not in force: {}", chain(&error)),
+            }
+        });
+    }
+
+    // ---- requests --------------------------------------------------------------------------------------
+
+    async fn take_request(&mut self, request: Request) -> Option<Event> {
+        let operator = match request {
+            Request::WakeUp => OperatorRequest::WakeUp,
+            Request::Observe { reply } => {
+                self.looks.push(reply);
+                if !self.looking {
+                    self.look(Instant::now() + LOOK_BUDGET, true);
+                }
+                return None;
+            }
+            Request::Restart { filters, timeout, reply } => OperatorRequest::Restart {
+                id: self.expect(Reply::Restart(reply)),
+                role: filters.role,
+                below_version: filters.below_version,
+                pending: filters.pending,
+                timeout,
+            },
+            Request::ScheduleRestart { restart, reply } => OperatorRequest::ScheduleRestart {
+                id: self.expect(Reply::Schedule(reply)),
+                restart,
+            },
+            Request::DeleteScheduledRestart { reply } => OperatorRequest::DeleteScheduledRestart {
+                id: self.expect(Reply::Unschedule(reply)),
+            },
+            Request::Reinitialize { force, from_leader, reply } => OperatorRequest::Reinitialize {
+                id: self.expect(Reply::Reinitialize(reply)),
+                force,
+                from_leader,
+            },
+            Request::Reload => {
+                self.reload().await;
+                return None;
+            }
+            Request::Failsafe { leader, reply } => {
+                let _ = reply.send(self.failsafe(&leader.name));
+                return None;
+            }
+        };
+        Some(Event::Operator(operator))
+    }
+
+    fn expect(&mut self, reply: Reply) -> u64 {
+        self.next_reply += 1;
+        self.replies.insert(self.next_reply, reply);
+        self.next_reply
+    }
+
+    fn reply(&mut self, id: u64, answer: Answer) {
+        match self.replies.remove(&id) {
+            None => {}
+            Some(Reply::Restart(reply)) => {
+                let _ = reply.send(match answer {
+                    Answer::Done => RestartAnswer::Restarted,
+                    Answer::NotMet => RestartAnswer::ConditionsNotMet,
+                    Answer::Busy(what) => RestartAnswer::Busy(what),
+                    Answer::TimedOut => RestartAnswer::StillStarting,
+                    Answer::Refused(_) | Answer::Failed => RestartAnswer::Failed,
+                });
+            }
+            Some(Reply::Reinitialize(reply)) => {
+                let _ = reply.send(match answer {
+                    Answer::Done => Ok(()),
+                    Answer::Busy(what) => Err(format!("{what} already in progress")),
+                    Answer::Refused(why) => Err(why),
+                    other => Err(format!("{other:?}")),
+                });
+            }
+            Some(Reply::Schedule(reply)) => {
+                let done = answer == Answer::Done;
+                let _ = reply.send(if done { Ok(()) } else { Err(AlreadyScheduled) });
+            }
+            Some(Reply::Unschedule(reply)) => {
+                let _ = reply.send(answer == Answer::Done);
+            }
+        }
+    }
+
+    /// This version does not stay a primary without a store, and does not help another one to: it accepts
+    /// only the leader that it knows.
+    fn failsafe(&self, asking: &str) -> FailsafeAnswer {
+        if self.machine.memory().role.accepts_writes() {
+            return FailsafeAnswer::RunningAsLeader;
+        }
+        let leader = self.machine.view().and_then(|(view, _)| view.leader_name());
+        match leader {
+            Some(leader) if *leader != *asking => FailsafeAnswer::OtherLeader(leader.to_string()),
+            _ => FailsafeAnswer::Accepted(
+                self.observation.wal.as_ref().map(|wal| wal.position().0),
+            ),
+        }
+    }
+
+    fn take_watch(&self, event: WatchEvent) -> Option<Event> {
+        let value = match &event {
+            WatchEvent::Put(entry) => Some(String::from_utf8_lossy(&entry.value).into_owned()),
+            WatchEvent::Delete { .. } | WatchEvent::Resync => None,
+        };
+        let key = match self.store.subject(&event) {
+            Subject::Leader => StoreKey::Leader(value),
+            Subject::Config => StoreKey::Config,
+            Subject::Failover => StoreKey::Failover,
+            Subject::Sync => StoreKey::Sync,
+            Subject::Initialize => StoreKey::Initialize,
+            Subject::Member(name) => {
+                if value.is_none() && name == self.configuration.effective().local.name {
+                    let leases = Arc::clone(&self.leases);
+                    tokio::spawn(async move { leases.forget_member().await });
+                }
+                let data = value.map(|text| Box::new(MemberData::from_json(&text)));
+                StoreKey::Member(name.to_string(), data)
+            }
+            Subject::Everything => StoreKey::Unknown,
+            _ => return None,
+        };
+        Some(Event::StoreChanged(key))
+    }
+
+    // ---- what others see -------------------------------------------------------------------------------
+
+    fn publish(&self) {
+        let machine = &self.machine;
+        let memory = machine.memory();
+        let effective = self.configuration.effective();
+        let global = machine.global();
+        let (view, view_until) = match machine.view() {
+            Some((view, at)) => (Some(Arc::new(view.clone())), clock::instant(at + global.ttl)),
+            None => (None, Instant::now()),
+        };
+        let failsafe_map = view
+            .as_ref()
+            .filter(|view| !view.failsafe.is_empty())
+            .and_then(|view| serde_json::to_value(&view.failsafe).ok());
+        let (_, observed_at) = machine.server();
+        self.published.send_replace(Arc::new(Published {
+            scope: effective.local.scope.clone(),
+            name: effective.local.name.clone(),
+            view,
+            view_until,
+            dynamic: Arc::new(effective.dynamic.clone()),
+            global: Arc::new(global.clone()),
+            failsafe_map,
+            state: memory.state,
+            role: memory.role,
+            observation: Arc::clone(&self.observation),
+            observed_at: clock::instant(observed_at),
+            lease_until: match machine.lease() {
+                Lease::Held { until, .. } => Some(clock::instant(until)),
+                Lease::None => None,
+            },
+            failsafe_until: None,
+            tags: effective.local.tags.clone(),
+            sync_withdrawn: memory.sync_withdrawn_at.is_some(),
+            dcs_last_seen: self.dcs_last_seen,
+            pending_restart: memory.pending_restart.clone(),
+            scheduled_restart: memory.scheduled_restart.clone(),
+            job: machine.job().map(|job| job.job.name()),
+            job_progress: machine.job().and_then(|job| job.progress.clone()),
+            watchdog_failed: false,
+            next_pass: clock::instant(machine.next_pass()),
+            postmaster_alive: self.observation.process.is_alive(),
+            outcome: machine.outcome().to_owned(),
+        }));
+    }
+}
+
+/// The role whose overrides hold for what the job starts.
+fn job_role(job: &Job) -> Option<Role> {
+    match job {
+        Job::Bootstrap | Job::StartPrimary { .. } | Job::Restart { upstream: None, .. } => {
+            Some(Role::Primary)
+        }
+        Job::CreateReplica { .. } | Job::Start { .. } | Job::Restart { upstream: Some(_), .. } => {
+            Some(Role::Replica)
+        }
+        _ => None,
+    }
+}
+
+/// A decision in one line, with the reasons that led to it.
+fn describe(entry: &primacy_ha::JournalEntry) -> String {
+    let reasons: Vec<&str> = entry.reasons.iter().map(|reason| reason.text.as_str()).collect();
+    if reasons.is_empty() {
+        entry.outcome.clone()
+    } else {
+        format!("{} ({})", entry.outcome, reasons.join("; "))
+    }
+}
+
+/// A bootstrap that failed: nothing of it may be taken for a cluster later.
+async fn abandon(server: &Server, deadline: Instant) -> Result<(), primacy_postgres::Error> {
+    let timeout = Some(deadline.saturating_duration_since(Instant::now()));
+    let mode = StopMode::Immediate;
+    server.stop(StopRequest { mode, checkpoint: false, timeout, events: None }).await?;
+    server.move_data_directory_aside(deadline + LOOK_BUDGET).await
+}
+
+async fn write_in_order(
+    mut queue: mpsc::UnboundedReceiver<StoreWrite>,
+    store: ClusterStore,
+    leases: Arc<Leases>,
+    name: primacy_model::MemberName,
+    events: mpsc::UnboundedSender<Event>,
+) {
+    while let Some(write) = queue.recv().await {
+        let by = Instant::now() + PUBLISH_BUDGET;
+        let (what, result) = match write {
+            StoreWrite::Step(step, context, deadline) => {
+                let outcome: StepOutcome = steps::perform(step, &context, deadline).await;
+                let _ = events.send(Event::StepDone(outcome));
+                continue;
+            }
+            StoreWrite::Flush(done) => {
+                let _ = done.send(());
+                continue;
+            }
+            StoreWrite::Member(data, ttl) => ("the member key", leases.publish(*data, ttl, by).await),
+            StoreWrite::Status(status) => ("/status", leases.write_status(status, by).await),
+            StoreWrite::Failsafe(map) => {
+                ("/failsafe", store.write_failsafe(&name, &map, by).await.map(drop))
+            }
+        };
+        if let Err(error) = result {
+            tracing::warn!("{what} could not be written: {}", chain(&error));
+        }
+    }
+}

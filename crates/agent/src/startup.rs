@@ -1,0 +1,236 @@
+//! From the command line to a running shell (`ha.md` §1.1). Everything that a person must put right is found
+//! here, before anything is changed on disk, and said in one sentence.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use primacy_config::{Environment, from_environment};
+use primacy_dcs::ClusterStore;
+use primacy_ha::Machine;
+use primacy_model::{Observation, Role, State};
+use primacy_net::{Bytes, HeaderMap, Method};
+use primacy_postgres::{ObserveOptions, Server};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::api::{Api, ApiServer};
+use crate::configuration::Configuration;
+use crate::journal::Journal;
+use crate::logging::Logging;
+use crate::published::Published;
+use crate::shell::{Parts, Shell, Signals};
+use crate::{clock, settings, stores};
+
+/// How often an unreachable store is asked again before anything else begins.
+const STORE_RETRY: Duration = Duration::from_secs(5);
+/// A namesake that answers within it keeps this agent from starting.
+const NAMESAKE_TIMEOUT: Duration = Duration::from_secs(3);
+/// For the first look at binaries and data directory.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Requests of the API wait here for the machine, which takes them within milliseconds.
+const REQUESTS_MAX: usize = 256;
+
+/// Runs the agent with the configuration at `path` and in the environment, until it is told to end.
+pub async fn run(path: Option<PathBuf>) -> ExitCode {
+    match start(path).await {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            // The log may not be there yet, and this must be seen.
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
+    primacy_net::install_crypto_provider();
+    if rustix::process::geteuid().is_root() {
+        bail!(
+            "the agent was started as root, and PostgreSQL refuses to run as root: start it as the user who owns the \
+             data directory, usually postgres"
+        );
+    }
+    let (environment, umask) = (environment(), umask());
+    if let Some(path) = path.as_ref().filter(|path| !path.exists()) {
+        if environment.configuration.is_none() && environment.tree.is_empty() {
+            bail!("the configuration {} does not exist", path.display());
+        }
+    }
+    let configuration =
+        Configuration::load(path, environment, umask).context("the configuration cannot be used")?;
+    let effective = configuration.effective();
+    let config = effective.local.clone();
+    let logging = Logging::install(&config.log)?;
+    for warning in &effective.warnings {
+        tracing::warn!("{warning}");
+    }
+
+    let server = Server::new(configuration.server_settings(0, Role::Uninitialized, None));
+    let major = server.check(Instant::now() + CHECK_TIMEOUT).await?;
+    let version = major * 10_000;
+    server.replace_settings(configuration.server_settings(version, Role::Uninitialized, None));
+
+    let opened = stores::open(&config.dcs).await?;
+    let store = ClusterStore::new(opened.store, &config.namespace, &config.scope);
+    let mut signals = Signals {
+        terminate: signal(SignalKind::terminate())?,
+        interrupt: signal(SignalKind::interrupt())?,
+        hangup: signal(SignalKind::hangup())?,
+    };
+    let budget = effective.global.retry_timeout;
+    let Some(cluster) = first_view(&store, budget, &mut signals).await else {
+        return Ok(0);
+    };
+    let peers = settings::peer_client(&config);
+    if let Some(namesake) = cluster.member(&config.name)
+        && let Some(url) = &namesake.data.api_url
+        && answers(&peers, url).await
+    {
+        let text = format!("Can't start; there is already a node named '{}' running", config.name);
+        crate::critical!("{text}");
+        logging.flush(Duration::from_secs(1));
+        bail!("{text}: it answers at {url}");
+    }
+
+    let journal = Arc::new(Journal::default());
+    let (requests, request_queue) = mpsc::channel(REQUESTS_MAX);
+    let look = server
+        .observe(ObserveOptions { slots: false }, Instant::now() + effective.global.retry_timeout)
+        .await;
+    let (published, snapshots) = watch::channel(Arc::new(first_snapshot(&configuration, look)));
+    let api = Api::new(
+        snapshots,
+        requests,
+        store.clone(),
+        configuration.limits(),
+        peers.clone(),
+        logging.queue(),
+    )
+    .with_journal(Arc::clone(&journal));
+    let api = ApiServer::start(api, &config.restapi).await?;
+
+    let machine = Machine::new(
+        settings::local(effective),
+        effective.global.clone(),
+        configuration.limits(),
+        clock::now(),
+    );
+    tracing::info!("primacy {} manages {} as {}", env!("CARGO_PKG_VERSION"), config.scope, config.name);
+    let parts = Parts {
+        machine,
+        store,
+        server,
+        version,
+        peers,
+        journal,
+        logging,
+        published,
+        configuration,
+    };
+    let (mut shell, events) = Shell::new(parts);
+    shell.serve(api);
+    let (exit, logging) = shell.run(events, request_queue, signals).await;
+    if let Some(node) = opened.node {
+        node.shutdown().await;
+    }
+    if exit.code == 0 {
+        tracing::info!("{}", exit.reason);
+    } else {
+        crate::critical!("{}", exit.reason);
+    }
+    logging.flush(Duration::from_secs(2));
+    if exit.code != 0 {
+        return Err(anyhow!(exit.reason));
+    }
+    Ok(0)
+}
+
+/// The configuration in the environment. What was consumed does not reach PostgreSQL or scripts: the
+/// postgres room leaves `PATRONI_*` out of the environment of everything that it starts.
+fn environment() -> Environment {
+    let environment = from_environment(std::env::vars());
+    for warning in &environment.warnings {
+        eprintln!("Warning: {warning}");
+    }
+    environment
+}
+
+/// The umask that the process was started with; it is 077 from now on.
+fn umask() -> u32 {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077)).bits()
+}
+
+/// Waits for the store, as long as it takes (`ha.md` §1.1.2). `None`: told to end meanwhile.
+async fn first_view(
+    store: &ClusterStore,
+    budget: Duration,
+    signals: &mut Signals,
+) -> Option<primacy_model::Cluster> {
+    loop {
+        let began = Instant::now();
+        let read = store.read(began + budget.max(STORE_RETRY));
+        let result = tokio::select! {
+            result = read => result,
+            _ = signals.terminate.recv() => return None,
+            _ = signals.interrupt.recv() => return None,
+        };
+        match result {
+            Ok(cluster) => return Some(cluster),
+            Err(error) => tracing::warn!(
+                "waiting for the store: {}; check its section of the configuration, and whether it runs",
+                crate::jobs::chain(&error)
+            ),
+        }
+        tokio::select! {
+            _ = tokio::time::sleep_until(began + STORE_RETRY) => {}
+            _ = signals.terminate.recv() => return None,
+            _ = signals.interrupt.recv() => return None,
+        }
+    }
+}
+
+/// Any answer at all means that the name is taken (`ha.md` §1.1.3).
+async fn answers(client: &primacy_net::HttpClient, api_url: &str) -> bool {
+    let Some((base, _)) = api_url.rsplit_once('/') else {
+        return false;
+    };
+    let url = format!("{base}/liveness");
+    let deadline = Instant::now() + NAMESAKE_TIMEOUT;
+    client.request(Method::GET, &url, HeaderMap::new(), Bytes::new(), deadline).await.is_ok()
+}
+
+/// What is told before the first pass.
+fn first_snapshot(configuration: &Configuration, observation: Observation) -> Published {
+    let effective = configuration.effective();
+    let now = Instant::now();
+    Published {
+        scope: effective.local.scope.clone(),
+        name: effective.local.name.clone(),
+        view: None,
+        view_until: now,
+        dynamic: Arc::new(effective.dynamic.clone()),
+        global: Arc::new(effective.global.clone()),
+        failsafe_map: None,
+        state: if observation.wal.is_some() { State::Running } else { State::Stopped },
+        role: Role::Uninitialized,
+        postmaster_alive: observation.process.is_alive(),
+        observation: Arc::new(observation),
+        observed_at: now,
+        lease_until: None,
+        failsafe_until: None,
+        tags: effective.local.tags.clone(),
+        sync_withdrawn: false,
+        dcs_last_seen: 0,
+        pending_restart: None,
+        scheduled_restart: None,
+        job: None,
+        job_progress: None,
+        watchdog_failed: false,
+        next_pass: now,
+        outcome: String::new(),
+    }
+}

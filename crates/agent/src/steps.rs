@@ -1,0 +1,202 @@
+//! Performs the small steps. Those that write to the store keep their order; the others run beside it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use primacy_dcs::{ClusterStore, Expected, Outcome, StoreError};
+use primacy_ha::{SlotChange, Step, StepOutcome, Upstream, merge_history};
+use primacy_model::{FailoverRequest, MemberName, Timeline};
+use primacy_postgres::{FollowChange, Server};
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+
+use crate::jobs::{chain, recovery_target};
+use crate::leases::Leases;
+
+/// What steps work with.
+#[derive(Clone)]
+pub(crate) struct StepContext {
+    pub(crate) store: ClusterStore,
+    pub(crate) leases: Arc<Leases>,
+    pub(crate) server: Server,
+    pub(crate) name: MemberName,
+    pub(crate) ttl: Duration,
+    pub(crate) use_slots: bool,
+    pub(crate) keep_timelines: usize,
+    pub(crate) in_recovery: bool,
+    pub(crate) dynamic: Map<String, Value>,
+}
+
+/// Whether the step only writes to the store, and must keep its place among other writes.
+pub(crate) fn writes_to_store(step: &Step) -> bool {
+    matches!(
+        step,
+        Step::AcquireLeader { .. }
+            | Step::ReleaseLeader { .. }
+            | Step::ClaimInitialize
+            | Step::WriteInitialize { .. }
+            | Step::WriteConfig
+            | Step::ClearFailover(_)
+            | Step::WriteSync(_)
+            | Step::DeleteSync(_)
+            | Step::CancelBootstrap
+    )
+}
+
+/// Performs it.
+pub(crate) async fn perform(step: Step, context: &StepContext, deadline: Instant) -> StepOutcome {
+    match step {
+        Step::SetSynchronousStandbyNames(value) => set_names(context, value, deadline).await,
+        Step::WriteHistory(timeline) => write_history(context, timeline, deadline).await,
+        Step::ChangeSlots(changes) => change_slots(context, changes, deadline).await,
+        Step::Follow(upstream) => follow(context, &upstream, deadline).await,
+        Step::ResumeReplay => from_server(context.server.resume_replay(deadline).await),
+        step => match write(step, context, deadline).await {
+            Ok(true) => StepOutcome::Done,
+            Ok(false) => StepOutcome::Refused,
+            Err(error) => StepOutcome::Failed(chain(&error)),
+        },
+    }
+}
+
+/// `false`: the condition did not hold.
+async fn write(step: Step, context: &StepContext, deadline: Instant) -> Result<bool, StoreError> {
+    let store = &context.store;
+    let done = |outcome| outcome != Outcome::ConditionFailed;
+    Ok(match step {
+        Step::AcquireLeader { failover } => {
+            if !context.leases.acquire(context.ttl, deadline).await? {
+                return Ok(false);
+            }
+            if let Some(text) = failover
+                && let Err(error) = store.write_failover(&text, Expected::Anything, deadline).await
+            {
+                tracing::warn!("the failover request could not be cleared: {error}");
+            }
+            true
+        }
+        Step::ReleaseLeader { optime } => {
+            context.leases.release(optime, deadline).await?;
+            true
+        }
+        Step::ClaimInitialize => done(store.claim_initialize(deadline).await?),
+        Step::WriteInitialize { identifier, create_only } => {
+            let expected = if create_only { Expected::Absent } else { Expected::Anything };
+            done(store.write_initialize(&identifier, expected, deadline).await?)
+        }
+        Step::WriteConfig => {
+            done(store.write_config(&context.dynamic, Expected::Anything, deadline).await?)
+        }
+        Step::ClearFailover(version) => {
+            let expected = Expected::Version(version);
+            done(store.write_failover(FailoverRequest::CLEARED, expected, deadline).await?)
+        }
+        Step::WriteSync(sync) => done(store.write_sync(&sync, sync.version, deadline).await?),
+        Step::DeleteSync(version) => done(store.delete_sync(version, deadline).await?),
+        Step::CancelBootstrap => {
+            store.cancel_initialize(deadline).await?;
+            true
+        }
+        other => {
+            tracing::error!("a step that is not performed here: {other:?}");
+            false
+        }
+    })
+}
+
+async fn set_names(
+    context: &StepContext,
+    value: Option<String>,
+    deadline: Instant,
+) -> StepOutcome {
+    if context.in_recovery {
+        // Not in force before the promotion, and nobody waits for it: files and a reload are all.
+        context.server.remember_synchronous_standby_names(value.as_deref());
+        if let Err(error) = context.server.write_files(None, deadline).await {
+            return StepOutcome::Failed(chain(&error));
+        }
+        return from_server(context.server.reload(deadline).await);
+    }
+    from_server(
+        context.server.set_synchronous_standby_names(value.as_deref(), deadline).await.map(drop),
+    )
+}
+
+async fn write_history(
+    context: &StepContext,
+    timeline: Timeline,
+    deadline: Instant,
+) -> StepOutcome {
+    let local = match context.server.local_history(timeline, deadline).await {
+        Ok(local) => local,
+        Err(error) => return StepOutcome::Failed(chain(&error)),
+    };
+    let Some((lines, promoted_at)) = local else {
+        return StepOutcome::Failed(format!("there is no history file of timeline {timeline}"));
+    };
+    let lines: Vec<_> =
+        lines.into_iter().map(|line| (line.timeline, line.switch_lsn, line.reason)).collect();
+    let promoted_at = promoted_at
+        .to_zoned(jiff::tz::TimeZone::system())
+        .strftime("%Y-%m-%dT%H:%M:%S%.6f%:z")
+        .to_string();
+    let result = async {
+        let stored = context.store.read(deadline).await?.history;
+        let history =
+            merge_history(&lines, &promoted_at, &context.name, stored.as_ref(), context.keep_timelines);
+        context.store.write_history(&context.name, &history, deadline).await
+    };
+    match result.await {
+        Ok(Outcome::ConditionFailed) => StepOutcome::Refused,
+        Ok(_) => StepOutcome::Done,
+        Err(error) => StepOutcome::Failed(chain(&error)),
+    }
+}
+
+/// Every change is tried; the first that fails is reported, the next pass looks at what came of them.
+async fn change_slots(
+    context: &StepContext,
+    changes: Vec<SlotChange>,
+    deadline: Instant,
+) -> StepOutcome {
+    let server = &context.server;
+    let mut failed = None;
+    for change in changes {
+        let result = match &change {
+            SlotChange::CreatePhysical { name } => {
+                server.create_physical_slot(name, deadline).await.map(drop)
+            }
+            SlotChange::Drop { name } => server.drop_slot(name, deadline).await.map(drop),
+            SlotChange::Advance { name, to } => {
+                server.advance_slot(name, *to, deadline).await.map(drop)
+            }
+        };
+        if let Err(error) = result {
+            failed.get_or_insert(format!("{change:?}: {}", chain(&error)));
+        }
+    }
+    failed.map_or(StepOutcome::Done, StepOutcome::Failed)
+}
+
+async fn follow(context: &StepContext, upstream: &Upstream, deadline: Instant) -> StepOutcome {
+    let target = recovery_target(upstream, &context.name, context.use_slots);
+    match context.server.compare_follow(&target, deadline).await {
+        Ok(FollowChange::NoChange) => StepOutcome::Done,
+        Ok(FollowChange::ReloadNeeded(changed)) => {
+            tracing::info!("following {upstream}: changing {}", changed.join(", "));
+            from_server(context.server.apply_follow_reload(&target, deadline).await)
+        }
+        Ok(FollowChange::RestartNeeded(changed)) => {
+            tracing::info!("following {upstream} takes a restart: {}", changed.join(", "));
+            StepOutcome::NeedsRestart
+        }
+        Err(error) => StepOutcome::Failed(chain(&error)),
+    }
+}
+
+fn from_server(result: Result<(), primacy_postgres::Error>) -> StepOutcome {
+    match result {
+        Ok(()) => StepOutcome::Done,
+        Err(error) => StepOutcome::Failed(chain(&error)),
+    }
+}

@@ -1,0 +1,69 @@
+//! The store that the configuration names.
+
+use std::sync::Arc;
+
+use primacy_config::local::{EtcdSection, RaftSection};
+use primacy_config::{DcsSection, TimingLimits};
+use primacy_dcs::{Etcd3, Etcd3Config, Store};
+use primacy_raft::{RaftConfig, RaftNode, Timings};
+
+/// An open store.
+pub(crate) struct OpenStore {
+    /// The store.
+    pub(crate) store: Arc<dyn Store>,
+    /// The member of the embedded store that runs in this process, when that is the store.
+    pub(crate) node: Option<RaftNode>,
+}
+
+/// The smallest timings that the store allows.
+pub(crate) fn limits(section: &DcsSection) -> TimingLimits {
+    match section {
+        DcsSection::Raft(_) => TimingLimits::EMBEDDED,
+        _ => TimingLimits::PATRONI,
+    }
+}
+
+/// Opens it. For the embedded store this starts a member of its group.
+pub(crate) async fn open(section: &DcsSection) -> anyhow::Result<OpenStore> {
+    match section {
+        DcsSection::Etcd3(section) => {
+            let store = Etcd3::new(etcd3(section)?)?;
+            Ok(OpenStore { store: Arc::new(store), node: None })
+        }
+        DcsSection::Raft(section) => {
+            let node = RaftNode::start(raft(section)).await?;
+            Ok(OpenStore { store: node.store(), node: Some(node) })
+        }
+        other => anyhow::bail!(
+            "the store `{}` is not supported by this version: use `etcd3`, or the embedded store `raft`",
+            other.name()
+        ),
+    }
+}
+
+fn etcd3(section: &EtcdSection) -> anyhow::Result<Etcd3Config> {
+    if section.srv.is_some() && section.endpoints.is_empty() {
+        anyhow::bail!("etcd3.srv is not supported by this version: list the servers in etcd3.hosts");
+    }
+    let scheme = if section.tls { "https" } else { "http" };
+    Ok(Etcd3Config {
+        endpoints: section.endpoints.iter().map(|at| format!("{scheme}://{at}")).collect(),
+        username: section.username.clone(),
+        password: section.password.as_ref().map(|password| password.expose().to_owned()),
+        cacert: section.cacert.as_ref().map(Into::into),
+        cert: section.cert.as_ref().map(Into::into),
+        key: section.key.as_ref().map(Into::into),
+        use_proxies: section.use_proxies,
+    })
+}
+
+fn raft(section: &RaftSection) -> RaftConfig {
+    RaftConfig {
+        self_addr: section.self_addr.as_ref().map(ToString::to_string),
+        bind_addr: section.bind_addr.as_ref().map(ToString::to_string),
+        partner_addrs: section.partner_addrs.iter().map(ToString::to_string).collect(),
+        data_dir: section.data_dir.clone(),
+        password: section.password.as_ref().map(|password| password.expose().to_owned()),
+        timings: Timings::default(),
+    }
+}
