@@ -76,7 +76,7 @@ impl Configuration {
     /// The settings of the server, for its version and role.
     pub(crate) fn server_settings(
         &self,
-        version: u32,
+        version: Option<u32>,
         role: Role,
         managed_names: Option<&str>,
     ) -> Settings {

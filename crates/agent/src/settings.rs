@@ -40,10 +40,11 @@ pub(crate) fn local(effective: &Effective) -> Local {
     }
 }
 
-/// The settings of the server, for a server of this version in this role.
+/// The settings of the server, for a server of this version in this role. Without a version there are no
+/// parameters: good for looking, not for starting.
 pub(crate) fn server(
     effective: &Effective,
-    version: u32,
+    version: Option<u32>,
     role: Role,
     managed_names: Option<&str>,
     umask: u32,
@@ -54,8 +55,9 @@ pub(crate) fn server(
         synchronous_standby_names: managed_names,
         ..Managed::default()
     };
-    let ServerParameters { conf, command_line, recovery_conf, warnings } =
-        server_parameters(effective, version, Some(role), &managed);
+    let ServerParameters { conf, command_line, recovery_conf, warnings } = version
+        .map(|version| server_parameters(effective, version, Some(role), &managed))
+        .unwrap_or_default();
     for warning in warnings {
         tracing::warn!("{warning}");
     }

@@ -408,7 +408,7 @@ impl Shell {
     fn settings(&self, role: Option<Role>) -> primacy_postgres::Settings {
         let memory = self.machine.memory();
         let role = role.unwrap_or(memory.role);
-        self.configuration.server_settings(self.version, role, memory.sync.managed.as_deref())
+        self.configuration.server_settings(Some(self.version), role, memory.sync.managed.as_deref())
     }
 
     /// The fence: nothing is waited for, nothing is read from a disk.

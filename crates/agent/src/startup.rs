@@ -69,10 +69,10 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
         tracing::warn!("{warning}");
     }
 
-    let server = Server::new(configuration.server_settings(0, Role::Uninitialized, None));
+    let server = Server::new(configuration.server_settings(None, Role::Uninitialized, None));
     let major = server.check(Instant::now() + CHECK_TIMEOUT).await?;
     let version = major * 10_000;
-    server.replace_settings(configuration.server_settings(version, Role::Uninitialized, None));
+    server.replace_settings(configuration.server_settings(Some(version), Role::Uninitialized, None));
 
     let opened = stores::open(&config.dcs).await?;
     let store = ClusterStore::new(opened.store, &config.namespace, &config.scope);

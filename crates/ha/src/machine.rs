@@ -1309,6 +1309,7 @@ impl Machine {
                 self.memory.crash_recovery_tried = false;
                 self.memory.start_failed_at = None;
                 if report == JobReport::Done {
+                    self.memory.rewind = RewindState::NotNeeded;
                     self.memory.role = Role::Replica;
                 } else {
                     self.retry_later(now);

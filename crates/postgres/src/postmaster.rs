@@ -55,13 +55,13 @@ pub(crate) fn find(data_dir: &Path) -> io::Result<Process> {
     })
 }
 
-/// A live process that `postmaster.pid` names but that is somebody else: PostgreSQL must be told to
-/// overlook it (`PG_GRANDPARENT_PID`).
-pub(crate) fn foreign_pid(data_dir: &Path) -> Option<i32> {
+/// The number that `postmaster.pid` names when no postmaster of this directory has it any more. PostgreSQL
+/// must be told to overlook it (`PG_GRANDPARENT_PID`): the number may belong to somebody else by now, or to
+/// a zombie that nobody has reaped yet, and PostgreSQL takes either for a postmaster that lives.
+pub(crate) fn stale_pid(data_dir: &Path) -> Option<i32> {
     let text = std::fs::read_to_string(data_dir.join("postmaster.pid")).ok()?;
     let file = parse_pid_file(&text)?;
-    let alive = start_ticks(file.pid).is_some();
-    (alive && identify(file.pid, file.start_time, data_dir).is_none()).then_some(file.pid)
+    identify(file.pid, file.start_time, data_dir).is_none().then_some(file.pid)
 }
 
 fn identify(pid: i32, started: Option<u64>, data_dir: &Path) -> Option<PostmasterIdentity> {

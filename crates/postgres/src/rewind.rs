@@ -11,7 +11,7 @@ use crate::history::{HistoryLine, parse_history};
 use crate::options::tool_options;
 use crate::session::Connection;
 use crate::walsender_client::WalsenderClient;
-use crate::{CommandError, Error, Server, StopMode, StopRequest, Until, files};
+use crate::{CommandError, Error, Server, StopMode, StopRequest, Until, files, postmaster};
 
 const FORBIDDEN: &[&str] = &[
     "target-pgdata",
@@ -485,7 +485,7 @@ impl Server {
         self.archive_ready_wal(&until).await?;
         let settings = self.settings();
         let data_dir = settings.data_dir.clone();
-        let options = self
+        let (options, stale) = self
             .disk("preparing crash recovery", until.deadline, move || {
                 let status = data_dir.join("pg_wal/archive_status");
                 let entries = std::fs::read_dir(&status).map_err(Error::file("read", &status))?;
@@ -495,7 +495,7 @@ impl Server {
                 for name in ["standby.signal", "recovery.signal"] {
                     files::remove(&data_dir.join(name))?;
                 }
-                Ok(postmaster_options(&data_dir))
+                Ok((postmaster_options(&data_dir), postmaster::stale_pid(&data_dir)))
             })
             .await?;
         let options = match options.is_empty() {
@@ -505,7 +505,11 @@ impl Server {
             )],
             false => options,
         };
-        Run::new(settings.binary("postgres"))
+        let mut single = Run::new(settings.binary("postgres"));
+        if let Some(pid) = stale {
+            single = single.env("PG_GRANDPARENT_PID", pid.to_string());
+        }
+        single
             .args(["--single", "-D"])
             .arg(&settings.data_dir)
             .args(options)

@@ -227,9 +227,9 @@ impl Server {
             self.memory(|memory| memory.bootstrap.is_some_and(|files| files.hot_standby_off));
         let arguments = arguments(&settings, raised, hot_standby_off);
         let data_dir = settings.data_dir.clone();
-        let foreign = self
+        let stale = self
             .disk("reading postmaster.pid", deadline, move || {
-                Ok(postmaster::foreign_pid(&data_dir))
+                Ok(postmaster::stale_pid(&data_dir))
             })
             .await?;
         let log = settings
@@ -253,7 +253,7 @@ impl Server {
                 command.env_remove(&name).env("MALLOC_ARENA_MAX", value);
             }
         }
-        if let Some(pid) = foreign {
+        if let Some(pid) = stale {
             command.env("PG_GRANDPARENT_PID", pid.to_string());
         }
         let failed = |source| {

@@ -59,6 +59,7 @@ fn lead(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Step {
         return step;
     }
     let Some(wal) = s.wal() else {
+        why.outcome(format!("no action. I am ({}), the leader with the lock; PostgreSQL does not answer", s.me()));
         return Step::Wait;
     };
     if let Some(step) = history::decide(s, cluster, why) {
@@ -75,7 +76,11 @@ fn lead(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Step {
         );
         return Step::Checkpoint;
     }
-    slots::decide(s, cluster, why).unwrap_or_else(|| sync::next_look(s, cluster))
+    if let Some(step) = slots::decide(s, cluster, why) {
+        return step;
+    }
+    why.outcome(format!("no action. I am ({}), the leader with the lock", s.me()));
+    sync::next_look(s, cluster)
 }
 
 /// I hold the lock and am not the primary yet (`ha.md` §4.3.4).

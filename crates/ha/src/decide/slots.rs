@@ -45,8 +45,21 @@ pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) ->
     if changes.is_empty() {
         return None;
     }
-    why.note("ha.md §18.4", format!("{changes:?}"));
+    why.note("ha.md §18.4", describe(&changes));
+    why.outcome("changing replication slots");
     Some(Step::ChangeSlots(changes))
+}
+
+fn describe(changes: &[SlotChange]) -> String {
+    let words: Vec<String> = changes
+        .iter()
+        .map(|change| match change {
+            SlotChange::CreatePhysical { name } => format!("create {name}"),
+            SlotChange::Drop { name } => format!("drop {name}"),
+            SlotChange::Advance { name, to } => format!("advance {name} to {to}"),
+        })
+        .collect();
+    words.join(", ")
 }
 
 /// A slot that should exist.

@@ -27,6 +27,7 @@ pub(super) fn maintain(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) 
         return switch_off(s, cluster, why);
     }
     let wal = s.wal()?;
+    why.outcome("adjusting the synchronous standbys");
     let sync = &cluster.sync;
     if !sync.has_leader(s.me()) {
         why.note("ha.md §13.3.1", "/sync does not name me");
@@ -140,6 +141,7 @@ fn switch_off(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option
     if let Some(version) = cluster.sync.version
         && cluster.sync.is_active()
     {
+        why.outcome("leaving synchronous mode");
         why.note("ha.md §13.3", "synchronous mode is off: /sync goes first");
         return Some(Step::DeleteSync(version));
     }
