@@ -181,6 +181,9 @@ impl Filter {
             .filter(|(name, _)| is_within(target, name));
         let threshold = match named.max_by_key(|(name, _)| name.len()) {
             Some((_, level)) => *level,
+            // The embedded store tells of its troubles itself; its library takes every lost connection for an
+            // error.
+            None if target.starts_with("openraft") => Level::Critical,
             // Libraries are let through when something is wrong; their diaries are not ours.
             None if !target.starts_with("primacy") => self.level.max(Level::Warning),
             None => self.level,
