@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tokio::time::Instant;
 
@@ -56,17 +56,9 @@ impl Server {
                 data_dir.display()
             )));
         }
-        self.disk(
-            "checking the data directory",
-            deadline,
-            move || match rustix::fs::access(
-                &data_dir,
-                rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK,
-            ) {
-                Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
-                Err(error) => Err(Error::file("write", data_dir)(error.into())),
-            },
-        )
+        self.disk("checking the data directory", deadline, move || {
+            writable(&data_dir)
+        })
         .await?;
         Ok(binaries)
     }
@@ -79,6 +71,19 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// Whether the data directory can be written, or made where it is missing.
+fn writable(data_dir: &Path) -> Result<(), Error> {
+    let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+    for directory in data_dir.ancestors() {
+        match rustix::fs::access(directory, access) {
+            Ok(()) => return Ok(()),
+            Err(rustix::io::Errno::NOENT) => {}
+            Err(error) => return Err(Error::file("write", data_dir)(error.into())),
+        }
+    }
+    Ok(())
 }
 
 fn supported(text: &str, place: PathBuf) -> Result<u32, Error> {
