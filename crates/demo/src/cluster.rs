@@ -79,6 +79,8 @@ impl Cluster {
             .env(process::MARKER, &self.setup.directory)
             // So that the log's times can be read without knowing the machine's zone.
             .env("TZ", "UTC")
+            // What is left of its temporary files goes with the demo, and root's directory for them is not for it.
+            .env("TMPDIR", &place.dir)
             .current_dir(&place.dir)
             // Ctrl-C in the terminal is for the demo alone.
             .process_group(0)

@@ -80,7 +80,10 @@ fn member_name(index: usize) -> String {
 
 /// Makes the empty directory, for the user who runs the demo alone.
 pub(crate) fn create_directory() -> anyhow::Result<PathBuf> {
-    let parent = std::env::temp_dir();
+    let mut parent = std::env::temp_dir();
+    if geteuid().is_root() && !is_reached_by_others(&parent) {
+        parent = PathBuf::from("/tmp");
+    }
     let directory = tempfile::Builder::new()
         .prefix(DIRECTORY_PREFIX)
         .tempdir_in(&parent)
@@ -89,6 +92,14 @@ pub(crate) fn create_directory() -> anyhow::Result<PathBuf> {
     directory
         .canonicalize()
         .with_context(|| format!("cannot follow {}", directory.display()))
+}
+
+/// Whether other users may pass through the directory and all above it. Root's own temporary directory is
+/// often closed to them, and the members do not run as root.
+fn is_reached_by_others(directory: &Path) -> bool {
+    directory.ancestors().all(|dir| {
+        fs::metadata(dir).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 != 0)
+    })
 }
 
 impl Setup {
@@ -393,6 +404,17 @@ mod tests {
             assert!((12_000..32_000).contains(&port));
             TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
         }
+    }
+
+    #[test]
+    fn closed_directories_are_noticed() {
+        let directory = tempfile::tempdir_in("/tmp").unwrap();
+        let open = directory.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(!is_reached_by_others(&open));
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).unwrap();
+        assert!(is_reached_by_others(&open));
     }
 
     #[test]
