@@ -36,10 +36,22 @@ impl Configuration {
         let first = Effective::build(&tree, &Map::new(), TimingLimits::PATRONI)?;
         let limits = stores::limits(&first.local.dcs);
         let dynamic = cached(&first.local.postgresql.data_dir)
-            .or_else(|| first.local.bootstrap.as_ref().map(|bootstrap| bootstrap.dcs.clone()))
+            .or_else(|| {
+                first
+                    .local
+                    .bootstrap
+                    .as_ref()
+                    .map(|bootstrap| bootstrap.dcs.clone())
+            })
             .unwrap_or_default();
         let effective = Effective::build(&tree, &dynamic, limits)?;
-        Ok(Configuration { path, environment, effective, limits, umask })
+        Ok(Configuration {
+            path,
+            environment,
+            effective,
+            limits,
+            umask,
+        })
     }
 
     /// Both layers, typed.
@@ -121,7 +133,9 @@ pub(crate) async fn cache(server: &Server, dynamic: Map<String, Value>) -> std::
         file.sync_all()?;
         std::fs::rename(&temporary, directory.join(CACHE))
     };
-    tokio::task::spawn_blocking(write).await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+    tokio::task::spawn_blocking(write)
+        .await
+        .unwrap_or_else(|error| Err(std::io::Error::other(error)))
 }
 
 /// Brings the files of a running server up to its settings, reloads it, and returns which parameters wait for
@@ -138,8 +152,14 @@ pub(crate) async fn apply_to_running(
     let mut pending = PendingRestartReasons::new();
     for row in server.pg_settings(deadline).await? {
         if row.pending_restart && row.name != "hot_standby" {
-            let new = server.configured_value(&row.name, deadline).await.unwrap_or_else(|_| "?".into());
-            pending.insert(row.name, (row.display.or(row.setting).unwrap_or_default(), new));
+            let new = server
+                .configured_value(&row.name, deadline)
+                .await
+                .unwrap_or_else(|_| "?".into());
+            pending.insert(
+                row.name,
+                (row.display.or(row.setting).unwrap_or_default(), new),
+            );
         }
     }
     Ok(pending)

@@ -51,12 +51,25 @@ async fn perform(job: &Job, context: &JobContext) -> Result<JobReport, postgres:
         Job::Bootstrap => bootstrap(context).await,
         Job::PostBootstrap => {
             let hook = context.post_bootstrap.as_deref();
-            server.post_bootstrap(hook, context.until(BOOTSTRAP_LIMIT)).await?;
+            server
+                .post_bootstrap(hook, context.until(BOOTSTRAP_LIMIT))
+                .await?;
             Ok(JobReport::Done)
         }
-        Job::CreateReplica { connection, reinitialize, basebackup_only, .. } => {
+        Job::CreateReplica {
+            connection,
+            reinitialize,
+            basebackup_only,
+            ..
+        } => {
             if *reinitialize {
-                stop(context, StopMode::Immediate, false, Some(context.retry_timeout)).await?;
+                stop(
+                    context,
+                    StopMode::Immediate,
+                    false,
+                    Some(context.retry_timeout),
+                )
+                .await?;
             }
             create_replica(context, connection.as_ref(), *basebackup_only).await
         }
@@ -66,38 +79,55 @@ async fn perform(job: &Job, context: &JobContext) -> Result<JobReport, postgres:
         }
         Job::StartPrimary { timeout } => Ok(started(start(context, None, Some(*timeout)).await?)),
         Job::CrashRecovery => {
-            server.crash_recovery(context.until(BOOTSTRAP_LIMIT)).await?;
+            server
+                .crash_recovery(context.until(BOOTSTRAP_LIMIT))
+                .await?;
             Ok(JobReport::Done)
         }
         Job::CheckDivergence { connection, .. } => {
             let deadline = Instant::now() + COMPARISON_LIMIT;
             let primary = conninfo(connection);
-            Ok(JobReport::Compared(match server.check_divergence(&primary, deadline).await {
-                Divergence::Diverged => Some(true),
-                Divergence::Same => Some(false),
-                Divergence::Undecided => None,
-            }))
+            Ok(JobReport::Compared(
+                match server.check_divergence(&primary, deadline).await {
+                    Divergence::Diverged => Some(true),
+                    Divergence::Same => Some(false),
+                    Divergence::Undecided => None,
+                },
+            ))
         }
-        Job::Rewind { connection, checkpoint_confirmed, .. } => {
+        Job::Rewind {
+            connection,
+            checkpoint_confirmed,
+            ..
+        } => {
             let source = RewindSource {
                 conninfo: conninfo(connection),
                 checkpoint_confirmed: *checkpoint_confirmed,
             };
-            Ok(match server.rewind(&source, context.until(COPY_LIMIT)).await? {
-                RewindOutcome::Rewound => JobReport::Done,
-                RewindOutcome::SourceNotReady(why) | RewindOutcome::SourceLost(why) => {
-                    JobReport::RewindLater(why)
-                }
-                RewindOutcome::Failed(why) => JobReport::RewindFailed(why),
-            })
+            Ok(
+                match server.rewind(&source, context.until(COPY_LIMIT)).await? {
+                    RewindOutcome::Rewound => JobReport::Done,
+                    RewindOutcome::SourceNotReady(why) | RewindOutcome::SourceLost(why) => {
+                        JobReport::RewindLater(why)
+                    }
+                    RewindOutcome::Failed(why) => JobReport::RewindFailed(why),
+                },
+            )
         }
         Job::Restart { upstream, timeout } => {
             stop(context, StopMode::Fast, true, None).await?;
-            let recovery = upstream.as_ref().map(|upstream| context.recovery_target(upstream));
+            let recovery = upstream
+                .as_ref()
+                .map(|upstream| context.recovery_target(upstream));
             Ok(started(start(context, recovery, Some(*timeout)).await?))
         }
         Job::Promote => promote(context).await,
-        Job::Stop { mode, checkpoint, timeout, .. } => {
+        Job::Stop {
+            mode,
+            checkpoint,
+            timeout,
+            ..
+        } => {
             let shutdown_lsn = stop(context, *mode, *checkpoint, *timeout).await?;
             Ok(JobReport::Stopped { shutdown_lsn })
         }
@@ -112,7 +142,10 @@ async fn bootstrap(context: &JobContext) -> Result<JobReport, postgres::Error> {
             Ok(JobReport::Done)
         }
         None => {
-            context.server.initdb(&context.bootstrap_pg_hba, until).await?;
+            context
+                .server
+                .initdb(&context.bootstrap_pg_hba, until)
+                .await?;
             Ok(started(start(context, None, None).await?))
         }
     }
@@ -130,7 +163,9 @@ async fn create_replica(
         methods: None,
         progress: Some(sender),
     };
-    let create = context.server.create_replica(request, context.until(COPY_LIMIT));
+    let create = context
+        .server
+        .create_replica(request, context.until(COPY_LIMIT));
     tokio::pin!(create);
     loop {
         tokio::select! {
@@ -155,16 +190,26 @@ async fn start(
     recovery: Option<RecoveryTarget>,
     timeout: Option<Duration>,
 ) -> Result<Started, postgres::Error> {
-    let left = context.server.kill_leftovers(Instant::now() + context.retry_timeout).await?;
+    let left = context
+        .server
+        .kill_leftovers(Instant::now() + context.retry_timeout)
+        .await?;
     if left > 0 {
         tracing::info!("killed {left} backends that outlived their postmaster");
     }
-    let request = StartRequest { recovery, timeout, cancel: context.cancel.clone() };
+    let request = StartRequest {
+        recovery,
+        timeout,
+        cancel: context.cancel.clone(),
+    };
     context.server.start(request).await
 }
 
 fn started(started: Started) -> JobReport {
-    let raised = started.raised.into_iter().map(|raised| (raised.name, (raised.control, raised.configured)));
+    let raised = started
+        .raised
+        .into_iter()
+        .map(|raised| (raised.name, (raised.control, raised.configured)));
     let reasons: std::collections::BTreeMap<_, _> = raised.collect();
     JobReport::Started {
         ready: started.state == StartedState::Ready,
@@ -215,7 +260,10 @@ async fn stop(
 
 async fn promote(context: &JobContext) -> Result<JobReport, postgres::Error> {
     if let Some(hook) = context.server.settings().pre_promote.clone()
-        && let Err(error) = context.server.run_hook(&hook, context.until(BOOTSTRAP_LIMIT)).await
+        && let Err(error) = context
+            .server
+            .run_hook(&hook, context.until(BOOTSTRAP_LIMIT))
+            .await
     {
         if context.cancel.is_cancelled() {
             return Ok(JobReport::Cancelled);
@@ -226,13 +274,19 @@ async fn promote(context: &JobContext) -> Result<JobReport, postgres::Error> {
     if context.cancel.is_cancelled() {
         return Ok(JobReport::Cancelled);
     }
-    context.server.promote(Instant::now() + PROMOTION_LIMIT).await?;
+    context
+        .server
+        .promote(Instant::now() + PROMOTION_LIMIT)
+        .await?;
     Ok(JobReport::Done)
 }
 
 impl JobContext {
     fn until(&self, limit: Duration) -> Until {
-        Until { deadline: Instant::now() + limit, cancel: self.cancel.clone() }
+        Until {
+            deadline: Instant::now() + limit,
+            cancel: self.cancel.clone(),
+        }
     }
 
     fn recovery_target(&self, upstream: &Upstream) -> RecoveryTarget {
@@ -241,7 +295,11 @@ impl JobContext {
 }
 
 /// What a standby of this upstream is configured with.
-pub(crate) fn recovery_target(upstream: &Upstream, member: &str, use_slots: bool) -> RecoveryTarget {
+pub(crate) fn recovery_target(
+    upstream: &Upstream,
+    member: &str,
+    use_slots: bool,
+) -> RecoveryTarget {
     match upstream {
         Upstream::Nobody => RecoveryTarget::default(),
         Upstream::Member { connection, .. } => RecoveryTarget {
@@ -267,4 +325,3 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
-

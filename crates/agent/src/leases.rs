@@ -40,12 +40,23 @@ impl Leases {
     }
 
     /// Creates the leader key under a lease that is granted for it. `false` is a lost race.
-    pub(crate) async fn acquire(&self, ttl: Duration, deadline: Instant) -> Result<bool, StoreError> {
+    pub(crate) async fn acquire(
+        &self,
+        ttl: Duration,
+        deadline: Instant,
+    ) -> Result<bool, StoreError> {
         let mut held = self.leader.lock().await;
         let session = self.store.grant_lease(ttl, deadline).await?;
         // Kept also when the answer is lost: if the key was created, it hangs on this lease.
-        *held = Some(Lease { session: session.clone(), ttl });
-        if self.store.acquire_leader(&self.name, &session, deadline).await? == Outcome::ConditionFailed
+        *held = Some(Lease {
+            session: session.clone(),
+            ttl,
+        });
+        if self
+            .store
+            .acquire_leader(&self.name, &session, deadline)
+            .await?
+            == Outcome::ConditionFailed
         {
             *held = None;
             drop(held);
@@ -56,17 +67,27 @@ impl Leases {
     }
 
     /// Renews the leader key, or takes one that names this member over to a new lease.
-    pub(crate) async fn renew(&self, ttl: Duration, deadline: Instant) -> Result<Renewal, StoreError> {
+    pub(crate) async fn renew(
+        &self,
+        ttl: Duration,
+        deadline: Instant,
+    ) -> Result<Renewal, StoreError> {
         let mut held = self.leader.lock().await;
         let lease = match held.as_ref().filter(|lease| lease.ttl == ttl) {
             Some(lease) => lease.clone(),
             None => {
-                let lease = Lease { session: self.store.grant_lease(ttl, deadline).await?, ttl };
+                let lease = Lease {
+                    session: self.store.grant_lease(ttl, deadline).await?,
+                    ttl,
+                };
                 *held = Some(lease.clone());
                 lease
             }
         };
-        let renewal = self.store.renew_leader(&self.name, &lease.session, deadline).await?;
+        let renewal = self
+            .store
+            .renew_leader(&self.name, &lease.session, deadline)
+            .await?;
         if renewal == Renewal::Lapsed {
             *held = None;
         }
@@ -81,7 +102,10 @@ impl Leases {
     ) -> Result<(), StoreError> {
         let mut held = self.leader.lock().await;
         if let Some(optime) = optime {
-            let status = Status { optime, ..self.status.lock().await.clone() };
+            let status = Status {
+                optime,
+                ..self.status.lock().await.clone()
+            };
             if let Err(error) = self.store.write_status(&self.name, &status, deadline).await {
                 tracing::warn!("the position at the shutdown could not be told: {error}");
             }
@@ -94,8 +118,14 @@ impl Leases {
     }
 
     /// Writes `/status`, if this member leads.
-    pub(crate) async fn write_status(&self, status: Status, deadline: Instant) -> Result<(), StoreError> {
-        self.store.write_status(&self.name, &status, deadline).await?;
+    pub(crate) async fn write_status(
+        &self,
+        status: Status,
+        deadline: Instant,
+    ) -> Result<(), StoreError> {
+        self.store
+            .write_status(&self.name, &status, deadline)
+            .await?;
         *self.status.lock().await = status;
         Ok(())
     }
@@ -108,16 +138,25 @@ impl Leases {
         deadline: Instant,
     ) -> Result<(), StoreError> {
         let mut published = self.member.lock().await;
-        let alive = match published.as_ref().filter(|published| published.lease.ttl == ttl) {
+        let alive = match published
+            .as_ref()
+            .filter(|published| published.lease.ttl == ttl)
+        {
             Some(published) => {
-                let renewal = self.store.renew_lease(&published.lease.session, deadline).await?;
+                let renewal = self
+                    .store
+                    .renew_lease(&published.lease.session, deadline)
+                    .await?;
                 renewal == Renewal::Renewed
             }
             None => false,
         };
         if !alive {
             let session = self.store.grant_lease(ttl, deadline).await?;
-            *published = Some(Published { lease: Lease { session, ttl }, data: None });
+            *published = Some(Published {
+                lease: Lease { session, ttl },
+                data: None,
+            });
         }
         let Some(published) = published.as_mut() else {
             return Ok(());
@@ -126,7 +165,9 @@ impl Leases {
             return Ok(());
         }
         published.data = None;
-        self.store.put_member(&self.name, &data, &published.lease.session, deadline).await?;
+        self.store
+            .put_member(&self.name, &data, &published.lease.session, deadline)
+            .await?;
         published.data = Some(data);
         Ok(())
     }

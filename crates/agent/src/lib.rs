@@ -17,5 +17,5 @@ mod startup;
 mod steps;
 mod stores;
 
-pub use startup::run;
 pub use primacy_model::PATRONI_VERSION;
+pub use startup::run;

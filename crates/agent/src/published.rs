@@ -78,6 +78,10 @@ impl Published {
     /// Effective tags: without synchronous replication while it is being left.
     pub fn effective_tags(&self) -> Tags {
         let published = self.tags.published();
-        if self.sync_withdrawn { published.without_sync() } else { published }
+        if self.sync_withdrawn {
+            published.without_sync()
+        } else {
+            published
+        }
     }
 }

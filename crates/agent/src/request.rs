@@ -111,4 +111,3 @@ pub enum FailsafeAnswer {
     /// Another leader is known: the asking one must not stay (`ha.md` W9).
     OtherLeader(String),
 }
-

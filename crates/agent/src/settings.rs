@@ -20,7 +20,11 @@ use serde_json::{Map, Value};
 pub(crate) fn local(effective: &Effective) -> Local {
     let config = &effective.local;
     let postgresql = &config.postgresql;
-    let scheme = if config.restapi.certfile.is_some() { "https" } else { "http" };
+    let scheme = if config.restapi.certfile.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     let url = |address: &HostPort| format!("postgres://{address}/{}", postgresql.database);
     Local {
         name: config.name.clone(),
@@ -55,17 +59,27 @@ pub(crate) fn server(
         synchronous_standby_names: managed_names,
         ..Managed::default()
     };
-    let ServerParameters { conf, command_line, recovery_conf, warnings } = version
+    let ServerParameters {
+        conf,
+        command_line,
+        recovery_conf,
+        warnings,
+    } = version
         .map(|version| server_parameters(effective, version, Some(role), &managed))
         .unwrap_or_default();
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    let mut settings = postgres::Settings::new(config.name.as_str(), &config.scope, &section.data_dir);
+    let mut settings =
+        postgres::Settings::new(config.name.as_str(), &config.scope, &section.data_dir);
     settings.config_dir = section.config_dir.clone();
     settings.config_base_name = section.config_base_name.clone();
     settings.bin_dir = section.bin_dir.clone();
-    settings.bin_names = section.bin_name.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+    settings.bin_names = section
+        .bin_name
+        .iter()
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
     settings.local = address(section, section.use_unix_socket, &conf);
     settings.local_replication = address(section, section.use_unix_socket_repl, &conf);
     settings.port = section.listen.port;
@@ -80,7 +94,11 @@ pub(crate) fn server(
     settings.pg_hba = section.pg_hba(role).unwrap_or_default().to_vec();
     settings.pg_ident = section.pg_ident(role).unwrap_or_default().to_vec();
     settings.recovery_conf = recovery_conf.unwrap_or_else(|| {
-        section.recovery_conf.iter().map(|(k, v)| (k.to_owned(), python_str(v))).collect()
+        section
+            .recovery_conf
+            .iter()
+            .map(|(k, v)| (k.to_owned(), python_str(v)))
+            .collect()
     });
     settings.custom_conf = section.custom_conf.clone();
     settings.pg_ctl_timeout = section.pg_ctl_timeout;
@@ -115,10 +133,11 @@ pub(crate) fn custom_bootstrap(effective: &Effective) -> Option<postgres::Custom
         command: method.command.clone(),
         no_params: method.no_params,
         keep_existing_recovery_conf: method.keep_existing_recovery_conf,
-        recovery_conf: method
-            .recovery_conf
-            .as_ref()
-            .map(|conf| conf.iter().map(|(k, v)| (k.to_owned(), python_str(v))).collect()),
+        recovery_conf: method.recovery_conf.as_ref().map(|conf| {
+            conf.iter()
+                .map(|(k, v)| (k.to_owned(), python_str(v)))
+                .collect()
+        }),
         parameters: method
             .arguments
             .iter()
@@ -140,15 +159,22 @@ pub(crate) fn peer_client(config: &LocalConfig) -> HttpClient {
         connect_timeout: Duration::from_secs(2),
         tls: TlsClientOptions {
             roots: cafile.map_or(Roots::System, |path| Roots::File(path.into())),
-            verify: if certificate.is_some() { Verify::Chain } else { Verify::None },
+            verify: if certificate.is_some() {
+                Verify::Chain
+            } else {
+                Verify::None
+            },
             certificate,
         },
         ..ClientOptions::default()
     };
-    let authentication = ctl.authentication.as_ref().or(config.restapi.authentication.as_ref());
+    let authentication = ctl
+        .authentication
+        .as_ref()
+        .or(config.restapi.authentication.as_ref());
     if let Some(authentication) = authentication {
-        options = options
-            .with_basic_auth(&authentication.username, authentication.password.expose());
+        options =
+            options.with_basic_auth(&authentication.username, authentication.password.expose());
     }
     HttpClient::new(options)
 }
@@ -176,7 +202,10 @@ fn address(
 fn credentials(from: &local::Credentials) -> postgres::Credentials {
     postgres::Credentials {
         username: from.username.clone(),
-        password: from.password.as_ref().map(|password| postgres::Secret::new(password.expose())),
+        password: from
+            .password
+            .as_ref()
+            .map(|password| postgres::Secret::new(password.expose())),
         options: from
             .settings
             .iter()
@@ -190,9 +219,17 @@ fn default_pgpass() -> PathBuf {
 }
 
 fn raw(effective: &Effective, section: &str, key: &str) -> Value {
-    effective.tree.get(section).and_then(|section| section.get(key)).cloned().unwrap_or(Value::Null)
+    effective
+        .tree
+        .get(section)
+        .and_then(|section| section.get(key))
+        .cloned()
+        .unwrap_or(Value::Null)
 }
 
 fn object(effective: &Effective, section: &str, key: &str) -> Map<String, Value> {
-    raw(effective, section, key).as_object().cloned().unwrap_or_default()
+    raw(effective, section, key)
+        .as_object()
+        .cloned()
+        .unwrap_or_default()
 }

@@ -13,9 +13,7 @@ use primacy_ha::{
     Action, Answer, CallbackEvent, Event, Exit, Job, JobReport, Lease, LogLevel, Machine,
     OperatorRequest, PeerReport, RenewalResult, Step, StepOutcome, StoreKey,
 };
-use primacy_model::{
-    MemberData, Observation, PostmasterIdentity, Process, Role,
-};
+use primacy_model::{MemberData, Observation, PostmasterIdentity, Process, Role};
 use primacy_net::HttpClient;
 use primacy_postgres::{
     Callback, CallbackRunner, ObserveOptions, Server, StopMode, StopRequest, kill_now,
@@ -34,12 +32,12 @@ use crate::leases::Leases;
 use crate::logging::Logging;
 use crate::peers::ask_members;
 use crate::published::Published;
-use crate::request::{
-    AlreadyScheduled, FailsafeAnswer, Request, RestartAnswer,
-};
+use crate::request::{AlreadyScheduled, FailsafeAnswer, Request, RestartAnswer};
 use crate::steps::{self, StepContext};
 use crate::{clock, settings};
 
+/// The one parameter that the agent manages itself.
+const SYNCHRONOUS_STANDBY_NAMES: &str = "synchronous_standby_names";
 /// A look that an API request asked for.
 const LOOK_BUDGET: Duration = Duration::from_secs(2);
 /// The member key and `/status` are not worth waiting for longer.
@@ -72,6 +70,8 @@ pub(crate) struct Shell {
     looking: bool,
     dcs_last_seen: i64,
     observation: Arc<Observation>,
+    /// The configuration changed since it was last brought to the server.
+    settings_changed: bool,
     exit: Option<Exit>,
 }
 
@@ -150,6 +150,7 @@ impl Shell {
             looking: false,
             dcs_last_seen: 0,
             observation: Arc::default(),
+            settings_changed: true,
             exit: None,
         };
         (shell, receiver)
@@ -207,6 +208,12 @@ impl Shell {
         }
         self.publish();
         if looked {
+            if self.settings_changed
+                && self.observation.wal.is_some()
+                && self.machine.job().is_none()
+            {
+                self.apply_configuration();
+            }
             self.looking = false;
             for reply in std::mem::take(&mut self.looks) {
                 let _ = reply.send(Arc::clone(&self.observation));
@@ -289,10 +296,13 @@ impl Shell {
             }
             Action::ApplyDynamic(dynamic) => {
                 if let Err(error) = self.configuration.take_dynamic(&dynamic) {
-                    tracing::error!("the dynamic configuration cannot be used: {}", chain(&error));
+                    tracing::error!(
+                        "the dynamic configuration cannot be used: {}",
+                        chain(&error)
+                    );
                     return;
                 }
-                self.apply_configuration();
+                self.settings_changed = true;
             }
             Action::Callback(event, role) => self.call_back(event, role),
             Action::Reply { id, answer } => self.reply(id, answer),
@@ -330,7 +340,15 @@ impl Shell {
         });
     }
 
-    fn perform_step(&mut self, step: Step, deadline: Instant) {
+    fn perform_step(&mut self, mut step: Step, deadline: Instant) {
+        if let Step::SetSynchronousStandbyNames(value @ None) = &mut step {
+            // The user's own value, if there is one, is what an unmanaged configuration says.
+            let role = self.machine.memory().role;
+            let unmanaged = self
+                .configuration
+                .server_settings(Some(self.version), role, None);
+            *value = unmanaged.parameters.get(SYNCHRONOUS_STANDBY_NAMES).cloned();
+        }
         let context = self.step_context();
         if step == Step::Checkpoint {
             let server = self.server.clone();
@@ -343,16 +361,19 @@ impl Shell {
             let writes = self.writes.clone();
             tokio::spawn(async move {
                 if let Err(error) = abandon(&server, deadline).await {
-                    tracing::error!("the data directory could not be moved aside: {}", chain(&error));
+                    tracing::error!(
+                        "the data directory could not be moved aside: {}",
+                        chain(&error)
+                    );
                 }
                 let _ = writes.send(StoreWrite::Step(Step::CancelBootstrap, context, deadline));
             });
         } else if steps::writes_to_store(&step) {
             let _ = self.writes.send(StoreWrite::Step(step, context, deadline));
         } else {
-            self.report(async move {
-                Event::StepDone(steps::perform(step, &context, deadline).await)
-            });
+            self.report(
+                async move { Event::StepDone(steps::perform(step, &context, deadline).await) },
+            );
         }
     }
 
@@ -366,7 +387,11 @@ impl Shell {
             ttl: global.ttl,
             use_slots: global.use_slots,
             keep_timelines: global.max_timelines_history,
-            in_recovery: self.observation.wal.as_ref().is_some_and(|wal| !wal.is_primary()),
+            in_recovery: self
+                .observation
+                .wal
+                .as_ref()
+                .is_some_and(|wal| !wal.is_primary()),
             dynamic: self.configuration.dynamic().clone(),
         }
     }
@@ -384,11 +409,12 @@ impl Shell {
             use_slots: self.machine.global().use_slots,
             retry_timeout: self.machine.global().retry_timeout,
             custom_bootstrap: settings::custom_bootstrap(effective),
-            bootstrap_pg_hba: bootstrap.map(|section| section.pg_hba.clone()).unwrap_or_default(),
+            bootstrap_pg_hba: bootstrap
+                .map(|section| section.pg_hba.clone())
+                .unwrap_or_default(),
             post_bootstrap: bootstrap.and_then(|section| section.post_bootstrap.clone()),
         };
-        let settings = self.settings(job_role(&job));
-        self.server.replace_settings(settings);
+        self.take_settings(self.settings(job_role(&job)));
         let events = self.events.clone();
         tokio::spawn(async move {
             let run = jobs::run(job, context);
@@ -405,10 +431,19 @@ impl Shell {
         });
     }
 
+    /// What the configuration says of `synchronous_standby_names` takes the place of what was set last.
+    fn take_settings(&self, settings: primacy_postgres::Settings) {
+        let names = settings.parameters.get(SYNCHRONOUS_STANDBY_NAMES).cloned();
+        self.server.replace_settings(settings);
+        self.server
+            .remember_synchronous_standby_names(names.as_deref());
+    }
+
     fn settings(&self, role: Option<Role>) -> primacy_postgres::Settings {
         let memory = self.machine.memory();
         let role = role.unwrap_or(memory.role);
-        self.configuration.server_settings(Some(self.version), role, memory.sync.managed.as_deref())
+        self.configuration
+            .server_settings(Some(self.version), role, memory.sync.managed.as_deref())
     }
 
     /// The fence: nothing is waited for, nothing is read from a disk.
@@ -416,7 +451,10 @@ impl Shell {
         if let Some(identity) = self.watched
             && let Err(error) = kill_now(identity)
         {
-            tracing::error!("PostgreSQL (process {}) could not be killed: {error}", identity.pid);
+            tracing::error!(
+                "PostgreSQL (process {}) could not be killed: {error}",
+                identity.pid
+            );
         }
     }
 
@@ -448,7 +486,10 @@ impl Shell {
             }
             Ok(false) => tracing::info!("No local configuration items changed."),
             Err(error) => {
-                tracing::error!("the configuration cannot be reloaded, the old one stays: {}", chain(&error));
+                tracing::error!(
+                    "the configuration cannot be reloaded, the old one stays: {}",
+                    chain(&error)
+                );
                 return;
             }
         }
@@ -464,10 +505,10 @@ impl Shell {
     /// Brings PostgreSQL's files up to the configuration, reloads it where it runs, and finds out which
     /// parameters wait for a restart.
     fn apply_configuration(&mut self) {
-        self.server.replace_settings(self.settings(None));
+        self.settings_changed = false;
+        self.take_settings(self.settings(None));
         let running = self.observation.wal.is_some();
-        let initialized =
-            self.observation.data_directory == primacy_model::DataDirectory::Valid;
+        let initialized = self.observation.data_directory == primacy_model::DataDirectory::Valid;
         if self.machine.job().is_some() || !initialized {
             return;
         }
@@ -488,7 +529,9 @@ impl Shell {
                         .then_some(primacy_model::PendingRestart { reasons: pending });
                     let _ = events.send(Event::PendingRestart(pending));
                 }
-                Err(error) => tracing::warn!("the new settings are not in force: {}", chain(&error)),
+                Err(error) => {
+                    tracing::warn!("the new settings are not in force: {}", chain(&error))
+                }
             }
         });
     }
@@ -505,7 +548,11 @@ impl Shell {
                 }
                 return None;
             }
-            Request::Restart { filters, timeout, reply } => OperatorRequest::Restart {
+            Request::Restart {
+                filters,
+                timeout,
+                reply,
+            } => OperatorRequest::Restart {
                 id: self.expect(Reply::Restart(reply)),
                 role: filters.role,
                 below_version: filters.below_version,
@@ -519,7 +566,11 @@ impl Shell {
             Request::DeleteScheduledRestart { reply } => OperatorRequest::DeleteScheduledRestart {
                 id: self.expect(Reply::Unschedule(reply)),
             },
-            Request::Reinitialize { force, from_leader, reply } => OperatorRequest::Reinitialize {
+            Request::Reinitialize {
+                force,
+                from_leader,
+                reply,
+            } => OperatorRequest::Reinitialize {
                 id: self.expect(Reply::Reinitialize(reply)),
                 force,
                 from_leader,
@@ -581,9 +632,9 @@ impl Shell {
         let leader = self.machine.view().and_then(|(view, _)| view.leader_name());
         match leader {
             Some(leader) if *leader != *asking => FailsafeAnswer::OtherLeader(leader.to_string()),
-            _ => FailsafeAnswer::Accepted(
-                self.observation.wal.as_ref().map(|wal| wal.position().0),
-            ),
+            _ => {
+                FailsafeAnswer::Accepted(self.observation.wal.as_ref().map(|wal| wal.position().0))
+            }
         }
     }
 
@@ -620,7 +671,10 @@ impl Shell {
         let effective = self.configuration.effective();
         let global = machine.global();
         let (view, view_until) = match machine.view() {
-            Some((view, at)) => (Some(Arc::new(view.clone())), clock::instant(at + global.ttl)),
+            Some((view, at)) => (
+                Some(Arc::new(view.clone())),
+                clock::instant(at + global.ttl),
+            ),
             None => (None, Instant::now()),
         };
         let failsafe_map = view
@@ -666,16 +720,22 @@ fn job_role(job: &Job) -> Option<Role> {
         Job::Bootstrap | Job::StartPrimary { .. } | Job::Restart { upstream: None, .. } => {
             Some(Role::Primary)
         }
-        Job::CreateReplica { .. } | Job::Start { .. } | Job::Restart { upstream: Some(_), .. } => {
-            Some(Role::Replica)
-        }
+        Job::CreateReplica { .. }
+        | Job::Start { .. }
+        | Job::Restart {
+            upstream: Some(_), ..
+        } => Some(Role::Replica),
         _ => None,
     }
 }
 
 /// A decision in one line, with the reasons that led to it.
 fn describe(entry: &primacy_ha::JournalEntry) -> String {
-    let reasons: Vec<&str> = entry.reasons.iter().map(|reason| reason.text.as_str()).collect();
+    let reasons: Vec<&str> = entry
+        .reasons
+        .iter()
+        .map(|reason| reason.text.as_str())
+        .collect();
     if reasons.is_empty() {
         entry.outcome.clone()
     } else {
@@ -687,8 +747,17 @@ fn describe(entry: &primacy_ha::JournalEntry) -> String {
 async fn abandon(server: &Server, deadline: Instant) -> Result<(), primacy_postgres::Error> {
     let timeout = Some(deadline.saturating_duration_since(Instant::now()));
     let mode = StopMode::Immediate;
-    server.stop(StopRequest { mode, checkpoint: false, timeout, events: None }).await?;
-    server.move_data_directory_aside(deadline + LOOK_BUDGET).await
+    server
+        .stop(StopRequest {
+            mode,
+            checkpoint: false,
+            timeout,
+            events: None,
+        })
+        .await?;
+    server
+        .move_data_directory_aside(deadline + LOOK_BUDGET)
+        .await
 }
 
 async fn write_in_order(
@@ -710,11 +779,14 @@ async fn write_in_order(
                 let _ = done.send(());
                 continue;
             }
-            StoreWrite::Member(data, ttl) => ("the member key", leases.publish(*data, ttl, by).await),
-            StoreWrite::Status(status) => ("/status", leases.write_status(status, by).await),
-            StoreWrite::Failsafe(map) => {
-                ("/failsafe", store.write_failsafe(&name, &map, by).await.map(drop))
+            StoreWrite::Member(data, ttl) => {
+                ("the member key", leases.publish(*data, ttl, by).await)
             }
+            StoreWrite::Status(status) => ("/status", leases.write_status(status, by).await),
+            StoreWrite::Failsafe(map) => (
+                "/failsafe",
+                store.write_failsafe(&name, &map, by).await.map(drop),
+            ),
         };
         if let Err(error) = result {
             tracing::warn!("{what} could not be written: {}", chain(&error));

@@ -60,8 +60,8 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
             bail!("the configuration {} does not exist", path.display());
         }
     }
-    let configuration =
-        Configuration::load(path, environment, umask).context("the configuration cannot be used")?;
+    let configuration = Configuration::load(path, environment, umask)
+        .context("the configuration cannot be used")?;
     let effective = configuration.effective();
     let config = effective.local.clone();
     let logging = Logging::install(&config.log)?;
@@ -72,7 +72,11 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
     let server = Server::new(configuration.server_settings(None, Role::Uninitialized, None));
     let major = server.check(Instant::now() + CHECK_TIMEOUT).await?;
     let version = major * 10_000;
-    server.replace_settings(configuration.server_settings(Some(version), Role::Uninitialized, None));
+    server.replace_settings(configuration.server_settings(
+        Some(version),
+        Role::Uninitialized,
+        None,
+    ));
 
     let opened = stores::open(&config.dcs).await?;
     let store = ClusterStore::new(opened.store, &config.namespace, &config.scope);
@@ -90,7 +94,10 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
         && let Some(url) = &namesake.data.api_url
         && answers(&peers, url).await
     {
-        let text = format!("Can't start; there is already a node named '{}' running", config.name);
+        let text = format!(
+            "Can't start; there is already a node named '{}' running",
+            config.name
+        );
         crate::critical!("{text}");
         logging.flush(Duration::from_secs(1));
         bail!("{text}: it answers at {url}");
@@ -99,7 +106,10 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
     let journal = Arc::new(Journal::default());
     let (requests, request_queue) = mpsc::channel(REQUESTS_MAX);
     let look = server
-        .observe(ObserveOptions { slots: false }, Instant::now() + effective.global.retry_timeout)
+        .observe(
+            ObserveOptions { slots: false },
+            Instant::now() + effective.global.retry_timeout,
+        )
         .await;
     let (published, snapshots) = watch::channel(Arc::new(first_snapshot(&configuration, look)));
     let api = Api::new(
@@ -119,7 +129,12 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
         configuration.limits(),
         clock::now(),
     );
-    tracing::info!("primacy {} manages {} as {}", env!("CARGO_PKG_VERSION"), config.scope, config.name);
+    tracing::info!(
+        "primacy {} manages {} as {}",
+        env!("CARGO_PKG_VERSION"),
+        config.scope,
+        config.name
+    );
     let parts = Parts {
         machine,
         store,
@@ -200,7 +215,10 @@ async fn answers(client: &primacy_net::HttpClient, api_url: &str) -> bool {
     };
     let url = format!("{base}/liveness");
     let deadline = Instant::now() + NAMESAKE_TIMEOUT;
-    client.request(Method::GET, &url, HeaderMap::new(), Bytes::new(), deadline).await.is_ok()
+    client
+        .request(Method::GET, &url, HeaderMap::new(), Bytes::new(), deadline)
+        .await
+        .is_ok()
 }
 
 /// What is told before the first pass.
@@ -215,7 +233,11 @@ fn first_snapshot(configuration: &Configuration, observation: Observation) -> Pu
         dynamic: Arc::new(effective.dynamic.clone()),
         global: Arc::new(effective.global.clone()),
         failsafe_map: None,
-        state: if observation.wal.is_some() { State::Running } else { State::Stopped },
+        state: if observation.wal.is_some() {
+            State::Running
+        } else {
+            State::Stopped
+        },
         role: Role::Uninitialized,
         postmaster_alive: observation.process.is_alive(),
         observation: Arc::new(observation),

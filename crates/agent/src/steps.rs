@@ -69,7 +69,9 @@ async fn write(step: Step, context: &StepContext, deadline: Instant) -> Result<b
                 return Ok(false);
             }
             if let Some(text) = failover
-                && let Err(error) = store.write_failover(&text, Expected::Anything, deadline).await
+                && let Err(error) = store
+                    .write_failover(&text, Expected::Anything, deadline)
+                    .await
             {
                 tracing::warn!("the failover request could not be cleared: {error}");
             }
@@ -80,16 +82,33 @@ async fn write(step: Step, context: &StepContext, deadline: Instant) -> Result<b
             true
         }
         Step::ClaimInitialize => done(store.claim_initialize(deadline).await?),
-        Step::WriteInitialize { identifier, create_only } => {
-            let expected = if create_only { Expected::Absent } else { Expected::Anything };
-            done(store.write_initialize(&identifier, expected, deadline).await?)
+        Step::WriteInitialize {
+            identifier,
+            create_only,
+        } => {
+            let expected = if create_only {
+                Expected::Absent
+            } else {
+                Expected::Anything
+            };
+            done(
+                store
+                    .write_initialize(&identifier, expected, deadline)
+                    .await?,
+            )
         }
-        Step::WriteConfig => {
-            done(store.write_config(&context.dynamic, Expected::Anything, deadline).await?)
-        }
+        Step::WriteConfig => done(
+            store
+                .write_config(&context.dynamic, Expected::Anything, deadline)
+                .await?,
+        ),
         Step::ClearFailover(version) => {
             let expected = Expected::Version(version);
-            done(store.write_failover(FailoverRequest::CLEARED, expected, deadline).await?)
+            done(
+                store
+                    .write_failover(FailoverRequest::CLEARED, expected, deadline)
+                    .await?,
+            )
         }
         Step::WriteSync(sync) => done(store.write_sync(&sync, sync.version, deadline).await?),
         Step::DeleteSync(version) => done(store.delete_sync(version, deadline).await?),
@@ -104,21 +123,23 @@ async fn write(step: Step, context: &StepContext, deadline: Instant) -> Result<b
     })
 }
 
-async fn set_names(
-    context: &StepContext,
-    value: Option<String>,
-    deadline: Instant,
-) -> StepOutcome {
+async fn set_names(context: &StepContext, value: Option<String>, deadline: Instant) -> StepOutcome {
     if context.in_recovery {
         // Not in force before the promotion, and nobody waits for it: files and a reload are all.
-        context.server.remember_synchronous_standby_names(value.as_deref());
+        context
+            .server
+            .remember_synchronous_standby_names(value.as_deref());
         if let Err(error) = context.server.write_files(None, deadline).await {
             return StepOutcome::Failed(chain(&error));
         }
         return from_server(context.server.reload(deadline).await);
     }
     from_server(
-        context.server.set_synchronous_standby_names(value.as_deref(), deadline).await.map(drop),
+        context
+            .server
+            .set_synchronous_standby_names(value.as_deref(), deadline)
+            .await
+            .map(drop),
     )
 }
 
@@ -134,17 +155,27 @@ async fn write_history(
     let Some((lines, promoted_at)) = local else {
         return StepOutcome::Failed(format!("there is no history file of timeline {timeline}"));
     };
-    let lines: Vec<_> =
-        lines.into_iter().map(|line| (line.timeline, line.switch_lsn, line.reason)).collect();
+    let lines: Vec<_> = lines
+        .into_iter()
+        .map(|line| (line.timeline, line.switch_lsn, line.reason))
+        .collect();
     let promoted_at = promoted_at
         .to_zoned(jiff::tz::TimeZone::system())
         .strftime("%Y-%m-%dT%H:%M:%S%.6f%:z")
         .to_string();
     let result = async {
         let stored = context.store.read(deadline).await?.history;
-        let history =
-            merge_history(&lines, &promoted_at, &context.name, stored.as_ref(), context.keep_timelines);
-        context.store.write_history(&context.name, &history, deadline).await
+        let history = merge_history(
+            &lines,
+            &promoted_at,
+            &context.name,
+            stored.as_ref(),
+            context.keep_timelines,
+        );
+        context
+            .store
+            .write_history(&context.name, &history, deadline)
+            .await
     };
     match result.await {
         Ok(Outcome::ConditionFailed) => StepOutcome::Refused,
@@ -187,7 +218,10 @@ async fn follow(context: &StepContext, upstream: &Upstream, deadline: Instant) -
             from_server(context.server.apply_follow_reload(&target, deadline).await)
         }
         Ok(FollowChange::RestartNeeded(changed)) => {
-            tracing::info!("following {upstream} takes a restart: {}", changed.join(", "));
+            tracing::info!(
+                "following {upstream} takes a restart: {}",
+                changed.join(", ")
+            );
             StepOutcome::NeedsRestart
         }
         Err(error) => StepOutcome::Failed(chain(&error)),

@@ -28,11 +28,17 @@ pub(crate) async fn open(section: &DcsSection) -> anyhow::Result<OpenStore> {
     match section {
         DcsSection::Etcd3(section) => {
             let store = Etcd3::new(etcd3(section)?)?;
-            Ok(OpenStore { store: Arc::new(store), node: None })
+            Ok(OpenStore {
+                store: Arc::new(store),
+                node: None,
+            })
         }
         DcsSection::Raft(section) => {
             let node = RaftNode::start(raft(section)).await?;
-            Ok(OpenStore { store: node.store(), node: Some(node) })
+            Ok(OpenStore {
+                store: node.store(),
+                node: Some(node),
+            })
         }
         other => anyhow::bail!(
             "the store `{}` is not supported by this version: use `etcd3`, or the embedded store `raft`",
@@ -43,13 +49,22 @@ pub(crate) async fn open(section: &DcsSection) -> anyhow::Result<OpenStore> {
 
 fn etcd3(section: &EtcdSection) -> anyhow::Result<Etcd3Config> {
     if section.srv.is_some() && section.endpoints.is_empty() {
-        anyhow::bail!("etcd3.srv is not supported by this version: list the servers in etcd3.hosts");
+        anyhow::bail!(
+            "etcd3.srv is not supported by this version: list the servers in etcd3.hosts"
+        );
     }
     let scheme = if section.tls { "https" } else { "http" };
     Ok(Etcd3Config {
-        endpoints: section.endpoints.iter().map(|at| format!("{scheme}://{at}")).collect(),
+        endpoints: section
+            .endpoints
+            .iter()
+            .map(|at| format!("{scheme}://{at}"))
+            .collect(),
         username: section.username.clone(),
-        password: section.password.as_ref().map(|password| password.expose().to_owned()),
+        password: section
+            .password
+            .as_ref()
+            .map(|password| password.expose().to_owned()),
         cacert: section.cacert.as_ref().map(Into::into),
         cert: section.cert.as_ref().map(Into::into),
         key: section.key.as_ref().map(Into::into),
@@ -61,9 +76,16 @@ fn raft(section: &RaftSection) -> RaftConfig {
     RaftConfig {
         self_addr: section.self_addr.as_ref().map(ToString::to_string),
         bind_addr: section.bind_addr.as_ref().map(ToString::to_string),
-        partner_addrs: section.partner_addrs.iter().map(ToString::to_string).collect(),
+        partner_addrs: section
+            .partner_addrs
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
         data_dir: section.data_dir.clone(),
-        password: section.password.as_ref().map(|password| password.expose().to_owned()),
+        password: section
+            .password
+            .as_ref()
+            .map(|password| password.expose().to_owned()),
         timings: Timings::default(),
     }
 }

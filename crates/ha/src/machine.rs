@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use primacy_config::{GlobalConfig, TimingLimits};
+use primacy_config::{GlobalConfig, SynchronousMode, TimingLimits};
 use primacy_model::{
     Cluster, DataDirectory, Lsn, MemberData, MemberName, Observation, PendingRestart, Process,
     Readiness, Role, ScheduledAt, ScheduledRestart, State, Status, Timeline, Version,
@@ -1061,6 +1061,12 @@ impl Machine {
                 memory.following = None;
                 memory.pre_promote_failed_at = None;
             }
+            let wants_sync = self.global.synchronous_mode != SynchronousMode::Off;
+            if wants_sync && wal.is_primary() && memory.sync.managed.is_none() {
+                // An agent that takes a primary over goes on from the names in force: files written without
+                // them would let commits through that nobody else has.
+                memory.sync.managed = Some(wal.synchronous_standby_names.clone());
+            }
             sync::observe(&mut memory.sync, wal);
         }
         if observation.process == Process::Absent
@@ -1465,7 +1471,6 @@ impl Machine {
             }
             StopReason::StaleData => {}
         }
-        self.memory.sync.managed = None;
     }
 
     // ---- operators -------------------------------------------------------------------------------------

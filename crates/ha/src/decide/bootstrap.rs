@@ -123,7 +123,12 @@ fn publish_new_cluster(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) 
             );
             return Step::CancelBootstrap;
         }
-        _ => return Step::WriteInitialize { identifier: mine.clone(), create_only: false },
+        _ => {
+            return Step::WriteInitialize {
+                identifier: mine.clone(),
+                create_only: false,
+            };
+        }
     }
     if cluster.config.is_none() {
         return Step::WriteConfig;

@@ -59,7 +59,10 @@ fn lead(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Step {
         return step;
     }
     let Some(wal) = s.wal() else {
-        why.outcome(format!("no action. I am ({}), the leader with the lock; PostgreSQL does not answer", s.me()));
+        why.outcome(format!(
+            "no action. I am ({}), the leader with the lock; PostgreSQL does not answer",
+            s.me()
+        ));
         return Step::Wait;
     };
     if let Some(step) = history::decide(s, cluster, why) {
@@ -79,7 +82,10 @@ fn lead(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Step {
     if let Some(step) = slots::decide(s, cluster, why) {
         return step;
     }
-    why.outcome(format!("no action. I am ({}), the leader with the lock", s.me()));
+    why.outcome(format!(
+        "no action. I am ({}), the leader with the lock",
+        s.me()
+    ));
     sync::next_look(s, cluster)
 }
 

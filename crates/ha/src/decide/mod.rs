@@ -7,6 +7,7 @@ pub(crate) mod history;
 mod in_flight;
 mod leader;
 mod operation;
+mod quorum;
 mod race;
 mod recover;
 mod repair;

@@ -162,8 +162,10 @@ fn race_members(s: &Situation<'_>, cluster: &Cluster) -> BTreeMap<MemberName, St
     }
     let views = s.last_healthy.into_iter().chain([cluster]);
     for member in views.flat_map(|view| &view.members) {
+        let votes = s.global.synchronous_mode == SynchronousMode::Quorum
+            && cluster.sync.has_member(&member.name);
         if let Some(url) = &member.data.api_url
-            && !member.data.tags.nofailover()
+            && (votes || !member.data.tags.nofailover())
         {
             members.insert(member.name.clone(), url.clone());
         }
@@ -208,6 +210,7 @@ fn compare_with_peers(
         return Err(Ask(candidates));
     };
     let sync_active = s.sync_is_active(cluster);
+    let mut votes = Votes::begin(s, cluster);
     for name in candidates.keys() {
         let Some(Some(peer)) = peers.get(name) else {
             why.note(
@@ -236,6 +239,7 @@ fn compare_with_peers(
                     "ha.md §10.2.4",
                     format!("{name} is ahead; it was the synchronous primary"),
                 );
+                votes.somebody_ahead = true;
                 continue;
             }
             why.note(
@@ -261,12 +265,62 @@ fn compare_with_peers(
             );
             return Ok(false);
         }
+        if peer.position > Lsn::ZERO && cluster.sync.has_member(name) {
+            votes.count += 1;
+        }
     }
-    why.note(
-        "ha.md §10.2.5",
-        format!("nobody is ahead of my WAL position {mine}"),
-    );
-    Ok(true)
+    Ok(votes.suffice(s, cluster, mine, why))
+}
+
+/// The votes of quorum mode (`ha.md` §10.2.4-5): a candidate must find enough voters that are not ahead of it.
+struct Votes {
+    count: i64,
+    somebody_ahead: bool,
+}
+
+impl Votes {
+    fn begin(s: &Situation<'_>, cluster: &Cluster) -> Self {
+        let own = if cluster.sync.has_member(s.me()) {
+            0
+        } else {
+            -1
+        };
+        Votes {
+            count: own,
+            somebody_ahead: false,
+        }
+    }
+
+    fn suffice(&self, s: &Situation<'_>, cluster: &Cluster, mine: Lsn, why: &mut Reasons) -> bool {
+        let quorum_mode = s.global.synchronous_mode == SynchronousMode::Quorum;
+        if !quorum_mode || !s.sync_is_active(cluster) {
+            why.note(
+                "ha.md §10.2.5",
+                format!("nobody is ahead of my WAL position {mine}"),
+            );
+            return true;
+        }
+        let needed = i64::from(cluster.sync.quorum);
+        if self.count >= needed {
+            why.note(
+                "ha.md §10.2.5",
+                format!("{} votes >= quorum {needed}", self.count),
+            );
+            return true;
+        }
+        if !self.somebody_ahead && cluster.sync.has_leader(s.me()) {
+            why.note(
+                "ha.md §10.2.5",
+                "I was the primary, and nobody is ahead of me",
+            );
+            return true;
+        }
+        why.note(
+            "ha.md §10.2.5",
+            format!("{} votes < quorum {needed}", self.count),
+        );
+        false
+    }
 }
 
 fn is_lagging(s: &Situation<'_>, cluster: &Cluster, mine: Lsn, why: &mut Reasons) -> bool {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use primacy_config::SynchronousMode;
 use primacy_model::{Cluster, FailoverRequest, Lsn, MemberName, ScheduledAt};
 
 use super::race::{everybody, limitation};
@@ -146,7 +147,19 @@ fn possible_for(
             false
         }
     });
-    Ok(able.count() > 0)
+    let able = able.count();
+    if s.sync_is_active(cluster)
+        && s.global.synchronous_mode == SynchronousMode::Quorum
+        && candidate.is_none()
+    {
+        let needed = cluster.sync.quorum as usize + 1;
+        why.note(
+            "ha.md §11.4",
+            format!("{able} able candidates, quorum mode needs {needed}"),
+        );
+        return Ok(able >= needed);
+    }
+    Ok(able > 0)
 }
 
 fn is_able(

@@ -11,7 +11,10 @@ use std::time::Duration;
 
 use primacy_model::{Cluster, Lsn, Member, MemberName, State, SyncState, WalSender};
 
+use primacy_config::SynchronousMode;
+
 use super::Reasons;
+use super::quorum::{Goal, Names, State as QuorumState, Transition, transitions};
 use crate::decision::Step;
 use crate::situation::{Situation, SyncProgress};
 
@@ -28,6 +31,9 @@ pub(super) fn maintain(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) 
     }
     let wal = s.wal()?;
     why.outcome("adjusting the synchronous standbys");
+    if s.global.synchronous_mode == SynchronousMode::Quorum {
+        return maintain_quorum(s, cluster, why);
+    }
     let sync = &cluster.sync;
     if !sync.has_leader(s.me()) {
         why.note("ha.md §13.3.1", "/sync does not name me");
@@ -44,7 +50,7 @@ pub(super) fn maintain(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) 
     // Removing: /sync first.
     let kept: BTreeSet<MemberName> = voters.intersection(&confirmed).cloned().collect();
     if active.is_empty() && s.global.synchronous_mode_strict {
-        return hold_strictly(s, &voters, &listed, why);
+        return hold_strictly(s, &voters, 0, why);
     }
     if kept != voters {
         why.note(
@@ -61,6 +67,7 @@ pub(super) fn maintain(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) 
             .map(|name| name.to_lowercase())
             .collect::<BTreeSet<_>>()
         || listed.count != active.len()
+        || listed.any
         || s.memory.sync.managed.as_deref() != Some(value.as_str())
     {
         why.note(
@@ -79,6 +86,118 @@ pub(super) fn maintain(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) 
     None
 }
 
+/// The same in quorum mode (`ha.md` §14.4): one change at a time, each worked out from what is in force.
+fn maintain_quorum(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option<Step> {
+    let wal = s.wal()?;
+    let sync = &cluster.sync;
+    let Some(leader) = &sync.leader else {
+        why.note("ha.md §14.4", "/sync names no leader");
+        return Some(write(s, cluster, BTreeSet::new()));
+    };
+    let listed = SynchronousStandbys::parse(&wal.synchronous_standby_names);
+    let active: Names = wanted(s, cluster)
+        .iter()
+        .map(|name| name.to_lowercase())
+        .collect();
+    if active.is_empty() && s.global.synchronous_mode_strict && sync.has_leader(s.me()) {
+        let voters = sync.standbys.iter().cloned().collect();
+        return hold_strictly(s, &voters, sync.quorum as usize, why);
+    }
+    let state = QuorumState {
+        leader: leader.to_lowercase(),
+        quorum: sync.quorum as usize,
+        voters: sync
+            .standbys
+            .iter()
+            .map(|name| name.to_lowercase())
+            .collect(),
+        count: listed.count.min(listed.members.len()),
+        standbys: listed.members.clone(),
+    };
+    let goal = Goal {
+        me: s.me().to_lowercase(),
+        confirmed: quorum_confirmed(s, &listed),
+        wanted: node_count(s),
+        active,
+    };
+    let spelled = |names: &Names| spell(names, cluster);
+    match transitions(state, &goal).into_iter().next() {
+        Some(Transition::Sync { count, standbys }) => {
+            let value = any_names(count, &spelled(&standbys));
+            why.note(
+                "ha.md §14.3",
+                format!("synchronous_standby_names becomes {value:?}"),
+            );
+            Some(Step::SetSynchronousStandbyNames(Some(value)))
+        }
+        Some(Transition::Quorum { quorum, voters, .. }) => {
+            let voters = spelled(&voters);
+            why.note(
+                "ha.md §14.3",
+                format!("quorum {quorum} of {}", names(voters.iter())),
+            );
+            Some(Step::WriteSync(SyncState {
+                leader: Some(s.me().clone()),
+                standbys: voters,
+                quorum: u32::try_from(quorum).unwrap_or(u32::MAX),
+                version: sync.version,
+            }))
+        }
+        Some(Transition::Restart) | None => {
+            let value = any_names(listed.count, &spelled(&listed.members));
+            let priority_form = !listed.members.is_empty() && !listed.any;
+            if priority_form || s.memory.sync.managed.is_none() {
+                why.note("ha.md §14.4", "the names take the quorum form");
+                return Some(Step::SetSynchronousStandbyNames(Some(value)));
+            }
+            None
+        }
+    }
+}
+
+/// How many of the listed standbys have confirmed everything from before the names took effect.
+fn quorum_confirmed(s: &Situation<'_>, listed: &SynchronousStandbys) -> usize {
+    let Some(wal) = s.wal() else {
+        return 0;
+    };
+    let progress = &s.memory.sync;
+    if progress.names.as_deref() != Some(wal.synchronous_standby_names.as_str()) {
+        return 0;
+    }
+    let confirmed: BTreeSet<String> = wal
+        .senders
+        .iter()
+        .filter(|sender| matches!(sender.sync_state.as_str(), "quorum" | "sync"))
+        .map(|sender| sender.application_name.to_lowercase())
+        .filter(|name| listed.members.contains(name))
+        .filter(|name| {
+            progress
+                .confirmed
+                .iter()
+                .any(|known| known.matches_application_name(name))
+        })
+        .collect();
+    confirmed.len()
+}
+
+/// Names as their owners spell them.
+fn spell(lower: &Names, cluster: &Cluster) -> Vec<MemberName> {
+    let members = cluster.members.iter().map(|member| &member.name);
+    let known: Vec<&MemberName> = members
+        .chain(&cluster.sync.standbys)
+        .chain(&cluster.sync.leader)
+        .collect();
+    lower
+        .iter()
+        .map(|name| {
+            let spelled = known
+                .iter()
+                .find(|known| known.matches_application_name(name));
+            spelled.map_or_else(|| MemberName::new(name.clone()), |known| (*known).clone())
+        })
+        .collect()
+}
+
 /// When a pass with nothing left to do must be followed by another one early.
 pub(super) fn next_look(s: &Situation<'_>, cluster: &Cluster) -> Step {
     if !s.wants_sync() {
@@ -86,7 +205,9 @@ pub(super) fn next_look(s: &Situation<'_>, cluster: &Cluster) -> Step {
     }
     let voters: BTreeSet<MemberName> = cluster.sync.standbys.iter().cloned().collect();
     let active: BTreeSet<MemberName> = wanted(s, cluster).into_iter().collect();
-    if active != voters {
+    let unsettled = s.global.synchronous_mode == SynchronousMode::Quorum
+        && cluster.sync.quorum as usize != active.len().saturating_sub(node_count(s));
+    if active != voters || unsettled {
         Step::WaitUntil(s.now + CONFIRMATION_LOOK)
     } else {
         Step::Wait
@@ -103,6 +224,9 @@ pub(super) fn before_promotion(
 ) -> Option<Step> {
     if !s.wants_sync() {
         return None;
+    }
+    if s.global.synchronous_mode == SynchronousMode::Quorum && cluster.sync.is_active() {
+        return before_quorum_promotion(s, cluster, why);
     }
     if !cluster.sync.has_leader(s.me()) {
         let standbys = cluster
@@ -136,6 +260,42 @@ pub(super) fn before_promotion(
     None
 }
 
+/// In quorum mode `/sync` stays as it is until the new primary has looked around; its own commits wait for
+/// enough of the same members (`ha.md` §14.5).
+fn before_quorum_promotion(
+    s: &Situation<'_>,
+    cluster: &Cluster,
+    why: &mut Reasons,
+) -> Option<Step> {
+    let sync = &cluster.sync;
+    let mut members: Names = sync
+        .standbys
+        .iter()
+        .chain(&sync.leader)
+        .map(|name| name.to_lowercase())
+        .collect();
+    let all = members.len();
+    let among = members.remove(&s.me().to_lowercase());
+    let least = usize::from(s.global.synchronous_mode_strict);
+    let count = (all + usize::from(!among))
+        .saturating_sub(sync.quorum as usize + 1)
+        .max(least);
+    let value = if members.is_empty() && s.global.synchronous_mode_strict {
+        quoted(STRICT_PLACEHOLDER)
+    } else {
+        any_names(count.min(members.len()), &spell(&members, cluster))
+    };
+    if s.memory.sync.managed.as_deref() == Some(value.as_str()) {
+        return None;
+    }
+    why.note(
+        "ha.md §14.5",
+        format!("synchronous_standby_names is {value:?} before the promotion"),
+    );
+    why.outcome("setting synchronous_standby_names before the promotion");
+    Some(Step::SetSynchronousStandbyNames(Some(value)))
+}
+
 /// Synchronous mode is off: `/sync` goes first, then the names.
 fn switch_off(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option<Step> {
     if let Some(version) = cluster.sync.version
@@ -160,20 +320,24 @@ fn switch_off(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option
 fn hold_strictly(
     s: &Situation<'_>,
     voters: &BTreeSet<MemberName>,
-    listed: &SynchronousStandbys,
+    quorum: usize,
     why: &mut Reasons,
 ) -> Option<Step> {
+    let voters: Vec<MemberName> = voters.iter().cloned().collect();
     let value = if voters.is_empty() {
         quoted(STRICT_PLACEHOLDER)
+    } else if s.global.synchronous_mode == SynchronousMode::Quorum {
+        any_names(voters.len().saturating_sub(quorum).max(1), &voters)
     } else {
-        priority_names(&voters.iter().cloned().collect::<Vec<_>>())
+        priority_names(&voters)
     };
     why.note(
         "ha.md §13.4",
         "strict, and no standby can be synchronous: commits wait",
     );
-    let in_effect = SynchronousStandbys::parse(&value);
-    if *listed != in_effect || s.memory.sync.managed.as_deref() != Some(value.as_str()) {
+    let in_effect = s.wal().map(|wal| wal.synchronous_standby_names.as_str());
+    if in_effect != Some(value.as_str()) || s.memory.sync.managed.as_deref() != Some(value.as_str())
+    {
         return Some(Step::SetSynchronousStandbyNames(Some(value)));
     }
     why.outcome("No active replication connections from Patroni members and synchronous_mode_strict is requested");
@@ -237,13 +401,22 @@ fn wanted(s: &Situation<'_>, cluster: &Cluster) -> Vec<MemberName> {
         };
         candidates.retain(|(.., lsn)| lsn.behind(furthest) <= limit);
     }
-    let at_least = u32::from(s.global.synchronous_mode_strict);
-    let count = s.global.synchronous_node_count.max(at_least) as usize;
+    let count = node_count(s);
+    let quorum = s.global.synchronous_mode == SynchronousMode::Quorum;
     candidates
         .into_iter()
-        .take(count)
-        .map(|(member, ..)| member.name.clone())
+        .enumerate()
+        .filter(|(index, (member, ..))| {
+            *index < count || (quorum && !member.data.tags.nofailover())
+        })
+        .map(|(_, (member, ..))| member.name.clone())
         .collect()
+}
+
+/// How many standbys a commit should wait for.
+fn node_count(s: &Situation<'_>) -> usize {
+    let at_least = u32::from(s.global.synchronous_mode_strict);
+    s.global.synchronous_node_count.max(at_least) as usize
 }
 
 /// The position that `synchronous_commit` makes commits wait for.
@@ -322,10 +495,9 @@ pub(crate) fn observe(progress: &mut SyncProgress, wal: &primacy_model::WalStatu
         return;
     }
     if progress.names.as_deref() != Some(wal.synchronous_standby_names.as_str()) {
-        let listed = SynchronousStandbys::parse(&wal.synchronous_standby_names);
-        progress
-            .confirmed
-            .retain(|name| listed.members.contains(&name.to_lowercase()));
+        // Confirmations from before the change say nothing about commits that were acknowledged under the
+        // old names (W3).
+        progress.confirmed.clear();
         progress.names = Some(wal.synchronous_standby_names.clone());
         progress.position = None;
     }
@@ -351,7 +523,7 @@ pub(crate) fn observe(progress: &mut SyncProgress, wal: &primacy_model::WalStatu
     };
     for sender in &wal.senders {
         let reached = position(&wal.synchronous_commit, sender).is_some_and(|lsn| lsn >= required);
-        if sender.sync_state == "sync"
+        if matches!(sender.sync_state.as_str(), "sync" | "quorum")
             && reached
             && listed
                 .members
@@ -371,6 +543,8 @@ pub(crate) struct SynchronousStandbys {
     pub(crate) members: BTreeSet<String>,
     /// How many commits wait for.
     pub(crate) count: usize,
+    /// Any so many of them, rather than the first ones.
+    pub(crate) any: bool,
 }
 
 impl SynchronousStandbys {
@@ -382,8 +556,10 @@ impl SynchronousStandbys {
                 .is_some_and(|head| head.eq_ignore_ascii_case(word))
                 .then(|| text[word.len()..].trim_start().to_owned())
         };
-        let rest = keyword(value, "FIRST")
-            .or_else(|| keyword(value, "ANY"))
+        let any = keyword(value, "ANY");
+        let is_any = any.is_some();
+        let rest = any
+            .or_else(|| keyword(value, "FIRST"))
             .unwrap_or(value.to_owned());
         let (count, list) = match rest.split_once('(') {
             Some((count, list)) => match count.trim().parse() {
@@ -396,10 +572,14 @@ impl SynchronousStandbys {
             .into_iter()
             .map(|name| name.to_lowercase())
             .collect();
-        if members.is_empty() || members.contains("*") {
+        if members.is_empty() || members.contains("*") || members.contains(STRICT_PLACEHOLDER) {
             return Self::default();
         }
-        SynchronousStandbys { count, members }
+        SynchronousStandbys {
+            count,
+            members,
+            any: is_any,
+        }
     }
 }
 
@@ -435,6 +615,17 @@ fn priority_names(members: &[MemberName]) -> String {
         [] => String::new(),
         [one] => one.clone(),
         several => format!("{} ({})", several.len(), several.join(",")),
+    }
+}
+
+/// The value in quorum mode: `ANY n (a,b)`, also with one name.
+fn any_names(count: usize, members: &[MemberName]) -> String {
+    let mut names: Vec<String> = members.iter().map(|name| quoted(name)).collect();
+    names.sort();
+    if names.is_empty() {
+        String::new()
+    } else {
+        format!("ANY {count} ({})", names.join(","))
     }
 }
 
