@@ -53,7 +53,11 @@ impl EtcdCluster {
     pub async fn start_with(members: usize, extra_arguments: &[&str]) -> Result<Self> {
         let member = || -> Result<Member> {
             let (client_port, peer_port) = (ports::free()?, ports::free()?);
-            Ok(Member { client_port, peer_port, process: Mutex::default() })
+            Ok(Member {
+                client_port,
+                peer_port,
+                process: Mutex::default(),
+            })
         };
         let cluster = EtcdCluster {
             scratch: Scratch::new()?,
@@ -77,7 +81,9 @@ impl EtcdCluster {
 
     /// The URLs of all members, for clients.
     pub fn endpoints(&self) -> Vec<String> {
-        (0..self.members.len()).map(|member| format!("http://{}", self.host(member))).collect()
+        (0..self.members.len())
+            .map(|member| format!("http://{}", self.host(member)))
+            .collect()
     }
 
     /// Starts a member, with the data that it had if it ran before. Nothing happens if it runs.
@@ -94,10 +100,17 @@ impl EtcdCluster {
         let peers: Vec<String> = peers
             .map(|(index, member): (usize, _)| format!("etcd{index}={}", url(member.peer_port)))
             .collect();
-        let Member { client_port, peer_port, .. } = &self.members[member];
+        let Member {
+            client_port,
+            peer_port,
+            ..
+        } = &self.members[member];
         let dir = self.scratch.path().join(format!("etcd{member}"));
         self.scratch.account().create_dir(&dir)?;
-        let log = OpenOptions::new().create(true).append(true).open(dir.join("etcd.log"))?;
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(dir.join("etcd.log"))?;
         let mut command = self.scratch.command("etcd");
         command.arg(format!("--name=etcd{member}"));
         command.arg(format!("--data-dir={}", dir.join("data").display()));
@@ -107,8 +120,13 @@ impl EtcdCluster {
         command.arg(format!("--initial-advertise-peer-urls={}", url(*peer_port)));
         command.arg(format!("--initial-cluster={}", peers.join(",")));
         command.args(&self.extra_arguments);
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let child = command.spawn().context("cannot run etcd: install etcd-server (make setup)")?;
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let child = command
+            .spawn()
+            .context("cannot run etcd: install etcd-server (make setup)")?;
         *process = Some(child);
         Ok(())
     }
@@ -185,14 +203,19 @@ impl EtcdCluster {
     }
 
     fn signal(&self, member: usize, signal: Signal) {
-        if let Some(child) = &*self.process(member) {
-            if let Ok(pid) = i32::try_from(child.id()) {
-                processes::signal(Pid::from_raw(pid), signal);
-            }
+        let pid = self
+            .process(member)
+            .as_ref()
+            .and_then(|child| i32::try_from(child.id()).ok());
+        if let Some(pid) = pid {
+            processes::signal(Pid::from_raw(pid), signal);
         }
     }
 
     fn process(&self, member: usize) -> MutexGuard<'_, Option<Child>> {
-        self.members[member].process.lock().unwrap_or_else(PoisonError::into_inner)
+        self.members[member]
+            .process
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,0 +1,205 @@
+//! The etcd store keeps the contract on a real cluster of three, whatever happens to it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use primacy_dcs::conformance::{self, Fixture};
+use primacy_dcs::{Change, Condition, Etcd3, Etcd3Config, Store, StoreError, Write};
+use primacy_testkit::etcd::EtcdCluster;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+
+struct Etcd {
+    cluster: EtcdCluster,
+    clients: [Arc<Etcd3>; 3],
+    /// Cuts the answers of the first client, if it is there at all.
+    cut: Option<Arc<AtomicBool>>,
+}
+
+fn client(endpoints: Vec<String>, use_proxies: bool) -> Arc<Etcd3> {
+    let config = Etcd3Config {
+        endpoints,
+        use_proxies,
+        ..Etcd3Config::default()
+    };
+    Arc::new(Etcd3::new(config).unwrap())
+}
+
+impl Etcd {
+    async fn start() -> Self {
+        let cluster = EtcdCluster::start(3).await.unwrap();
+        let clients = [0, 1, 2].map(|_| client(cluster.endpoints(), false));
+        Etcd {
+            cluster,
+            clients,
+            cut: None,
+        }
+    }
+
+    /// The first client gets at etcd only through a relay that can cut its answers off.
+    async fn start_with_relay() -> Self {
+        let mut etcd = Etcd::start().await;
+        let cut = Arc::new(AtomicBool::new(false));
+        let relay = relay(etcd.cluster.host(0), cut.clone()).await;
+        etcd.clients[0] = client(vec![format!("http://{relay}")], true);
+        etcd.cut = Some(cut);
+        etcd
+    }
+}
+
+#[async_trait]
+impl Fixture for Etcd {
+    fn client(&self, number: usize) -> Arc<dyn Store> {
+        self.clients[number].clone()
+    }
+
+    async fn lose_answers(&self, client: usize, lose: bool) {
+        assert_eq!(client, 0, "only the first client goes through the relay");
+        self.cut.as_ref().unwrap().store(lose, Ordering::SeqCst);
+    }
+
+    async fn freeze_member(&self, member: usize) {
+        self.cluster.freeze_member(member);
+    }
+
+    async fn thaw_member(&self, member: usize) {
+        self.cluster.thaw_member(member);
+    }
+
+    async fn kill_leader(&self) {
+        let leader = self.cluster.leader().await.unwrap();
+        self.cluster.kill_member(leader).unwrap();
+    }
+
+    async fn lose_quorum(&self) {
+        let leader = self.cluster.leader().await.unwrap();
+        self.cluster.kill_member(leader).unwrap();
+        self.cluster.freeze_member((leader + 1) % 3);
+    }
+
+    async fn restore(&self) {
+        for member in 0..3 {
+            self.cluster.thaw_member(member);
+        }
+        self.cluster.start_all().unwrap();
+    }
+}
+
+/// Passes requests on; answers too, until they are cut: then the connection breaks at the answer's first byte.
+async fn relay(upstream: String, cut: Arc<AtomicBool>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        loop {
+            let (client, _) = listener.accept().await.unwrap();
+            let (upstream, cut) = (upstream.clone(), cut.clone());
+            tokio::spawn(async move {
+                let server = TcpStream::connect(upstream).await.unwrap();
+                let (mut from_client, mut to_client) = client.into_split();
+                let (mut from_server, mut to_server) = server.into_split();
+                let requests = tokio::io::copy(&mut from_client, &mut to_server);
+                let answers = async {
+                    let mut buffer = vec![0; 65536];
+                    loop {
+                        let length = from_server.read(&mut buffer).await.unwrap_or(0);
+                        if length == 0 || cut.load(Ordering::SeqCst) {
+                            return;
+                        }
+                        if to_client.write_all(&buffer[..length]).await.is_err() {
+                            return;
+                        }
+                    }
+                };
+                tokio::select! {
+                    _ = requests => {}
+                    () = answers => {}
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_faults() {
+    let etcd = Etcd::start().await;
+    conformance::writes(&etcd).await;
+    conformance::reads(&etcd).await;
+    conformance::leases(&etcd).await;
+    conformance::watches(&etcd).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_answers() {
+    conformance::lost_answers(&Etcd::start_with_relay().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frozen_member() {
+    conformance::frozen_member(&Etcd::start().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leader_loss() {
+    conformance::leader_loss(&Etcd::start().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn quorum_loss() {
+    conformance::quorum_loss(&Etcd::start().await).await;
+}
+
+fn put(key: &str) -> Write {
+    let change = Change::Put {
+        value: b"x".to_vec(),
+        lease: None,
+    };
+    Write {
+        key: key.into(),
+        change,
+        condition: Condition::Always,
+    }
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(10)
+}
+
+/// Nobody listens: that is definite, and told at once when the deadline is.
+#[tokio::test]
+async fn nobody_there() {
+    let store = client(vec!["http://127.0.0.1:1".into()], false);
+    let begin = Instant::now();
+    let deadline = begin + Duration::from_secs(2);
+    let error = store.write(put("/x"), deadline).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+    assert!(error.to_string().contains("http://127.0.0.1:1"), "{error}");
+    assert!(begin.elapsed() < Duration::from_secs(3));
+    for bad in ["", "127.0.0.1:2379", "ftp://h:1", "http://user:secret@h:1"] {
+        let config = Etcd3Config {
+            endpoints: vec![bad.into()],
+            ..Etcd3Config::default()
+        };
+        let error = Etcd3::new(config).err().unwrap().to_string();
+        assert!(!error.contains("secret"), "{error}");
+    }
+    assert!(Etcd3::new(Etcd3Config::default()).is_err());
+}
+
+/// One configured endpoint is enough to learn of the others, and to go on when that one dies.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_are_discovered() {
+    let etcd = Etcd::start().await;
+    let store = client(vec![etcd.cluster.endpoints()[1].clone()], false);
+    store.write(put("/before"), soon()).await.unwrap();
+    // The list comes in the background; it is there soon after the first call.
+    etcd.cluster.kill_member(1).unwrap();
+    let mut outcome = store.write(put("/after"), soon()).await;
+    while outcome.as_ref().is_err_and(StoreError::is_unknown) {
+        outcome = store.write(put("/after"), soon()).await;
+    }
+    outcome.unwrap();
+}
