@@ -10,6 +10,7 @@
 pub mod account;
 pub mod agent;
 pub mod cluster;
+pub mod etcd;
 pub mod haproxy;
 mod health;
 pub mod http;
