@@ -1,0 +1,254 @@
+use clap::{Arg, ArgAction, Command};
+
+/// Which command line is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// Exactly Patroni's `patronictl`.
+    Patronictl,
+    /// `primacy`, where the same commands are subcommands.
+    Primacy,
+}
+
+impl Program {
+    /// As it is called in usage texts.
+    pub fn name(self) -> &'static str {
+        match self {
+            Program::Patronictl => "patronictl",
+            Program::Primacy => "primacy",
+        }
+    }
+}
+
+/// A command: its name, what its usage says after the name, what it is for.
+struct Summary(&'static str, &'static str, &'static str);
+
+const ONE: &str = "[OPTIONS] [CLUSTER_NAME]";
+const MANY: &str = "[OPTIONS] [CLUSTER_NAMES]...";
+const MEMBERS: &str = "[OPTIONS] CLUSTER_NAME [MEMBER_NAMES]...";
+
+const SUMMARIES: [Summary; 16] = [
+    Summary(
+        "dsn",
+        ONE,
+        "Generate a dsn for the provided member, defaults to a dsn of the leader",
+    ),
+    Summary("edit-config", ONE, "Edit cluster configuration"),
+    Summary("failover", ONE, "Failover to a replica"),
+    Summary(
+        "flush",
+        "[OPTIONS] CLUSTER_NAME [MEMBER_NAMES]... {restart|switchover}",
+        "Discard scheduled events",
+    ),
+    Summary("history", ONE, "Show the history of failovers/switchovers"),
+    Summary("list", MANY, "List the cluster members"),
+    Summary("pause", ONE, "Disable auto failover"),
+    Summary("reinit", MEMBERS, "Reinitialize cluster member"),
+    Summary("reload", MEMBERS, "Reload cluster member configuration"),
+    Summary(
+        "remove",
+        "[OPTIONS] CLUSTER_NAME",
+        "Remove cluster from DCS",
+    ),
+    Summary("restart", MEMBERS, "Restart cluster member"),
+    Summary("resume", ONE, "Resume auto failover"),
+    Summary("show-config", ONE, "Show cluster configuration"),
+    Summary("switchover", ONE, "Switchover to a replica"),
+    Summary(
+        "topology",
+        MANY,
+        "Print the topology of the cluster as a tree",
+    ),
+    Summary(
+        "version",
+        "[OPTIONS] [CLUSTER_NAME] [MEMBER_NAMES]...",
+        "Output version of the command or of a running instance",
+    ),
+];
+
+pub(super) const ROLES: [&str; 6] = [
+    "leader",
+    "primary",
+    "standby-leader",
+    "replica",
+    "standby",
+    "any",
+];
+
+/// Whether it is one of the commands of this crate.
+pub fn is_command(name: &str) -> bool {
+    SUMMARIES.iter().any(|Summary(known, ..)| *known == name)
+}
+
+/// The whole command line of a program.
+pub fn command(program: Program) -> Command {
+    let command = Command::new(program.name())
+        .bin_name(program.name())
+        .override_usage(format!("{} [OPTIONS] COMMAND [ARGS]...", program.name()))
+        .disable_help_flag(true)
+        .disable_help_subcommand(true)
+        .disable_version_flag(true)
+        .args_override_self(true)
+        .subcommand_value_name("COMMAND")
+        .args(configuration_options())
+        .arg(help_option());
+    command.subcommands(subcommands(program))
+}
+
+/// The commands, to be put below a command line. As `primacy` each also takes the options that choose the
+/// configuration.
+pub fn subcommands(program: Program) -> Vec<Command> {
+    SUMMARIES
+        .iter()
+        .map(|Summary(name, usage, about)| {
+            let command = Command::new(*name)
+                .about(*about)
+                .override_usage(format!("{} {name} {usage}", program.name()))
+                .disable_help_flag(true)
+                .args_override_self(true)
+                .args(arguments(name))
+                .arg(help_option());
+            match program {
+                Program::Patronictl => command,
+                Program::Primacy => command.args(configuration_options()),
+            }
+        })
+        .collect()
+}
+
+/// Their variables are read elsewhere: these must count less than an option given after the command.
+fn configuration_options() -> [Arg; 3] {
+    [
+        option("config-file", Some('c'), "Configuration file"),
+        option("dcs-url", Some('d'), "The DCS connect url").visible_alias("dcs"),
+        flag("insecure", "Allow connections to SSL sites without certs").short('k'),
+    ]
+}
+
+fn help_option() -> Arg {
+    Arg::new("help")
+        .long("help")
+        .action(ArgAction::Help)
+        .help("Show this message and exit.")
+}
+
+fn option(name: &'static str, short: Option<char>, help: &'static str) -> Arg {
+    let option = Arg::new(name)
+        .long(name)
+        .help(help)
+        .num_args(1)
+        .allow_hyphen_values(true);
+    match short {
+        Some(short) => option.short(short),
+        None => option,
+    }
+}
+
+fn flag(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .help(help)
+        .action(ArgAction::SetTrue)
+}
+
+fn arguments(command: &str) -> Vec<Arg> {
+    let cluster = || Arg::new("CLUSTER_NAME");
+    let required = || Arg::new("CLUSTER_NAME").required(true);
+    let clusters = || {
+        Arg::new("CLUSTER_NAMES")
+            .num_args(0..)
+            .action(ArgAction::Append)
+    };
+    let members = || {
+        Arg::new("MEMBER_NAMES")
+            .num_args(0..)
+            .action(ArgAction::Append)
+    };
+    let group = || option("group", None, "Citus group");
+    let force = || flag("force", "Do not ask for confirmation at any point");
+    let role = || option("role", Some('r'), "Give members with this role");
+    let format = || option("format", Some('f'), "Output format");
+    let watch = || {
+        [
+            flag("watch2", "Auto update the screen every 2 seconds")
+                .short('W')
+                .long(None::<&str>),
+            option("watch", Some('w'), "Auto update the screen every X seconds"),
+        ]
+    };
+    let with = |mut some: Vec<Arg>, more: Vec<Arg>| {
+        some.extend(more);
+        some
+    };
+    match command {
+        "dsn" => vec![cluster(), role(), option("member", Some('m'), "Generate a dsn for this member"), group()],
+        "edit-config" => vec![
+            cluster(),
+            flag("quiet", "Do not show changes").short('q'),
+            option("set", Some('s'), "Set specific configuration value. Can be specified multiple times")
+                .action(ArgAction::Append),
+            option("pg", Some('p'), "Set specific PostgreSQL parameter value. Shorthand for -s postgresql.parameters. Can be specified multiple times")
+                .action(ArgAction::Append),
+            option("apply", None, "Apply configuration from file. Use - for stdin."),
+            option("replace", None, "Apply configuration from file, replacing existing configuration. Use - for stdin."),
+            force(),
+            group(),
+        ],
+        "failover" => vec![cluster(), option("candidate", None, "The name of the candidate"), force(), group()],
+        "switchover" => vec![
+            cluster(),
+            option("leader", None, "The name of the current leader").visible_alias("primary"),
+            option("candidate", None, "The name of the candidate"),
+            option("scheduled", None, "Timestamp of a scheduled switchover in unambiguous format (e.g. ISO 8601)"),
+            force(),
+            group(),
+        ],
+        "flush" => vec![required(), members(), role(), force(), group()],
+        "history" => vec![cluster(), format(), group()],
+        "list" => with(
+            vec![
+                clusters(),
+                flag("extended", "Show some extra information").short('e'),
+                flag("timestamp", "Print timestamp").short('t'),
+                format(),
+                group(),
+            ],
+            watch().into(),
+        ),
+        "topology" => with(vec![clusters(), group()], watch().into()),
+        "pause" | "resume" => vec![cluster(), flag("wait", "Wait until the state is applied on all nodes"), group()],
+        "reinit" => vec![
+            required(),
+            members(),
+            flag("from-leader", "Get basebackup from leader"),
+            flag("wait", "Wait until reinitialization completes"),
+            force(),
+            group(),
+        ],
+        "reload" => vec![required(), members(), role(), force(), group()],
+        "remove" => vec![required(), format(), group()],
+        "restart" => vec![
+            required(),
+            members(),
+            role(),
+            flag("any", "Restart a single member only"),
+            option("scheduled", None, "Timestamp of a scheduled restart in unambiguous format (e.g. ISO 8601)"),
+            option("pg-version", None, "Restart if the PostgreSQL version is less than provided (e.g. 9.5.2)"),
+            flag("pending", "Restart if pending"),
+            option("timeout", None, "Return error and fail over if necessary when restarting takes longer than this."),
+            force(),
+            group(),
+        ],
+        "show-config" => vec![cluster(), group()],
+        "version" => vec![cluster(), members(), group()],
+        _ => Vec::new(),
+    }
+}
+
+/// How a command line begins and goes on in its usage text: of a command, or of the whole program.
+pub(super) fn usage(program: Program, command: Option<&str>) -> (String, &'static str) {
+    let mut summaries = SUMMARIES.iter();
+    match summaries.find(|Summary(name, ..)| Some(*name) == command) {
+        Some(Summary(name, usage, _)) => (format!("{} {name}", program.name()), usage),
+        None => (program.name().to_owned(), "[OPTIONS] COMMAND [ARGS]..."),
+    }
+}
