@@ -74,7 +74,7 @@ impl Listen {
     }
 }
 
-fn split_host_port(
+pub(crate) fn split_host_port(
     key: &str,
     text: &str,
     default_port: Option<u16>,

@@ -24,6 +24,7 @@ pub mod layers;
 pub mod local;
 pub mod parameters;
 pub mod scalar;
+pub mod validate;
 pub mod yaml;
 
 pub use address::{HostPort, Listen};
