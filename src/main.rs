@@ -34,6 +34,8 @@ fn primacy(arguments: Vec<OsString>) -> ExitCode {
             arguments[1..].to_vec(),
         ),
         "demo" => demo(arguments[1..].to_vec()),
+        // Not for people: the agent starts it.
+        "fence" => fence(&arguments[1..]),
         "help" | "--help" | "-h" => {
             let _ = command().print_help();
             ExitCode::SUCCESS
@@ -91,6 +93,21 @@ fn agent(command: Command, program: &str, called: OsString, arguments: Vec<OsStr
     let path = matches.get_one::<PathBuf>("configfile").cloned();
     // Three threads: one that steps the machine, one that serves, one for what takes longer.
     run(Builder::new_multi_thread().worker_threads(3).enable_all().build(), primacy_agent::run(path))
+}
+
+/// No runtime and no log: the fence does one thing.
+fn fence(arguments: &[OsString]) -> ExitCode {
+    let Some(address) = arguments.first().and_then(|address| address.to_str()) else {
+        eprintln!("Error: the fence is started by the agent, not by hand");
+        return ExitCode::from(2);
+    };
+    match primacy_fence::run(address) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: the fence cannot run: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn demo(arguments: Vec<OsString>) -> ExitCode {

@@ -4,6 +4,7 @@
 pub mod api;
 mod clock;
 mod configuration;
+mod fencing;
 mod jobs;
 pub mod journal;
 mod leases;

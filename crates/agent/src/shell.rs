@@ -34,6 +34,7 @@ use crate::peers::ask_members;
 use crate::published::Published;
 use crate::request::{AlreadyScheduled, FailsafeAnswer, Request, RestartAnswer};
 use crate::steps::{self, StepContext};
+use crate::fencing::Fencing;
 use crate::{clock, settings};
 
 /// The one parameter that the agent manages itself.
@@ -70,6 +71,7 @@ pub(crate) struct Shell {
     looking: bool,
     dcs_last_seen: i64,
     observation: Arc<Observation>,
+    fencing: Fencing,
     /// The configuration changed since it was last brought to the server.
     settings_changed: bool,
     exit: Option<Exit>,
@@ -86,6 +88,7 @@ pub(crate) struct Parts {
     pub(crate) journal: Arc<Journal>,
     pub(crate) logging: Logging,
     pub(crate) published: watch::Sender<Arc<Published>>,
+    pub(crate) fencing: Fencing,
 }
 
 /// The signals that the process listens to.
@@ -150,6 +153,7 @@ impl Shell {
             looking: false,
             dcs_last_seen: 0,
             observation: Arc::default(),
+            fencing: parts.fencing,
             settings_changed: true,
             exit: None,
         };
@@ -189,6 +193,10 @@ impl Shell {
                 let _ = tokio::time::timeout(FAREWELL, flushed).await;
                 if let Some(api) = self.api.take() {
                     api.stop().await;
+                }
+                // A server that runs on as a primary keeps its fence.
+                if self.machine.global().pause || !self.observation.process.is_alive() {
+                    self.fencing.quit();
                 }
                 return (exit, self.logging);
             }
@@ -231,6 +239,7 @@ impl Shell {
             && self.watched != Some(identity)
         {
             self.watched = Some(identity);
+            self.fencing.aim(identity);
             let events = self.events.clone();
             tokio::spawn(async move {
                 postmaster_death(identity).await;
@@ -284,6 +293,7 @@ impl Shell {
             Action::StartJob(job) => self.start_job(job),
             Action::CancelJob => self.cancel_job.cancel(),
             Action::KillNow => self.kill(),
+            Action::SetFence(deadline) => self.fencing.set(deadline),
             Action::PublishMember(data) => {
                 let ttl = self.machine.global().ttl;
                 let _ = self.writes.send(StoreWrite::Member(data, ttl));

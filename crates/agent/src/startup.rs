@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::api::{Api, ApiServer};
 use crate::configuration::Configuration;
+use crate::fencing::{Fencing, FencingConfig};
 use crate::journal::Journal;
 use crate::logging::Logging;
 use crate::published::Published;
@@ -78,6 +79,8 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
         None,
     ));
 
+    let fencing = FencingConfig::parse(effective.tree.get("fencing"))?;
+    let fencing = Fencing::new(fencing, &config.postgresql.data_dir)?;
     let opened = stores::open(&config.dcs).await?;
     let store = ClusterStore::new(opened.store, &config.namespace, &config.scope);
     let mut signals = Signals {
@@ -145,6 +148,7 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
         logging,
         published,
         configuration,
+        fencing,
     };
     let (mut shell, events) = Shell::new(parts);
     shell.serve(api);

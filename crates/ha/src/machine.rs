@@ -265,6 +265,9 @@ pub enum Action {
     CancelJob,
     /// SIGKILL PostgreSQL's processes at once. The lease is about to end.
     KillNow,
+    /// Have the fence, a process apart, do that at this moment unless told otherwise before; `None` disarms
+    /// it.
+    SetFence(Option<Moment>),
     /// Publish the member key.
     PublishMember(Box<MemberData>),
     /// Write `/status`, if this member still leads.
@@ -352,6 +355,8 @@ pub struct Machine {
     lease: Lease,
     renewing: bool,
     next_renewal: Moment,
+    /// The deadline that the fence was told.
+    fence: Option<Moment>,
     view: Option<Cluster>,
     view_at: Moment,
     config_version: Option<Version>,
@@ -395,6 +400,7 @@ impl Machine {
             lease: Lease::None,
             renewing: false,
             next_renewal: now,
+            fence: None,
             view: None,
             view_at: now,
             config_version: None,
@@ -426,6 +432,7 @@ impl Machine {
         let mut actions = Vec::new();
         self.take(event, now, wall, &mut actions);
         self.keep_lease(now, wall, &mut actions);
+        self.set_fence(&mut actions);
         if self.pass == Pass::Idle && (self.again || now >= self.next_pass) {
             self.begin_pass(now, &mut actions);
         }
@@ -655,6 +662,21 @@ impl Machine {
                     self.again |= now.since(since) >= self.global.retry_timeout;
                 }
             }
+        }
+    }
+
+    /// The fence follows the lease. Once the lease is gone the last deadline stands until the server is seen to
+    /// accept no writes: an agent that cannot stop it must not take the fence away either.
+    fn set_fence(&mut self, actions: &mut Vec<Action>) {
+        let wanted = match self.lease {
+            _ if self.global.pause || !self.server.process.is_alive() => None,
+            Lease::Held { until, .. } => Some(until),
+            Lease::None if self.may_accept_writes() => self.fence,
+            Lease::None => None,
+        };
+        if wanted != self.fence {
+            self.fence = wanted;
+            actions.push(Action::SetFence(wanted));
         }
     }
 

@@ -112,7 +112,8 @@ impl ClusterBuilder {
         if let Value::Object(dynamic) = &mut dynamic {
             dynamic.extend(self.dynamic);
         }
-        let store = Store::start(self.store, &scratch, self.members).await?;
+        let synchronous = dynamic["synchronous_mode"] != json!(false);
+        let store = Store::start(self.store, self.members).await?;
         let (agent, control) = if self.replaced_names {
             let name = |name: &str| executable.with_file_name(name);
             (
@@ -164,6 +165,7 @@ impl ClusterBuilder {
             agents,
             store,
             timing,
+            synchronous,
             control: control.unless_set(programs::CTL_COMMAND),
             executable,
             passed: false,
@@ -204,6 +206,8 @@ pub struct TestCluster {
     pub timing: Timing,
     /// The project's executable, where the unprivileged account can run it.
     pub executable: PathBuf,
+    /// It began in synchronous mode: a whole cluster has a synchronous standby.
+    pub synchronous: bool,
     control: CommandLine,
     passed: bool,
     // Last, so that the others' destructors find the directory still there.
@@ -332,7 +336,7 @@ impl TestCluster {
 
     /// Kills a majority of the store's members, without touching the leader's agent or any server.
     pub async fn take_quorum_away(&mut self, leader: usize) -> Result<()> {
-        match &mut self.store {
+        match &self.store {
             Store::Embedded { .. } => {
                 for member in self.others(leader) {
                     self.agents[member].sigkill().await?;
@@ -348,11 +352,10 @@ impl TestCluster {
 
     /// Starts what [`Self::take_quorum_away`] killed.
     pub async fn give_quorum_back(&mut self) -> Result<()> {
-        match &mut self.store {
+        match &self.store {
             Store::Embedded { .. } => self.start_all(),
             Store::Etcd3(etcd) => {
-                etcd.start_member(&self.scratch, 0)?;
-                etcd.start_member(&self.scratch, 1)?;
+                etcd.start_all()?;
                 etcd.wait_healthy().await
             }
         }

@@ -1,0 +1,162 @@
+//! The agent's side: starts the fence, or finds the one of an agent before it.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv, send,
+    socket_with, socketpair, sockopt,
+};
+use rustix::process::geteuid;
+
+use crate::protocol::{ANSWER, Message, Status, Target};
+
+/// A fence could not be started or told.
+#[derive(Debug, thiserror::Error)]
+pub enum FenceError {
+    /// It could not be started.
+    #[error("the fence cannot be started from {executable}")]
+    Spawn {
+        /// The executable.
+        executable: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It could not be told.
+    #[error("the fence cannot be reached: {0}")]
+    Unreachable(Errno),
+}
+
+/// The connection to the fence of one data directory. Nothing here waits.
+pub struct FenceClient {
+    executable: PathBuf,
+    address: String,
+    connection: Option<OwnedFd>,
+    child: Option<Child>,
+    status: Option<Status>,
+}
+
+impl FenceClient {
+    /// The fence of this data directory, if one runs; it is started when it is first needed.
+    pub fn new(executable: PathBuf, data_dir: &Path) -> Self {
+        let address = address(data_dir);
+        let connection = reach(&address).ok();
+        FenceClient { executable, address, connection, child: None, status: None }
+    }
+
+    /// Kill the target when CLOCK_BOOTTIME reaches the deadline, unless told otherwise before.
+    ///
+    /// # Errors
+    /// No fence holds the deadline.
+    pub fn arm(&mut self, deadline: Duration, target: Target) -> Result<(), FenceError> {
+        let message = Message::Arm { deadline, target };
+        if self.connection.is_some() && self.tell(message).is_ok() {
+            return Ok(());
+        }
+        self.start()?;
+        self.tell(message).map_err(FenceError::Unreachable)
+    }
+
+    /// Kill nobody.
+    pub fn disarm(&mut self) {
+        let _ = self.tell(Message::Disarm);
+    }
+
+    /// Kill nobody, and end.
+    pub fn quit(&mut self) {
+        let _ = self.tell(Message::Quit);
+        self.connection = None;
+        if let Some(mut child) = self.child.take() {
+            let _ = child.wait();
+        }
+    }
+
+    /// What the fence said last; `None` while none runs, or before it has said anything.
+    pub fn status(&mut self) -> Option<Status> {
+        self.listen();
+        self.connection.as_ref().and(self.status)
+    }
+
+    fn start(&mut self) -> Result<(), FenceError> {
+        if let Some(mut child) = self.child.take() {
+            // It ended by itself, or is of no use: reaped, so that no zombie stays.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if let Ok(connection) = reach(&self.address) {
+            self.connection = Some(connection);
+            return Ok(());
+        }
+        let unreachable = FenceError::Unreachable;
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(unreachable)?;
+        // A process group of its own: what ends the agent's group does not end the fence.
+        let child = Command::new(&self.executable)
+            .args(["fence", &self.address])
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .current_dir("/")
+            .process_group(0)
+            .spawn()
+            .map_err(|source| FenceError::Spawn { executable: self.executable.clone(), source })?;
+        self.child = Some(child);
+        self.connection = Some(ours);
+        Ok(())
+    }
+
+    fn tell(&mut self, message: Message) -> Result<(), Errno> {
+        self.listen();
+        let connection = self.connection.as_ref().ok_or(Errno::NOTCONN)?;
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        match send(connection, &message.encode(), flags) {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                self.connection = None;
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes what the fence has said meanwhile.
+    fn listen(&mut self) {
+        while let Some(connection) = &self.connection {
+            let mut packet = [0u8; ANSWER];
+            match recv(connection, &mut packet[..], RecvFlags::DONTWAIT) {
+                Ok((0, _)) => self.connection = None,
+                Ok((length, _)) => self.status = Status::decode(&packet[..length.min(ANSWER)]),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                Err(_) => self.connection = None,
+            }
+        }
+    }
+}
+
+fn reach(address: &str) -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    connect(&socket, &SocketAddrUnix::new_abstract_name(address.as_bytes())?)?;
+    // Anybody may take a name; only our own user's fence is told anything.
+    if sockopt::socket_peercred(&socket)?.uid != geteuid() {
+        return Err(Errno::ACCESS);
+    }
+    Ok(socket)
+}
+
+/// One fence per user and data directory.
+fn address(data_dir: &Path) -> String {
+    let data_dir = data_dir.canonicalize().unwrap_or_else(|_| data_dir.to_path_buf());
+    // FNV-1a: the same in every release.
+    let bytes = data_dir.as_os_str().as_encoded_bytes();
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("primacy-fence-{}-{hash:016x}", geteuid().as_raw())
+}
