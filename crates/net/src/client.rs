@@ -356,8 +356,13 @@ impl Target {
         };
         let bracketed = uri.host().filter(|host| !host.is_empty());
         let bracketed = bracketed.ok_or_else(|| bad("it has no host"))?;
-        let default_port = if tls { 443 } else { 80 };
-        let port = uri.port_u16().unwrap_or(default_port);
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        let port = match (uri.port_u16(), authority.ends_with(bracketed)) {
+            (Some(port), _) => port,
+            (None, true) if tls => 443,
+            (None, true) => 80,
+            (None, false) => return Err(bad("its port is not a number")),
+        };
         let host_header = match uri.port_u16() {
             Some(port) => format!("{bracketed}:{port}"),
             None => bracketed.to_owned(),

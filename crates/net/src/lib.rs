@@ -17,7 +17,7 @@ pub use hyper::{Method, Request, Response, StatusCode, Uri, Version, header};
 
 pub use client::{ClientOptions, HttpAnswer, HttpClient, HttpError, HttpStream};
 pub use connect::KeepAlive;
-pub use server::{BodyError, Handler, Peer, RequestBody, ServerLimits, serve};
+pub use server::{BodyError, Handler, HangUp, Peer, RequestBody, ServerLimits, serve};
 pub use tls::{
     ClientCertificate, ClientVerification, Roots, TlsClientOptions, TlsError, TlsServer,
     TlsServerOptions, Verify, install_crypto_provider,

@@ -1,6 +1,5 @@
 //! Serving HTTP/1: the accept loop, its limits, and the drain at the end.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -240,6 +239,11 @@ async fn connection<H: Handler>(
     }
 }
 
+/// In a response's extensions: close the connection without a byte of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the request is not answered")]
+pub struct HangUp;
+
 async fn requests<H: Handler>(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: Peer,
@@ -257,12 +261,15 @@ async fn requests<H: Handler>(
                 timeout: limits.body_timeout,
             });
             let mut response = handler.handle(request, peer).await;
+            if response.extensions().get::<HangUp>().is_some() {
+                return Err(HangUp);
+            }
             if old {
                 response
                     .headers_mut()
                     .insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok::<_, Infallible>(response)
+            Ok(response)
         }
     });
     let connection = http1::Builder::new()

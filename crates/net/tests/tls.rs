@@ -1,0 +1,299 @@
+//! Who trusts whom.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use primacy_net::{
+    Bytes, ClientCertificate, ClientOptions, ClientVerification, Full, HeaderMap, HttpClient,
+    HttpError, Method, Peer, Request, RequestBody, Response, Roots, ServerLimits, TlsClientOptions,
+    TlsError, TlsServer, TlsServerOptions, Verify, serve,
+};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// A certificate authority in a scratch directory, and what it has signed.
+struct Authority {
+    directory: TempDir,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let authority = Authority {
+            directory: tempfile::tempdir().unwrap(),
+        };
+        authority.make("ca", &[]);
+        authority
+    }
+
+    /// The file of that name.
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Makes `<name>.pem` and `<name>-key.pem`, good for a subject alternative name such as `IP:127.0.0.1`.
+    fn sign(&self, name: &str, alternative_name: &str) {
+        let path = |name| self.path(name).to_str().unwrap().to_owned();
+        let alternative_name = format!("subjectAltName={alternative_name}");
+        let not_ca = "basicConstraints=critical,CA:FALSE";
+        let (ca, key) = (path("ca.pem"), path("ca-key.pem"));
+        self.make(
+            name,
+            &[
+                "-CA",
+                &ca,
+                "-CAkey",
+                &key,
+                "-addext",
+                &alternative_name,
+                "-addext",
+                not_ca,
+            ],
+        );
+    }
+
+    fn make(&self, name: &str, more: &[&str]) {
+        let made = Command::new("openssl")
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+            ])
+            .args([
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                &format!("/CN={name}"),
+                "-keyout",
+            ])
+            .arg(self.path(&format!("{name}-key.pem")))
+            .arg("-out")
+            .arg(self.path(&format!("{name}.pem")))
+            .args(more)
+            .output()
+            .expect("openssl is installed");
+        assert!(
+            made.status.success(),
+            "{}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+    }
+}
+
+async fn who(_: Request<RequestBody>, peer: Peer) -> Response<Full<Bytes>> {
+    let text = format!("tls={} certificate={}", peer.tls, peer.client_certificate);
+    Response::new(Full::new(text.into()))
+}
+
+fn options(authority: &Authority, name: &str) -> TlsServerOptions {
+    TlsServerOptions {
+        cert: authority.path(&format!("{name}.pem")),
+        key: Some(authority.path(&format!("{name}-key.pem"))),
+        client_ca: Some(authority.path("ca.pem")),
+        client_verification: ClientVerification::None,
+    }
+}
+
+async fn start(tls: TlsServer) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    tokio::spawn(serve(
+        listener,
+        Some(tls),
+        ServerLimits::default(),
+        who,
+        stop,
+    ));
+    address
+}
+
+async fn ask(tls: TlsClientOptions, address: SocketAddr) -> Result<String, HttpError> {
+    let client = HttpClient::new(ClientOptions {
+        tls,
+        ..ClientOptions::default()
+    });
+    let (url, deadline) = (
+        format!("https://{address}/"),
+        Instant::now() + Duration::from_secs(20),
+    );
+    let answer = client
+        .request(Method::POST, &url, HeaderMap::new(), "x".into(), deadline)
+        .await?;
+    Ok(String::from_utf8_lossy(&answer.body).into_owned())
+}
+
+#[tokio::test]
+async fn servers_are_checked_as_far_as_wanted() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    ours.sign("named", "IP:127.0.0.1");
+    ours.sign("other", "DNS:elsewhere");
+    let named = start(TlsServer::new(&options(&ours, "named")).unwrap()).await;
+    let other = start(TlsServer::new(&options(&ours, "other")).unwrap()).await;
+    for (authority, server, verify, trusted) in [
+        (&ours, named, Verify::Full, true),
+        (&ours, other, Verify::Full, false),
+        (&theirs, named, Verify::Full, false),
+        (&ours, other, Verify::Chain, true),
+        (&theirs, named, Verify::Chain, false),
+        (&theirs, other, Verify::None, true),
+    ] {
+        let roots = Roots::File(authority.path("ca.pem"));
+        let answer = ask(
+            TlsClientOptions {
+                roots,
+                verify,
+                certificate: None,
+            },
+            server,
+        )
+        .await;
+        match answer {
+            Ok(answer) => assert!(
+                trusted && answer == "tls=true certificate=false",
+                "{verify:?}"
+            ),
+            Err(error) => {
+                assert!(
+                    matches!(error, HttpError::Tls { .. }) && !error.was_sent(),
+                    "{error}"
+                );
+                assert!(!trusted, "{verify:?}: {error}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn clients_are_checked_as_far_as_wanted() {
+    use ClientVerification::{None, Optional, Required};
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    for (authority, name) in [(&ours, "server"), (&ours, "client"), (&theirs, "client")] {
+        authority.sign(name, "IP:127.0.0.1");
+    }
+    let certificate = |authority: &Authority| ClientCertificate {
+        cert: authority.path("client.pem"),
+        key: authority.path("client-key.pem"),
+    };
+    let cases = [
+        (None, Some(&ours), Ok(false)),
+        (Optional, Option::None, Ok(false)),
+        (Optional, Some(&ours), Ok(true)),
+        (Optional, Some(&theirs), Err(())),
+        (Required, Option::None, Err(())),
+        (Required, Some(&ours), Ok(true)),
+        (Required, Some(&theirs), Err(())),
+    ];
+    for (client_verification, shown, expected) in cases {
+        let server = TlsServerOptions {
+            client_verification,
+            ..options(&ours, "server")
+        };
+        let server = start(TlsServer::new(&server).unwrap()).await;
+        let roots = Roots::File(ours.path("ca.pem"));
+        let certificate = shown.map(certificate);
+        let answer = ask(
+            TlsClientOptions {
+                roots,
+                certificate,
+                verify: Verify::Full,
+            },
+            server,
+        )
+        .await;
+        match (answer, expected) {
+            (Ok(answer), Ok(known)) => assert_eq!(answer, format!("tls=true certificate={known}")),
+            // The refusal may be overtaken by the end of the connection; then nothing is known.
+            (Err(HttpError::Tls { .. } | HttpError::NoAnswer { .. }), Err(())) => {}
+            (answer, _) => panic!("{client_verification:?}: {answer:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn certificates_are_exchanged_while_serving() {
+    let (old, new) = (Authority::new(), Authority::new());
+    old.sign("server", "IP:127.0.0.1");
+    new.sign("server", "IP:127.0.0.1");
+    let server = TlsServer::new(&options(&old, "server")).unwrap();
+    let address = start(server.clone()).await;
+    let trusting = |authority: &Authority| TlsClientOptions {
+        roots: Roots::File(authority.path("ca.pem")),
+        ..TlsClientOptions::default()
+    };
+    ask(trusting(&old), address).await.unwrap();
+    server.replace(&options(&new, "nothing")).unwrap_err();
+    ask(trusting(&old), address).await.unwrap();
+    server.replace(&options(&new, "server")).unwrap();
+    ask(trusting(&new), address).await.unwrap();
+    ask(trusting(&old), address).await.unwrap_err();
+}
+
+#[test]
+fn bad_files_are_named() {
+    let authority = Authority::new();
+    authority.sign("server", "IP:127.0.0.1");
+    let good = options(&authority, "server");
+    let cert = || good.cert.clone();
+    let encrypted = authority.path("encrypted.pem");
+    std::fs::write(
+        &encrypted,
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAA==\n-----END ENCRYPTED PRIVATE KEY-----\n",
+    )
+    .unwrap();
+    for (options, says) in [
+        (
+            TlsServerOptions {
+                cert: authority.path("missing"),
+                ..good.clone()
+            },
+            "missing",
+        ),
+        (
+            TlsServerOptions {
+                key: Some(cert()),
+                ..good.clone()
+            },
+            "PRIVATE KEY section",
+        ),
+        (
+            TlsServerOptions {
+                cert: authority.path("server-key.pem"),
+                ..good.clone()
+            },
+            "CERTIFICATE section",
+        ),
+        (
+            TlsServerOptions {
+                key: Some(encrypted),
+                ..good.clone()
+            },
+            "openssl pkey",
+        ),
+        (
+            TlsServerOptions {
+                key: Some(authority.path("ca-key.pem")),
+                ..good.clone()
+            },
+            "server.pem",
+        ),
+        (
+            TlsServerOptions {
+                client_ca: None,
+                client_verification: ClientVerification::Required,
+                ..good.clone()
+            },
+            "CA file",
+        ),
+    ] {
+        let error: TlsError = TlsServer::new(&options).unwrap_err();
+        assert!(error.to_string().contains(says), "{says}: {error}");
+    }
+}
