@@ -18,6 +18,8 @@ pub(crate) struct Configuration {
     environment: Environment,
     effective: Effective,
     limits: TimingLimits,
+    /// Parameters that the installed server knows.
+    known: Option<Vec<String>>,
     umask: u32,
 }
 
@@ -50,6 +52,7 @@ impl Configuration {
             environment,
             effective,
             limits,
+            known: None,
             umask,
         })
     }
@@ -67,6 +70,11 @@ impl Configuration {
     /// The dynamic configuration in force, timings adjusted.
     pub(crate) fn dynamic(&self) -> &Map<String, Value> {
         &self.effective.dynamic
+    }
+
+    /// What the installed server knows is passed on to it also where no rule speaks of it.
+    pub(crate) fn know(&mut self, parameters: Vec<String>) {
+        self.known = Some(parameters);
     }
 
     /// Takes a dynamic configuration from the DCS. The old one stays when the new one cannot be used.
@@ -92,7 +100,14 @@ impl Configuration {
         role: Role,
         managed_names: Option<&str>,
     ) -> Settings {
-        settings::server(&self.effective, version, role, managed_names, self.umask)
+        settings::server(
+            &self.effective,
+            version,
+            role,
+            managed_names,
+            self.known.as_deref(),
+            self.umask,
+        )
     }
 }
 

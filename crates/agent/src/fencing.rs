@@ -37,16 +37,22 @@ impl FencingConfig {
                 "automatic" => Mode::Automatic,
                 "required" => Mode::Required,
                 "off" => Mode::Off,
-                _ => anyhow::bail!("fencing.mode is {text:?}: set it to automatic, required or off"),
+                _ => {
+                    anyhow::bail!("fencing.mode is {text:?}: set it to automatic, required or off")
+                }
             },
-            Some(other) => anyhow::bail!("fencing.mode is {other}: set it to automatic, required or off"),
+            Some(other) => {
+                anyhow::bail!("fencing.mode is {other}: set it to automatic, required or off")
+            }
         };
         let margin = match field("safety_margin") {
             None | Some(Value::Null) => SAFETY_MARGIN,
             Some(value) => value
                 .as_f64()
                 .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-                .ok_or_else(|| anyhow::anyhow!("fencing.safety_margin is {value}: set it to seconds"))?,
+                .ok_or_else(|| {
+                    anyhow::anyhow!("fencing.safety_margin is {value}: set it to seconds")
+                })?,
         };
         Ok(FencingConfig { mode, margin })
     }
@@ -70,7 +76,13 @@ impl Fencing {
                 Some(FenceClient::new(std::env::current_exe()?, data_dir))
             }
         };
-        Ok(Fencing { config, client, deadline: None, target: None, warned: false })
+        Ok(Fencing {
+            config,
+            client,
+            deadline: None,
+            target: None,
+            warned: false,
+        })
     }
 
     /// The machine's wish.
@@ -87,17 +99,15 @@ impl Fencing {
         }
     }
 
-    /// For people: `armed`, `disarmed`, `fired`, `failed`, `off`.
-    pub(crate) fn status(&mut self) -> &'static str {
-        let Some(client) = &mut self.client else {
-            return "off";
-        };
+    /// What it says of itself, when there is something to say: `armed`, `fired`, `failed`.
+    pub(crate) fn status(&mut self) -> Option<&'static str> {
+        let client = self.client.as_mut()?;
         match client.status() {
-            _ if self.warned => "failed",
-            Some(Status::Armed) => "armed",
-            Some(Status::Fired) => "fired",
-            Some(Status::Refused) => "failed",
-            Some(Status::Disarmed) | None => "disarmed",
+            _ if self.warned => Some("failed"),
+            Some(Status::Armed) => Some("armed"),
+            Some(Status::Fired) => Some("fired"),
+            Some(Status::Refused) => Some("failed"),
+            Some(Status::Disarmed) | None => None,
         }
     }
 
@@ -117,7 +127,10 @@ impl Fencing {
             return;
         };
         let at = deadline - self.config.margin;
-        let target = Target { pid: target.pid, start_ticks: target.start_ticks };
+        let target = Target {
+            pid: target.pid,
+            start_ticks: target.start_ticks,
+        };
         match client.arm(at.0, target) {
             Ok(()) => self.warned = false,
             Err(error) => {

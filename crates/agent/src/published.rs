@@ -56,6 +56,8 @@ pub struct Published {
     pub job_progress: Option<String>,
     /// Watchdog mode is `required` and it cannot be used.
     pub watchdog_failed: bool,
+    /// What the fence says of itself when it is in charge: `armed`, `fired`, `failed`.
+    pub fence: Option<&'static str>,
     /// When the next pass of the loop is due.
     pub next_pass: Instant,
     /// The postmaster lives.

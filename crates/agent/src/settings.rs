@@ -51,12 +51,14 @@ pub(crate) fn server(
     version: Option<u32>,
     role: Role,
     managed_names: Option<&str>,
+    known: Option<&[String]>,
     umask: u32,
 ) -> postgres::Settings {
     let config = &effective.local;
     let section = &config.postgresql;
     let managed = Managed {
         synchronous_standby_names: managed_names,
+        known_to_server: known,
         ..Managed::default()
     };
     let ServerParameters {

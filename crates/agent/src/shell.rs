@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use primacy_config::GlobalConfig;
 use primacy_dcs::{ClusterStore, Renewal, Subject, WatchEvent};
 use primacy_ha::{
     Action, Answer, CallbackEvent, Event, Exit, Job, JobReport, Lease, LogLevel, Machine,
     OperatorRequest, PeerReport, RenewalResult, Step, StepOutcome, StoreKey,
 };
-use primacy_model::{MemberData, Observation, PostmasterIdentity, Process, Role};
+use primacy_model::{MemberData, Observation, PostmasterIdentity, Process, Role, SlotKind};
 use primacy_net::HttpClient;
 use primacy_postgres::{
     Callback, CallbackRunner, ObserveOptions, Server, StopMode, StopRequest, kill_now,
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::ApiServer;
 use crate::configuration::{Configuration, apply_deadline, apply_to_running, cache};
+use crate::fencing::Fencing;
 use crate::jobs::{self, JobContext, chain};
 use crate::journal::Journal;
 use crate::leases::Leases;
@@ -34,7 +36,6 @@ use crate::peers::ask_members;
 use crate::published::Published;
 use crate::request::{AlreadyScheduled, FailsafeAnswer, Request, RestartAnswer};
 use crate::steps::{self, StepContext};
-use crate::fencing::Fencing;
 use crate::{clock, settings};
 
 /// The one parameter that the agent manages itself.
@@ -311,6 +312,9 @@ impl Shell {
                         chain(&error)
                     );
                     return;
+                }
+                for text in unsupported(self.machine.global()) {
+                    tracing::warn!("{text}");
                 }
                 self.settings_changed = true;
             }
@@ -675,7 +679,8 @@ impl Shell {
 
     // ---- what others see -------------------------------------------------------------------------------
 
-    fn publish(&self) {
+    fn publish(&mut self) {
+        let fence = self.fencing.status();
         let machine = &self.machine;
         let memory = machine.memory();
         let effective = self.configuration.effective();
@@ -717,11 +722,35 @@ impl Shell {
             job: machine.job().map(|job| job.job.name()),
             job_progress: machine.job().and_then(|job| job.progress.clone()),
             watchdog_failed: false,
+            fence,
             next_pass: clock::instant(machine.next_pass()),
             postmaster_alive: self.observation.process.is_alive(),
             outcome: machine.outcome().to_owned(),
         }));
     }
+}
+
+/// What the dynamic configuration asks for and this version does not do.
+fn unsupported(global: &GlobalConfig) -> Vec<&'static str> {
+    let mut texts = Vec::new();
+    if global.failsafe_mode {
+        texts.push("failsafe_mode is not supported by this version: without the store a primary is demoted");
+    }
+    if global.standby_cluster.is_some() {
+        texts.push(
+            "standby_cluster is not supported by this version: no member takes the leadership",
+        );
+    }
+    if global
+        .permanent_slots
+        .values()
+        .any(|slot| slot.kind != SlotKind::Physical)
+    {
+        texts.push(
+            "permanent logical slots are not created by this version; those that exist are kept",
+        );
+    }
+    texts
 }
 
 /// The role whose overrides hold for what the job starts.

@@ -61,24 +61,29 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
             bail!("the configuration {} does not exist", path.display());
         }
     }
-    let configuration = Configuration::load(path, environment, umask)
+    let mut configuration = Configuration::load(path, environment, umask)
         .context("the configuration cannot be used")?;
-    let effective = configuration.effective();
-    let config = effective.local.clone();
+    let config = configuration.effective().local.clone();
     let logging = Logging::install(&config.log)?;
-    for warning in &effective.warnings {
+    for warning in &configuration.effective().warnings {
         tracing::warn!("{warning}");
     }
 
     let server = Server::new(configuration.server_settings(None, Role::Uninitialized, None));
     let major = server.check(Instant::now() + CHECK_TIMEOUT).await?;
     let version = major * 10_000;
+    configuration.know(
+        server
+            .known_parameters(Instant::now() + CHECK_TIMEOUT)
+            .await?,
+    );
     server.replace_settings(configuration.server_settings(
         Some(version),
         Role::Uninitialized,
         None,
     ));
 
+    let effective = configuration.effective();
     let fencing = FencingConfig::parse(effective.tree.get("fencing"))?;
     let fencing = Fencing::new(fencing, &config.postgresql.data_dir)?;
     let opened = stores::open(&config.dcs).await?;
@@ -256,6 +261,7 @@ fn first_snapshot(configuration: &Configuration, observation: Observation) -> Pu
         job: None,
         job_progress: None,
         watchdog_failed: false,
+        fence: None,
         next_pass: now,
         outcome: String::new(),
     }

@@ -26,6 +26,18 @@ impl Server {
         supported(&output.stdout, binary)
     }
 
+    /// Names of all parameters that the installed server knows (`postgres --describe-config`).
+    pub async fn known_parameters(&self, deadline: Instant) -> Result<Vec<String>, Error> {
+        let output = Run::new(self.settings().binary("postgres"))
+            .arg("--describe-config")
+            .c_locale()
+            .quiet()
+            .success(&Until::deadline(deadline))
+            .await?;
+        let names = output.stdout.lines().filter_map(|line| line.split('\t').next());
+        Ok(names.map(str::to_owned).collect())
+    }
+
     /// Major version of the data directory (`PG_VERSION`), `None` when there is no cluster in it.
     pub async fn data_version(&self, deadline: Instant) -> Result<Option<u32>, Error> {
         let path = self.settings().data_dir.join("PG_VERSION");

@@ -11,7 +11,7 @@ use primacy_config::HostPort;
 use primacy_config::local::{RestApi, VerifyClient};
 use primacy_model::json_line;
 use primacy_net::{
-    Bytes, ClientVerification, Full, HeaderName, HeaderValue, HttpClient, Peer,
+    Bytes, ClientVerification, Full, HangUp, HeaderName, HeaderValue, HttpClient, Peer,
     Request as HttpRequest, RequestBody, Response, ServerLimits, StatusCode, TlsError, TlsServer,
     TlsServerOptions, header, serve,
 };
@@ -357,7 +357,8 @@ fn render(answer: Answer, settings: &Settings) -> Response<Full<Bytes>> {
         Answer::Page(page) => (None, Some("text/html;charset=utf-8"), page.html()),
         Answer::Dropped(reason) => {
             tracing::warn!("API: a request cannot be answered: {reason}");
-            (None, None, String::new())
+            response.extensions_mut().insert(HangUp);
+            return response;
         }
     };
     if let Some(content_type) = content_type {

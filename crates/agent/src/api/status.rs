@@ -196,6 +196,8 @@ impl<'a> Status<'a> {
             }),
         );
         put("watchdog_failed", flag(published.watchdog_failed));
+        // Ours: Patroni's members and clients overlook it.
+        put("fence", published.fence.map(|fence| json!(fence)));
         if self.log.queued > 2 {
             put("logger_queue_size", Some(json!(self.log.queued)));
             put(

@@ -45,6 +45,7 @@ fn replica() -> Published {
         job: None,
         job_progress: None,
         watchdog_failed: false,
+        fence: None,
         next_pass: later,
         postmaster_alive: true,
         outcome: String::new(),
