@@ -152,7 +152,9 @@ pub enum WatchEvent {
 /// Why a call has no definite answer, or a definite refusal that is not about its condition.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The request did not reach the store, or the store had no quorum to act: nothing was applied.
+    /// The request did not reach the store, or the store had no quorum to act: nothing was applied. Also
+    /// the answer to a read, a grant or a renewal that did not come: repeating those does no harm, and a
+    /// lease of which nobody knows lapses. (After a renewal without an answer, do not count on it.)
     #[error("{store} does not answer: {reason}")]
     Unavailable {
         /// The kind of store.

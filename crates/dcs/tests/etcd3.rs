@@ -203,3 +203,23 @@ async fn members_are_discovered() {
     }
     outcome.unwrap();
 }
+
+/// A member that knows of no leader says so before it proposes anything: that is definite.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_leader_nothing_is_written() {
+    let etcd = Etcd::start().await;
+    let store = &etcd.clients[0];
+    store.write(put("/x"), soon()).await.unwrap();
+    let leader = etcd.cluster.leader().await.unwrap();
+    etcd.cluster.kill_member(leader).unwrap();
+    etcd.cluster.kill_member((leader + 1) % 3).unwrap();
+    // For an election timeout the survivor believes in the leader that is gone.
+    let limit = Instant::now() + Duration::from_secs(20);
+    loop {
+        let deadline = Instant::now() + Duration::from_secs(2);
+        match store.write(put("/x"), deadline).await.unwrap_err() {
+            StoreError::Unavailable { reason, .. } if reason.contains("no leader") => return,
+            error => assert!(Instant::now() < limit, "{error}"),
+        }
+    }
+}

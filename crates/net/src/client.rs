@@ -16,6 +16,7 @@ use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::sync::OnceCell;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::body::{CollectError, collect};
@@ -91,6 +92,9 @@ struct Idle {
 }
 
 type Sender = SendRequest<Full<Bytes>>;
+
+/// A new connection, and how it ends.
+type Opened = (Sender, JoinHandle<hyper::Result<()>>);
 
 /// A whole answer.
 #[derive(Clone, Debug)]
@@ -229,32 +233,35 @@ impl HttpClient {
         deadline: Instant,
     ) -> Result<(Response<Incoming>, Sender), HttpError> {
         loop {
-            let kept = self.shared.take(&target.endpoint);
-            let fresh = kept.is_none();
-            let mut sender = match kept {
-                Some(sender) => sender,
-                None => self.connect(target, deadline).await?,
+            let (mut sender, fresh) = match self.shared.take(&target.endpoint) {
+                Some(sender) => (sender, None),
+                None => {
+                    let (sender, connection) = self.connect(target, deadline).await?;
+                    (sender, Some(connection))
+                }
             };
             let mut error = match timeout_at(deadline, sender.try_send_request(request)).await {
                 Ok(Ok(response)) => return Ok((response, sender)),
                 Ok(Err(error)) => error,
                 Err(_) => return Err(late(target.endpoint.clone())),
             };
-            request = match error.take_message() {
-                Some(request) if !fresh => request,
-                Some(_) => {
-                    let reason = chain(&error.into_error());
-                    return Err(HttpError::Connect {
-                        endpoint: target.endpoint.clone(),
-                        reason,
-                    });
+            request = match (error.take_message(), fresh) {
+                (Some(request), None) => request,
+                (Some(_), Some(connection)) => {
+                    // The connection has ended already, and knows better why.
+                    let ended = timeout_at(deadline, connection).await;
+                    let error = match ended {
+                        Ok(Ok(Err(cause))) => cause,
+                        _ => error.into_error(),
+                    };
+                    return Err(not_sent(&target.endpoint, &error));
                 }
-                None => return Err(no_answer(&target.endpoint, &error.into_error())),
-            }
+                (None, _) => return Err(no_answer(&target.endpoint, &error.into_error())),
+            };
         }
     }
 
-    async fn connect(&self, target: &Target, deadline: Instant) -> Result<Sender, HttpError> {
+    async fn connect(&self, target: &Target, deadline: Instant) -> Result<Opened, HttpError> {
         let Shared { options, tls, .. } = &*self.shared;
         let endpoint = || target.endpoint.clone();
         let refused = |error: io::Error| HttpError::Connect {
@@ -314,16 +321,12 @@ impl Shared {
 }
 
 /// The connection lives in a task of its own, which ends when the sender and the last body are dropped.
-async fn open<T>(io: T) -> io::Result<Sender>
+async fn open<T>(io: T) -> io::Result<Opened>
 where
     T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
     let (sender, connection) = http1::handshake(io).await.map_err(io::Error::other)?;
-    tokio::spawn(async move {
-        // Whoever waits for an answer learns of the error as well.
-        let _ = connection.await;
-    });
-    Ok(sender)
+    Ok((sender, tokio::spawn(connection)))
 }
 
 async fn load(options: TlsClientOptions) -> Result<TlsClient, TlsError> {
@@ -394,6 +397,17 @@ fn late(endpoint: String) -> HttpError {
     HttpError::NoAnswer {
         endpoint,
         reason: "timed out".into(),
+    }
+}
+
+fn not_sent(endpoint: &str, error: &hyper::Error) -> HttpError {
+    let endpoint = endpoint.to_owned();
+    match refused_by_peer(error) {
+        Some(reason) => HttpError::Tls { endpoint, reason },
+        None => HttpError::Connect {
+            endpoint,
+            reason: chain(error),
+        },
     }
 }
 

@@ -103,7 +103,7 @@ impl Gateway {
                 let mut answer = self.ask(endpoint, path, body, repeat, limit).await;
                 if matches!(answer, Err(Failure::NotAuthenticated(_))) && !logged_in {
                     logged_in = true;
-                    self.session().token = None;
+                    self.forget_login();
                     answer = self.ask(endpoint, path, body, repeat, limit).await;
                 }
                 match answer {
@@ -333,15 +333,17 @@ impl Gateway {
             .await;
         let stream = opened.map_err(|error| Failure::NotDone(error.to_string()))?;
         if stream.status != StatusCode::OK {
-            self.session().token = None;
+            self.forget_login();
             return Err(Failure::NotDone(format!("{url} answers {}", stream.status)));
         }
         Ok(stream)
     }
 
-    /// To be called when a stream ended for want of permission: the token may be too old.
-    pub(super) fn forget_token(&self) {
-        self.session().token = None;
+    /// What was found out about logging in may be too old: the token, or that none is needed.
+    pub(super) fn forget_login(&self) {
+        let mut session = self.session();
+        session.token = None;
+        session.no_authentication = false;
     }
 
     /// How leases are revoked was moved in etcd 3.4.

@@ -116,7 +116,7 @@ impl Watch {
 
     async fn take(&mut self, endpoint: &str, message: &Value) -> Result<(), String> {
         if let Some(error) = ServerError::from_answer(message) {
-            self.gateway.forget_token();
+            self.gateway.forget_login();
             return Err(format!("{endpoint}: {}", error.message));
         }
         let result = &message["result"];
@@ -135,7 +135,7 @@ impl Watch {
             if wire::number(&result["compact_revision"]) > 0 {
                 self.position = None;
             }
-            self.gateway.forget_token();
+            self.gateway.forget_login();
             let reason = result["cancel_reason"]
                 .as_str()
                 .unwrap_or("no reason given");
