@@ -723,7 +723,7 @@ impl Shell {
             job_progress: machine.job().and_then(|job| job.progress.clone()),
             watchdog_failed: false,
             fence,
-            next_pass: clock::instant(machine.next_pass()),
+            next_pass: clock::instant(machine.next_regular_pass()),
             postmaster_alive: self.observation.process.is_alive(),
             outcome: machine.outcome().to_owned(),
         }));

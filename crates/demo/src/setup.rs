@@ -409,6 +409,7 @@ mod tests {
     #[test]
     fn closed_directories_are_noticed() {
         let directory = tempfile::tempdir_in("/tmp").unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let open = directory.path().join("open");
         fs::create_dir(&open).unwrap();
         fs::set_permissions(&open, fs::Permissions::from_mode(0o755)).unwrap();

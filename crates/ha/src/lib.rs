@@ -15,7 +15,7 @@ mod time;
 
 pub use decide::decide;
 pub use decide::history::merge as merge_history;
-pub use decide::slots::{SlotChange, published as published_slots};
+pub use decide::slots::SlotChange;
 pub use decision::{
     Decision, DemotionMode, Exit, Job, Reason, Step, StopMode, StopReason, Upstream,
 };

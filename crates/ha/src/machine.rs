@@ -486,7 +486,7 @@ impl Machine {
     }
 
     /// When the next regular pass is due.
-    pub fn next_pass(&self) -> Moment {
+    pub fn next_regular_pass(&self) -> Moment {
         self.next_regular_pass
     }
 
@@ -951,13 +951,11 @@ impl Machine {
             return;
         }
         let status = slots::published(
-            &self.local.name,
-            wal.position(),
-            wal.slots.as_deref(),
+            &self.local,
+            wal,
             view,
             &self.global,
             &mut self.memory.slots_seen,
-            &self.local.tags,
             now,
         );
         if self.status.as_ref() != Some(&status) || view.status != status {

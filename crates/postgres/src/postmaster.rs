@@ -61,7 +61,9 @@ pub(crate) fn find(data_dir: &Path) -> io::Result<Process> {
 pub(crate) fn stale_pid(data_dir: &Path) -> Option<i32> {
     let text = std::fs::read_to_string(data_dir.join("postmaster.pid")).ok()?;
     let file = parse_pid_file(&text)?;
-    identify(file.pid, file.start_time, data_dir).is_none().then_some(file.pid)
+    identify(file.pid, file.start_time, data_dir)
+        .is_none()
+        .then_some(file.pid)
 }
 
 fn identify(pid: i32, started: Option<u64>, data_dir: &Path) -> Option<PostmasterIdentity> {

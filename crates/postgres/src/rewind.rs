@@ -495,7 +495,10 @@ impl Server {
                 for name in ["standby.signal", "recovery.signal"] {
                     files::remove(&data_dir.join(name))?;
                 }
-                Ok((postmaster_options(&data_dir), postmaster::stale_pid(&data_dir)))
+                Ok((
+                    postmaster_options(&data_dir),
+                    postmaster::stale_pid(&data_dir),
+                ))
             })
             .await?;
         let options = match options.is_empty() {

@@ -34,7 +34,10 @@ impl Server {
             .quiet()
             .success(&Until::deadline(deadline))
             .await?;
-        let names = output.stdout.lines().filter_map(|line| line.split('\t').next());
+        let names = output
+            .stdout
+            .lines()
+            .filter_map(|line| line.split('\t').next());
         Ok(names.map(str::to_owned).collect())
     }
 

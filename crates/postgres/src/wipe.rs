@@ -1,5 +1,6 @@
 //! Emptying the data directory, and setting it aside.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use primacy_model::Process;
@@ -27,7 +28,8 @@ impl Server {
             if let Some(wal) = linked(&data_dir.join("pg_wal")) {
                 empty(&wal)?;
             }
-            empty(&data_dir)
+            empty(&data_dir)?;
+            close(&data_dir)
         })
         .await
     }
@@ -52,6 +54,18 @@ impl Server {
         })
         .await
     }
+}
+
+/// What fills an existing directory keeps its mode, and PostgreSQL does not start in one that others may read.
+fn close(data_dir: &Path) -> Result<(), Error> {
+    let Ok(metadata) = std::fs::metadata(data_dir) else {
+        return Ok(());
+    };
+    if matches!(metadata.permissions().mode() & 0o777, 0o700 | 0o750) {
+        return Ok(());
+    }
+    let closed = std::fs::Permissions::from_mode(0o700);
+    std::fs::set_permissions(data_dir, closed).map_err(Error::file("change the mode of", data_dir))
 }
 
 fn refuse_while_used(data_dir: &Path) -> Result<(), Error> {

@@ -446,8 +446,19 @@ mod tests {
 
     #[test]
     fn test_vectors_14_6() {
-        // q, V, n, S, c, active, wanted, me: result
-        let vectors: [(usize, &str, usize, &str, usize, &str, usize, &str, &str); 19] = [
+        /// q, V, n, S, c, active, wanted, me, result.
+        type Vector = (
+            usize,
+            &'static str,
+            usize,
+            &'static str,
+            usize,
+            &'static str,
+            usize,
+            &'static str,
+            &'static str,
+        );
+        let vectors: [Vector; 19] = [
             (0, "", 0, "", 0, "b", 1, "a", "sync 1 b; restart"),
             (0, "", 1, "b", 1, "b", 1, "a", "quorum 0 b"),
             (0, "", 2, "bcd", 1, "bcd", 2, "a", "quorum 2 bcd"),

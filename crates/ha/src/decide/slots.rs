@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use primacy_config::GlobalConfig;
 use primacy_model::{
-    Cluster, Lsn, Member, MemberName, ReplicationSlot, SlotKind, Status, Tags, slot_name,
+    Cluster, Lsn, Member, ReplicationSlot, SlotKind, Status, WalStatus, slot_name,
 };
 
 use super::Reasons;
 use crate::decision::Step;
-use crate::situation::Situation;
+use crate::situation::{Local, Situation};
 use crate::time::Moment;
 
 /// One change to the slots of the local server.
@@ -171,18 +171,17 @@ fn expected_active(s: &Situation<'_>, cluster: &Cluster, member: &Member) -> boo
 
 /// What the leader tells of its slots in `/status` (`ha.md` §18.5): every slot's position, its own position
 /// under its own slot name, and which slots of absent members are still to be kept.
-pub fn published(
-    me: &MemberName,
-    position: Lsn,
-    existing: Option<&[ReplicationSlot]>,
+pub(crate) fn published(
+    local: &Local,
+    wal: &WalStatus,
     cluster: &Cluster,
     global: &GlobalConfig,
     seen: &mut BTreeMap<String, Moment>,
-    own_tags: &Tags,
     now: Moment,
 ) -> Status {
+    let (me, position) = (&local.name, wal.position());
     let mut slots = BTreeMap::new();
-    for slot in existing.unwrap_or_default() {
+    for slot in wal.slots.as_deref().unwrap_or_default() {
         let keep =
             global.member_slots_ttl.is_some() || global.permanent_slots.contains_key(&slot.name);
         let lsn = match slot.kind {
@@ -204,7 +203,7 @@ pub fn published(
     for name in &cluster.status.retain_slots {
         seen.entry(name.clone()).or_insert(now);
     }
-    if !own_tags.nostream() {
+    if !local.tags.nostream() {
         seen.insert(slot_name(me), now);
     }
     let ttl = global.member_slots_ttl.unwrap_or(Duration::ZERO);
