@@ -102,7 +102,7 @@ pub(crate) struct Signals {
 /// A write to the store that must not be overtaken by a later one. Bounded by the machine: one step, one
 /// member key and one status per pass.
 enum StoreWrite {
-    Step(Step, StepContext, Instant),
+    Step(Box<(Step, StepContext)>, Instant),
     Member(Box<MemberData>, Duration),
     Status(primacy_model::Status),
     Failsafe(std::collections::BTreeMap<primacy_model::MemberName, String>),
@@ -380,10 +380,15 @@ impl Shell {
                         chain(&error)
                     );
                 }
-                let _ = writes.send(StoreWrite::Step(Step::CancelBootstrap, context, deadline));
+                let _ = writes.send(StoreWrite::Step(
+                    Box::new((Step::CancelBootstrap, context)),
+                    deadline,
+                ));
             });
         } else if steps::writes_to_store(&step) {
-            let _ = self.writes.send(StoreWrite::Step(step, context, deadline));
+            let _ = self
+                .writes
+                .send(StoreWrite::Step(Box::new((step, context)), deadline));
         } else {
             self.report(
                 async move { Event::StepDone(steps::perform(step, &context, deadline).await) },
@@ -809,7 +814,8 @@ async fn write_in_order(
     while let Some(write) = queue.recv().await {
         let by = Instant::now() + PUBLISH_BUDGET;
         let (what, result) = match write {
-            StoreWrite::Step(step, context, deadline) => {
+            StoreWrite::Step(step, deadline) => {
+                let (step, context) = *step;
                 let outcome: StepOutcome = steps::perform(step, &context, deadline).await;
                 let _ = events.send(Event::StepDone(outcome));
                 continue;

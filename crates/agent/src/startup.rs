@@ -56,10 +56,9 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
         );
     }
     let (environment, umask) = (environment(), umask());
-    if let Some(path) = path.as_ref().filter(|path| !path.exists()) {
-        if environment.configuration.is_none() && environment.tree.is_empty() {
-            bail!("the configuration {} does not exist", path.display());
-        }
+    let nothing_else = environment.configuration.is_none() && environment.tree.is_empty();
+    if let Some(path) = path.as_ref().filter(|path| nothing_else && !path.exists()) {
+        bail!("the configuration {} does not exist", path.display());
     }
     let mut configuration = Configuration::load(path, environment, umask)
         .context("the configuration cannot be used")?;
