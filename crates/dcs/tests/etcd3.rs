@@ -6,11 +6,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use primacy_dcs::conformance::{self, Fixture};
-use primacy_dcs::{Change, Condition, Etcd3, Etcd3Config, Store, StoreError, Write};
+use primacy_dcs::{
+    Change, Condition, Etcd3, Etcd3Config, Outcome, Store, StoreError, WatchEvent, Write,
+};
+use primacy_net::{ClientOptions, HeaderMap, HttpClient, Method};
 use primacy_testkit::etcd::EtcdCluster;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::Instant;
+use tokio::sync::mpsc::Receiver;
+use tokio::time::{Instant, timeout};
 
 struct Etcd {
     cluster: EtcdCluster,
@@ -164,6 +168,8 @@ fn put(key: &str) -> Write {
     }
 }
 
+const PATIENCE: Duration = Duration::from_secs(30);
+
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(10)
 }
@@ -222,4 +228,81 @@ async fn without_a_leader_nothing_is_written() {
             error => assert!(Instant::now() < limit, "{error}"),
         }
     }
+}
+
+/// One member after the other dies while somebody writes: the watch hangs on one of them, and misses nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_outlives_every_member() {
+    let etcd = Etcd::start().await;
+    let (writer, watcher) = (&etcd.clients[0], &etcd.clients[1]);
+    let mut watch = watcher.watch("/w/");
+    let event = timeout(PATIENCE, watch.recv()).await.unwrap();
+    assert_eq!(event, Some(WatchEvent::Resync), "the watch is live");
+    let mut written = Vec::new();
+    for member in 0..3 {
+        etcd.cluster.kill_member(member).unwrap();
+        for number in 0..10 {
+            let key = format!("/w/{member}-{number}");
+            // What is unknown is written again, which the watch may see as well.
+            while writer.write(put(&key), soon()).await.is_err() {}
+            written.push(key);
+        }
+        etcd.cluster.start_member(member).unwrap();
+        etcd.cluster.wait_healthy().await.unwrap();
+    }
+    let mut seen = Vec::new();
+    while seen.last() != written.last() {
+        match timeout(PATIENCE, watch.recv())
+            .await
+            .expect("the watch goes on")
+            .unwrap()
+        {
+            WatchEvent::Put(entry) => seen.push(entry.key),
+            other => panic!("{other:?}: nothing was compacted, so nothing can be missed"),
+        }
+    }
+    seen.dedup();
+    assert_eq!(seen, written);
+}
+
+/// What came while the watch was cut off is compacted away: it has to say that it missed something.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_tells_of_what_it_has_missed() {
+    let etcd = Etcd::start_with_relay().await;
+    let (cut_off, writer) = (&etcd.clients[0], &etcd.clients[1]);
+    let mut watch = cut_off.watch("/w/");
+    let next = async |watch: &mut Receiver<WatchEvent>| {
+        timeout(PATIENCE, watch.recv())
+            .await
+            .expect("the watch goes on")
+            .unwrap()
+    };
+    assert_eq!(
+        next(&mut watch).await,
+        WatchEvent::Resync,
+        "the watch is live"
+    );
+    etcd.lose_answers(0, true).await;
+    let mut revision = 0;
+    for number in 0..5 {
+        match writer
+            .write(put(&format!("/w/{number}")), soon())
+            .await
+            .unwrap()
+        {
+            Outcome::Done(version) => revision = version.0,
+            outcome => panic!("{outcome:?}"),
+        }
+    }
+    let http = HttpClient::new(ClientOptions::default());
+    let url = format!("http://{}/v3/kv/compaction", etcd.cluster.host(0));
+    let body = format!(r#"{{"revision":"{revision}","physical":true}}"#);
+    let answer = http
+        .request(Method::POST, &url, HeaderMap::new(), body.into(), soon())
+        .await;
+    assert!(answer.unwrap().status.is_success());
+    etcd.lose_answers(0, false).await;
+    assert_eq!(next(&mut watch).await, WatchEvent::Resync);
+    writer.write(put("/w/after"), soon()).await.unwrap();
+    assert!(matches!(next(&mut watch).await, WatchEvent::Put(entry) if entry.key == "/w/after"));
 }
