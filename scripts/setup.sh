@@ -14,6 +14,7 @@ needed=(
     "file /etc/ssl/certs/ca-certificates.crt ca-certificates"
     "postgresql bin/postgres postgresql"
     "postgresql share pg_stat_statements postgresql-contrib"
+    "command openssl openssl"
     "command etcd etcd-server"
     "command haproxy haproxy"
 )
