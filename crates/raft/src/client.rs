@@ -182,6 +182,7 @@ impl Route for RaftClient {
         let request = Request::Call(Call {
             body,
             forwarded: false,
+            group: None,
         });
         let reply = self
             .outside

@@ -17,6 +17,7 @@ use crate::faults::Faults;
 use crate::message::{Body, Call, Reply, Request};
 use crate::peers::{AskError, Lane, Peers};
 use crate::replica::{Notice, Replica};
+use crate::reports::Reports;
 use crate::types::{Metrics, Raft, Snapshot};
 use crate::watch::event;
 
@@ -43,6 +44,7 @@ pub(crate) struct Core {
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
     pub(crate) faults: Arc<Faults>,
+    pub(crate) reports: Reports,
 }
 
 impl Core {
@@ -112,13 +114,16 @@ impl Core {
              were lost; move away the file of the member that is to lose its data",
             self.addr
         );
-        tracing::error!("raft: {reason}");
+        self.reports.trouble(theirs, format!("raft: {reason}"));
         Some(reason)
     }
 
     /// Carries out a request to the store, here or at the leader.
     pub(crate) async fn call(&self, call: Call, deadline: Instant) -> Reply {
         if let Some(reason) = self.trouble() {
+            return Reply::Unavailable { reason };
+        }
+        if let Some(reason) = self.foreign(call.group.as_deref()) {
             return Reply::Unavailable { reason };
         }
         let Some(raft) = self.raft.get() else {
@@ -146,6 +151,7 @@ impl Core {
         }
         let request = Request::Call(Call {
             forwarded: true,
+            group: self.replica.group(),
             ..call
         });
         match self
@@ -220,7 +226,9 @@ impl Core {
 
     /// Why this member takes no part, if it does not.
     pub(crate) fn trouble(&self) -> Option<String> {
-        if let Some(Err(fatal)) = self.metrics().map(|metrics| metrics.running_state) {
+        if let Some(metrics) = self.metrics()
+            && let Err(fatal) = metrics.running_state
+        {
             return Some(format!("the raft core of {} stopped: {fatal}", self.addr));
         }
         self.trouble

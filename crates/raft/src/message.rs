@@ -58,6 +58,8 @@ pub(crate) struct Call {
     pub(crate) body: Body,
     /// A member passed it on already: whoever gets it must be the leader.
     pub(crate) forwarded: bool,
+    /// The group of the member that passed it on.
+    pub(crate) group: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

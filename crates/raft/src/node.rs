@@ -22,6 +22,7 @@ use crate::network::Network;
 use crate::peers::Peers;
 use crate::reign;
 use crate::replica::Replica;
+use crate::reports::Reports;
 use crate::server;
 use crate::store::RaftStore;
 use crate::types::Raft;
@@ -110,6 +111,7 @@ impl RaftNode {
             stop,
             tasks: TaskTracker::new(),
             faults,
+            reports: Reports::default(),
         });
         core.tasks
             .spawn(server::serve(core.clone(), identity, listener));

@@ -44,6 +44,7 @@ impl Route for Arc<Core> {
                 Call {
                     body,
                     forwarded: false,
+                    group: None,
                 },
                 deadline,
             )
@@ -88,7 +89,7 @@ impl<R: Route> RaftStore<R> {
     /// Sends the request until it is settled or the deadline has come.
     async fn settle(&self, body: Body, deadline: Instant) -> Result<Settled, StoreError> {
         let mut lost = None;
-        let mut refused = format!("the deadline of the request had passed");
+        let mut refused = "the deadline of the request had passed".to_owned();
         while Instant::now() < deadline {
             let until = deadline.min(Instant::now() + PATIENCE);
             let attempt = timeout_at(until, self.route.attempt(body.clone(), until)).await;

@@ -104,6 +104,16 @@ impl TestGroup {
             .position(|node| node.as_ref().is_some_and(serves))
     }
 
+    /// All members vote. A group that loses its leader before waits for it: whoever has not joined yet asks
+    /// everybody first.
+    async fn wait_until_whole(&self) {
+        let votes = |node: &Option<RaftNode>| {
+            node.as_ref()
+                .is_some_and(|node| matches!(node.status().state, "follower" | "leader"))
+        };
+        eventually("a whole group", || self.nodes.iter().all(votes).then_some(())).await;
+    }
+
     async fn wait_for_leader(&self) -> usize {
         eventually("a leader", || self.leader()).await
     }
