@@ -207,6 +207,10 @@ pub(super) fn next_look(s: &Situation<'_>, cluster: &Cluster) -> Step {
     let active: BTreeSet<MemberName> = wanted(s, cluster).into_iter().collect();
     let unsettled = s.global.synchronous_mode == SynchronousMode::Quorum
         && cluster.sync.quorum as usize != active.len().saturating_sub(node_count(s));
+    if active.is_empty() && s.global.synchronous_mode_strict {
+        // Held on to: nothing changes before a standby is back.
+        return Step::Wait;
+    }
     if active != voters || unsettled {
         Step::WaitUntil(s.now + CONFIRMATION_LOOK)
     } else {

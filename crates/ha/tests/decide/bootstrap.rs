@@ -1,0 +1,143 @@
+//! `ha.md` §6: a new cluster, a new member.
+
+use primacy_ha::{Job, Step};
+use primacy_model::{Cluster, ControlState, DataDirectory, Initialize, Role, Tags};
+use serde_json::json;
+
+use crate::world::{World, leader, system};
+
+fn empty(me: &str) -> World {
+    World::of(me).stopped(ControlState::ShutDown).with(|w| {
+        w.server.data_directory = DataDirectory::Empty;
+        w.server.system_identifier = None;
+        w.server.control = None;
+        w.memory.role = Role::Uninitialized;
+        w.memory.joined = false;
+    })
+}
+
+fn nothing_yet(me: &str) -> World {
+    empty(me).with(|w| {
+        w.cluster = Cluster::default();
+        w.last_healthy = None;
+    })
+}
+
+#[test]
+fn s6_1_1_one_member_bids_for_the_bootstrap() {
+    assert_eq!(
+        nothing_yet("pg1").because("ha.md §6.1.1"),
+        Step::ClaimInitialize
+    );
+    let nofailover = nothing_yet("pg1").tags(json!({"nofailover": true}));
+    assert_eq!(nofailover.because("ha.md §6.1.1"), Step::Wait);
+    let joiner = nothing_yet("pg1").with(|w| w.local.may_bootstrap = false);
+    assert_eq!(joiner.because("ha.md §6.1.1"), Step::Wait);
+    let running = nothing_yet("pg1").with(|w| w.cluster.initialize = Initialize::Running);
+    assert_eq!(running.step(), Step::Wait);
+}
+
+#[test]
+fn s6_1_2_a_new_member_copies_the_leader_or_whoever_offers() {
+    let source = |world: World| match world.because("ha.md §6.1.2") {
+        Step::StartJob(Job::CreateReplica {
+            source: Some(source),
+            reinitialize: false,
+            ..
+        }) => source.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(source(empty("pg2")), "pg1");
+    let offered = empty("pg2").with(|w| {
+        w.cluster.members[2].data.tags = Tags::from_json(&json!({"clonefrom": true}));
+    });
+    assert_eq!(source(offered), "pg3");
+}
+
+#[test]
+fn s6_1_3_methods_without_a_source() {
+    let world = empty("pg2").with(|w| {
+        w.cluster.leader = None;
+        w.local.replica_method_without_source = true;
+    });
+    let step = world.because("ha.md §6.1.3");
+    assert!(
+        matches!(
+            step,
+            Step::StartJob(Job::CreateReplica { source: None, .. })
+        ),
+        "{step:?}"
+    );
+}
+
+#[test]
+fn s6_2_the_new_cluster_is_published_key_by_key_the_leader_key_last() {
+    let done = |initialize, configured: bool, led: bool| {
+        World::of("pg1").with(|w| {
+            w.memory.bootstrapping = Some(Some(true));
+            w.lease = primacy_ha::Lease::None;
+            w.cluster.initialize = initialize;
+            if !configured {
+                w.cluster.config = None;
+            }
+            w.cluster.leader = led.then(|| leader("pg2"));
+        })
+    };
+    let step = done(Initialize::Running, false, false).step();
+    assert!(
+        matches!(
+            step,
+            Step::WriteInitialize {
+                create_only: false,
+                ..
+            }
+        ),
+        "{step:?}"
+    );
+    assert_eq!(
+        done(Initialize::Done(system()), false, false).step(),
+        Step::WriteConfig
+    );
+    let step = done(Initialize::Done(system()), true, false).step();
+    assert_eq!(step, Step::AcquireLeader { failover: None });
+    assert_eq!(
+        done(Initialize::Done(system()), true, true).step(),
+        Step::CancelBootstrap
+    );
+}
+
+#[test]
+fn s6_2_a_bootstrap_that_failed_is_taken_back() {
+    let failed = World::of("pg1").with(|w| {
+        w.memory.bootstrapping = Some(Some(false));
+        w.cluster.leader = None;
+    });
+    assert_eq!(failed.because("ha.md §6.2"), Step::CancelBootstrap);
+    let primary = World::of("pg1").with(|w| {
+        w.memory.bootstrapping = Some(None);
+        w.cluster.leader = None;
+    });
+    assert_eq!(primary.step(), Step::StartJob(Job::PostBootstrap));
+}
+
+#[test]
+fn s3_j_existing_data_starts_a_cluster_that_was_never_initialized() {
+    let adopted = |me| {
+        World::unlocked(me).with(|w| {
+            w.cluster.initialize = Initialize::Absent;
+            w.memory.joined = false;
+        })
+    };
+    let step = adopted("pg1").because("ha.md §3 J");
+    assert!(
+        matches!(
+            step,
+            Step::WriteInitialize {
+                create_only: true,
+                ..
+            }
+        ),
+        "{step:?}"
+    );
+    assert!(matches!(adopted("pg2").because("ha.md §3 J"), Step::Exit(exit) if exit.code == 1));
+}

@@ -1,0 +1,176 @@
+//! `ha.md` §8.2-8.4, §9: somebody else holds the lock.
+
+use primacy_ha::{Job, RewindState, Step, Upstream};
+use primacy_model::ControlState;
+use serde_json::json;
+
+use crate::world::{NOW, World, leader};
+
+fn follows(step: &Step) -> String {
+    match step {
+        Step::Follow(upstream) | Step::StartJob(Job::Start { upstream }) => upstream.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn s9_at_rest() {
+    let decision = World::of("pg2").decide();
+    assert_eq!(decision.step, Step::Wait);
+    assert_eq!(
+        decision.outcome,
+        "no action. I am (pg2), a secondary, and following a leader (pg1)"
+    );
+}
+
+#[test]
+fn s9_target() {
+    let forgetful = |tags| {
+        World::of("pg2")
+            .tags(tags)
+            .with(|w| w.memory.following = None)
+    };
+    assert_eq!(follows(&forgetful(json!({})).step()), "pg1");
+    assert_eq!(
+        follows(&forgetful(json!({"replicatefrom": "pg3"})).step()),
+        "pg3"
+    );
+    assert_eq!(
+        follows(&forgetful(json!({"replicatefrom": "gone"})).step()),
+        "pg1"
+    );
+    assert_eq!(
+        follows(&forgetful(json!({"replicatefrom": "pg2"})).step()),
+        "pg1"
+    );
+    assert_eq!(
+        follows(&forgetful(json!({"nostream": true})).step()),
+        "nobody"
+    );
+}
+
+#[test]
+fn s9_7_a_new_leader_is_followed() {
+    let world = World::of("pg2").with(|w| w.cluster.leader = Some(leader("pg3")));
+    assert_eq!(follows(&world.because("ha.md §9 follow 7")), "pg3");
+    let restart = World::of("pg2").with(|w| {
+        w.memory.follow_needs_restart = w.memory.following.take().map(|(upstream, _)| upstream);
+    });
+    assert!(matches!(
+        restart.step(),
+        Step::StartJob(Job::Restart {
+            upstream: Some(_),
+            ..
+        })
+    ));
+}
+
+#[test]
+fn s9_5_a_paused_replay_is_resumed() {
+    let world = World::of("pg2").with(|w| w.wal().replay_paused = true);
+    assert_eq!(world.because("ha.md §9 follow 5"), Step::ResumeReplay);
+    let old = World::of("pg2").with(|w| {
+        w.wal().replay_paused = true;
+        w.server.major_version = Some(13);
+    });
+    assert_eq!(old.step(), Step::Wait);
+}
+
+#[test]
+fn w20_an_upstream_is_kept_while_nobody_leads() {
+    let world = World::unlocked("pg2").peers(&[("pg3", Some(u64::MAX))]);
+    assert!(!matches!(world.step(), Step::Follow(Upstream::Nobody)));
+}
+
+#[test]
+fn s8_3_the_wal_is_compared_before_a_former_primary_follows() {
+    let stopped = || World::of("pg2").stopped(ControlState::ShutDown);
+    assert!(matches!(
+        stopped().step(),
+        Step::StartJob(Job::CheckDivergence { .. })
+    ));
+    let unready =
+        stopped().with(|w| w.cluster.members[0].data.role = Some(primacy_model::Role::Replica));
+    assert!(matches!(
+        unready.because("ha.md §8.3.2"),
+        Step::WaitUntil(_)
+    ));
+    let same = stopped().with(|w| w.memory.rewind = RewindState::NotNeeded);
+    assert_eq!(follows(&same.because("ha.md §7.9")), "pg1");
+}
+
+#[test]
+fn s8_3_a_comparison_that_cannot_be_made_does_not_keep_a_server_down_for_ever() {
+    let tried = |tries| {
+        World::of("pg2").stopped(ControlState::ShutDown).with(|w| {
+            w.memory.rewind = RewindState::Check {
+                undecided: Some((NOW, tries)),
+            };
+        })
+    };
+    assert!(matches!(tried(1).step(), Step::WaitUntil(_)));
+    assert_eq!(follows(&tried(20).because("ha.md §8.3")), "pg1");
+}
+
+#[test]
+fn s8_4_divergence_is_repaired_by_what_is_configured() {
+    let diverged = |change: fn(&mut World)| {
+        World::of("pg2").stopped(ControlState::ShutDown).with(|w| {
+            w.memory.rewind = RewindState::Needed;
+            change(w);
+        })
+    };
+    assert!(matches!(
+        diverged(|_| ()).because("ha.md §8.4.1"),
+        Step::StartJob(Job::Rewind { .. })
+    ));
+    let copied = diverged(|w| {
+        w.local.use_pg_rewind = false;
+        w.local.remove_on_divergence = true;
+    });
+    let step = copied.because("ha.md §8.4.2");
+    assert!(
+        matches!(
+            step,
+            Step::StartJob(Job::CreateReplica {
+                reinitialize: true,
+                ..
+            })
+        ),
+        "{step:?}"
+    );
+    let neither = diverged(|w| w.local.use_pg_rewind = false);
+    assert_eq!(follows(&neither.step()), "pg1");
+    let unrewindable = diverged(|w| {
+        w.server.control.as_mut().expect("control data").rewindable = false;
+    });
+    assert_eq!(
+        follows(&unrewindable.step()),
+        "pg1",
+        "I6: nothing is wiped unasked"
+    );
+}
+
+#[test]
+fn s8_5_3_w24_nobody_rewinds_before_the_leaders_checkpoint() {
+    let world = World::of("pg2").stopped(ControlState::ShutDown).with(|w| {
+        w.memory.rewind = RewindState::Needed;
+        w.cluster.members[0].data.checkpoint_pending = true;
+    });
+    assert!(matches!(world.because("ha.md §8.5.3"), Step::WaitUntil(_)));
+}
+
+#[test]
+fn s8_5_6_a_failed_rewind_wipes_only_where_that_is_configured() {
+    let failed = |remove| {
+        World::of("pg2").stopped(ControlState::ShutDown).with(|w| {
+            w.memory.rewind = RewindState::Failed;
+            w.local.remove_on_rewind_failure = remove;
+        })
+    };
+    assert!(matches!(
+        failed(true).step(),
+        Step::StartJob(Job::CreateReplica { .. })
+    ));
+    assert_eq!(follows(&failed(false).step()), "pg1");
+}

@@ -1,0 +1,170 @@
+//! `ha.md` §4: the lock is mine.
+
+use std::time::Duration;
+
+use primacy_ha::{Job, Step};
+use primacy_model::{DynamicConfig, History, Initialize, Lsn, Role, Timeline, Version};
+
+use crate::world::{NOW, World, held, leader};
+
+fn winner() -> World {
+    World::of("pg2").with(|w| {
+        w.cluster.leader = Some(leader("pg2"));
+        w.lease = held();
+    })
+}
+
+#[test]
+fn s4_3_2_a_primary_with_the_lock_has_nothing_to_do() {
+    let decision = World::of("pg1").decide();
+    assert_eq!(decision.step, Step::Wait);
+    assert_eq!(
+        decision.outcome,
+        "no action. I am (pg1), the leader with the lock"
+    );
+}
+
+#[test]
+fn s4_3_4_a_replica_with_the_lock_is_promoted() {
+    assert_eq!(
+        winner().because("ha.md §4.3.4"),
+        Step::StartJob(Job::Promote)
+    );
+    let promoted = winner().with(|w| w.memory.role = Role::Promoted);
+    assert!(matches!(promoted.step(), Step::WaitUntil(_)));
+}
+
+#[test]
+fn s4_3_1_a_failed_pre_promote_gives_the_lock_back() {
+    let world =
+        winner().with(|w| w.memory.pre_promote_failed_at = Some(NOW - Duration::from_secs(1)));
+    assert_eq!(
+        world.because("ha.md §4.3.1"),
+        Step::ReleaseLeader { optime: None }
+    );
+}
+
+#[test]
+fn s5_4_without_a_confirmed_lease_nothing_is_promoted() {
+    let world = winner().with(|w| {
+        w.lease = primacy_ha::Lease::Held {
+            until: NOW - Duration::from_secs(1),
+            failing_since: None,
+        };
+    });
+    assert_ne!(world.step(), Step::StartJob(Job::Promote));
+}
+
+#[test]
+fn s3_d_the_owner_repairs_keys() {
+    let world = World::of("pg1").with(|w| w.cluster.initialize = Initialize::Absent);
+    assert!(matches!(
+        world.because("ha.md §3 D"),
+        Step::WriteInitialize {
+            create_only: true,
+            ..
+        }
+    ));
+    let missing = World::of("pg1").with(|w| w.cluster.config = None);
+    assert_eq!(missing.because("ha.md §3 D"), Step::WriteConfig);
+    let empty = World::of("pg1").with(|w| {
+        w.cluster.config = Some(DynamicConfig {
+            value: Default::default(),
+            version: Version(1),
+        });
+    });
+    assert_eq!(empty.step(), Step::WriteConfig);
+}
+
+#[test]
+fn s21_history_leads_up_to_the_timeline() {
+    let on = |timeline: u32, history: &str| {
+        World::of("pg1").with(|w| {
+            w.wal().timeline = Some(Timeline(timeline));
+            w.wal().checkpoint_timeline = Some(Timeline(timeline));
+            w.memory.checkpoint_done = Some(Timeline(timeline));
+            w.cluster.history = History::from_json(history);
+        })
+    };
+    assert_eq!(
+        on(2, "[]").because("ha.md §21"),
+        Step::WriteHistory(Timeline(2))
+    );
+    assert_eq!(
+        on(2, r#"[[1,5,"r"]]"#).step(),
+        Step::WriteHistory(Timeline(2))
+    );
+    assert_eq!(on(2, r#"[[1,5,"r","t","pg1"]]"#).step(), Step::Wait);
+    assert_eq!(on(1, "{}").step(), Step::Wait);
+}
+
+#[test]
+fn s8_6_the_first_checkpoint_after_a_promotion() {
+    let promoted = || {
+        World::of("pg1").with(|w| {
+            w.wal().timeline = Some(Timeline(2));
+            w.cluster.history = History::from_json(r#"[[1,5,"r","t","pg1"]]"#);
+        })
+    };
+    assert_eq!(promoted().because("ha.md §8.6"), Step::Checkpoint);
+    assert_eq!(
+        promoted()
+            .with(|w| w.memory.checkpoint_running = true)
+            .step(),
+        Step::Wait
+    );
+    assert_eq!(
+        promoted()
+            .with(|w| w.memory.checkpoint_done = Some(Timeline(2)))
+            .step(),
+        Step::Wait
+    );
+}
+
+#[test]
+fn s18_4_slots_of_members_are_made_and_those_of_nobody_dropped() {
+    let world = World::of("pg1").with(|w| {
+        w.global.use_slots = true;
+        w.wal().slots = Some(vec![
+            slot("pg2", true),
+            slot("stranger", false),
+            slot("busy", true),
+        ]);
+    });
+    let Step::ChangeSlots(changes) = world.because("ha.md §18.4") else {
+        panic!("{:?}", world.step());
+    };
+    let told = format!("{changes:?}");
+    assert!(told.contains(r#"Drop { name: "stranger" }"#), "{told}");
+    assert!(told.contains(r#"CreatePhysical { name: "pg3" }"#), "{told}");
+    assert!(!told.contains("busy") && !told.contains("pg2"), "{told}");
+    let paused = World::of("pg1").with(|w| {
+        w.global.use_slots = true;
+        w.global.pause = true;
+        w.wal().slots = Some(vec![
+            slot("pg2", true),
+            slot("pg3", true),
+            slot("stranger", false),
+        ]);
+    });
+    assert_eq!(
+        paused.step(),
+        Step::Wait,
+        "ha.md §22: unknown slots are kept in pause"
+    );
+}
+
+fn slot(name: &str, active: bool) -> primacy_model::ReplicationSlot {
+    primacy_model::ReplicationSlot {
+        name: name.into(),
+        kind: primacy_model::SlotKind::Physical,
+        active,
+        restart_lsn: Some(Lsn(1)),
+        confirmed_flush_lsn: None,
+        has_xmin: false,
+        catalog_xmin: None,
+        lost: false,
+        failover: false,
+        synced: false,
+    }
+}

@@ -1,0 +1,12 @@
+//! Table tests of the decision. Each names the rows of `ha.md` that it covers.
+
+mod bootstrap;
+mod follow;
+mod leader;
+mod lease;
+mod pause;
+mod race;
+mod recover;
+mod switchover;
+mod sync;
+mod world;

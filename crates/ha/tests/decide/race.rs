@@ -1,0 +1,290 @@
+//! `ha.md` §10: nobody holds the lock.
+
+use std::time::Duration;
+
+use primacy_config::SynchronousMode;
+use primacy_ha::{DemotionMode, Job, Step, StopReason};
+use primacy_model::{History, Lsn, Role, Tags, Timeline};
+use serde_json::json;
+
+use crate::world::{NOW, POSITION, World, primary_wal};
+
+const HERE: u64 = POSITION.0;
+
+fn acquires(step: &Step) -> bool {
+    matches!(step, Step::AcquireLeader { .. })
+}
+
+fn demotes(step: &Step, mode: DemotionMode) -> bool {
+    matches!(step, Step::StartJob(Job::Stop { reason: StopReason::Demotion(m), .. }) if *m == mode)
+}
+
+fn as_primary(mut world: World) -> World {
+    world.server.wal = Some(primary_wal());
+    world.memory.role = Role::Primary;
+    world
+}
+
+#[test]
+fn row_1_no_race_for_ttl_after_a_failed_pre_promote() {
+    let world = World::unlocked("pg2").silence();
+    assert!(acquires(&world.step()));
+    let failed = |ago| {
+        World::unlocked("pg2")
+            .silence()
+            .with(|w| w.memory.pre_promote_failed_at = Some(NOW - Duration::from_secs(ago)))
+    };
+    assert!(!acquires(&failed(29).because("ha.md §10.1 row 1")));
+    assert!(acquires(&failed(31).step()));
+}
+
+#[test]
+fn row_3_a_server_that_does_not_answer_does_not_race() {
+    let world = World::unlocked("pg2")
+        .silence()
+        .with(|w| w.server.wal = None);
+    assert!(!acquires(&world.because("ha.md §10.1 row 3")));
+}
+
+#[test]
+fn rows_4_and_6_paused_only_a_primary_of_this_cluster_takes_the_lock() {
+    let paused = |world: World| world.with(|w| w.global.pause = true);
+    assert!(acquires(&paused(as_primary(World::unlocked("pg2"))).step()));
+    assert!(!acquires(
+        &paused(World::unlocked("pg2").silence()).because("ha.md §10.1 row 6")
+    ));
+}
+
+#[test]
+fn row_5_a_primary_takes_the_lock_unless_the_cluster_got_further() {
+    assert!(acquires(
+        &as_primary(World::unlocked("pg1")).because("ha.md §10.1 row 5")
+    ));
+    let stale = as_primary(World::unlocked("pg1")).with(|w| {
+        w.cluster.history = History::from_json(r#"[[1,5,"r","t","pg2"]]"#);
+    });
+    let step = stale.because("ha.md §10.1 row 5");
+    assert!(demotes(&step, DemotionMode::ImmediateNoLock), "{step:?}");
+}
+
+#[test]
+fn w1_an_old_primary_does_not_retake_the_lock_while_sync_names_another() {
+    let world = as_primary(World::unlocked("pg1")).sync("pg2", &["pg3"]);
+    let step = world.because("ha.md W1");
+    assert!(demotes(&step, DemotionMode::ImmediateNoLock), "{step:?}");
+    assert!(acquires(
+        &as_primary(World::unlocked("pg1"))
+            .sync("pg1", &["pg2"])
+            .step()
+    ));
+}
+
+#[test]
+fn row_7_nofailover_never_races() {
+    for tags in [json!({"nofailover": true}), json!({"failover_priority": 0})] {
+        let world = World::unlocked("pg2").silence().tags(tags);
+        assert!(!acquires(&world.because("ha.md §10.1 row 7")));
+    }
+}
+
+#[test]
+fn row_8_a_switchover_in_synchronous_mode_is_for_members_of_sync() {
+    let world = World::unlocked("pg2")
+        .sync("pg1", &["pg3"])
+        .failover(Some("pg1"), Some("pg2"));
+    assert!(!acquires(&world.because("ha.md §10.1 row 8")));
+}
+
+#[test]
+fn row_11_failsafe_members_only() {
+    let world = World::unlocked("pg2").silence().with(|w| {
+        w.global.failsafe_mode = true;
+        w.cluster.failsafe.insert("pg1".into(), "u".into());
+    });
+    assert!(!acquires(&world.because("ha.md §10.1 row 11")));
+}
+
+#[test]
+fn row_12_synchronous_members_only() {
+    let outside = World::unlocked("pg2").silence().sync("pg1", &["pg3"]);
+    assert!(!acquires(&outside.because("ha.md §10.1 row 12")));
+    let inside = World::unlocked("pg2").silence().sync("pg1", &["pg2"]);
+    assert!(acquires(&inside.step()));
+    // Without a leader in /sync nothing is synchronous yet.
+    let inactive = World::unlocked("pg2")
+        .silence()
+        .with(|w| w.global.synchronous_mode = SynchronousMode::On);
+    assert!(acquires(&inactive.step()));
+}
+
+#[test]
+fn s10_2_1_too_far_behind_the_last_known_position() {
+    let behind = |bytes: u64| {
+        World::unlocked("pg2")
+            .silence()
+            .with(|w| w.cluster.status.optime = Lsn(HERE + bytes))
+    };
+    assert!(acquires(&behind(1_048_576).step()));
+    assert!(!acquires(&behind(1_048_577).because("ha.md §10.2.1")));
+}
+
+#[test]
+fn s10_2_2_check_timeline() {
+    let world = World::unlocked("pg2").silence().with(|w| {
+        w.global.check_timeline = true;
+        w.memory.last_timeline = Some(Timeline(1));
+        w.cluster.history = History::from_json(r#"[[1,5,"r","t","pg3"]]"#);
+    });
+    assert!(!acquires(&world.because("ha.md §10.2.2")));
+}
+
+#[test]
+fn s10_2_3_members_are_asked_first_also_those_whose_keys_are_gone() {
+    let world = World::unlocked("pg2").with(|w| w.cluster.members.retain(|m| m.name == "pg2"));
+    let Step::AskPeers(asked) = world.step() else {
+        panic!("{:?}", world.step());
+    };
+    assert_eq!(
+        asked.keys().map(|name| name.as_str()).collect::<Vec<_>>(),
+        ["pg1", "pg3"]
+    );
+}
+
+#[test]
+fn s10_2_3_members_that_do_not_answer_do_not_block() {
+    assert!(acquires(
+        &World::unlocked("pg2").silence().because("ha.md §10.2.3")
+    ));
+}
+
+#[test]
+fn s10_2_4_a_living_primary_blocks() {
+    let world = World::unlocked("pg2").peers(&[("pg1", None), ("pg3", Some(HERE))]);
+    assert!(!acquires(&world.because("ha.md §10.2.4")));
+}
+
+#[test]
+fn s10_2_4_a_member_further_ahead_blocks_unless_it_cannot_take_over() {
+    let ahead = World::unlocked("pg2").peers(&[("pg3", Some(HERE + 1))]);
+    assert!(!acquires(&ahead.because("ha.md §10.2.4")));
+    let unable = World::unlocked("pg2")
+        .peers(&[("pg3", Some(HERE + 1))])
+        .with(|w| {
+            for report in w
+                .peers
+                .iter_mut()
+                .flat_map(|peers| peers.values_mut())
+                .flatten()
+            {
+                report.tags = Tags::from_json(&json!({"nofailover": true}));
+            }
+        });
+    assert!(acquires(&unable.step()));
+    // The former synchronous primary may be ahead by what nobody acknowledged.
+    let former = World::unlocked("pg2")
+        .sync("pg1", &["pg2"])
+        .peers(&[("pg1", Some(HERE + 1))]);
+    assert!(acquires(&former.step()));
+}
+
+#[test]
+fn s10_2_4_priority_decides_between_equals_but_not_against_the_old_leader() {
+    let priority = |name: &str| {
+        World::unlocked("pg2")
+            .peers(&[(name, Some(HERE))])
+            .with(|w| {
+                for report in w
+                    .peers
+                    .iter_mut()
+                    .flat_map(|peers| peers.values_mut())
+                    .flatten()
+                {
+                    report.tags = Tags::from_json(&json!({"failover_priority": 2}));
+                }
+            })
+    };
+    let decision = priority("pg3").decide();
+    assert!(!acquires(&decision.step));
+    let said =
+        "pg3 has equally tolerable WAL position and priority 2, while this node has priority 1";
+    assert!(
+        decision.reasons.iter().any(|reason| reason.text == said),
+        "{decision:#?}"
+    );
+    assert!(acquires(&priority("pg1").step()));
+}
+
+#[test]
+fn s10_2_5_quorum_mode_counts_votes() {
+    let race = |answers: &[(&str, Option<u64>)], quorum: u32| {
+        World::unlocked("pg2")
+            .sync("pg1", &["pg2", "pg3"])
+            .peers(answers)
+            .with(|w| {
+                w.global.synchronous_mode = SynchronousMode::Quorum;
+                w.cluster.sync.quorum = quorum;
+            })
+    };
+    assert!(acquires(&race(&[("pg3", Some(HERE))], 1).step()));
+    assert!(!acquires(&race(&[], 1).because("ha.md §10.2.5")));
+    assert!(!acquires(&race(&[("pg3", Some(HERE + 1))], 1).step()));
+    assert!(acquires(&race(&[], 0).step()));
+    // Whoever is no voter needs one vote more.
+    let outsider = World::unlocked("pg2")
+        .sync("pg1", &["pg3"])
+        .peers(&[("pg3", Some(HERE))]);
+    let outsider = outsider.with(|w| {
+        w.global.synchronous_mode = SynchronousMode::Quorum;
+        w.cluster.sync.quorum = 1;
+    });
+    assert!(!acquires(&outsider.because("ha.md §10.2.5")));
+}
+
+#[test]
+fn s10_3_1a_the_chosen_candidate_takes_the_lock() {
+    let world = World::unlocked("pg2").failover(None, Some("pg2"));
+    let step = world.because("ha.md §10.3.1a");
+    assert_eq!(
+        step,
+        Step::AcquireLeader {
+            failover: Some("{}".into())
+        }
+    );
+}
+
+#[test]
+fn s10_3_1d_others_leave_it_to_a_candidate_that_can() {
+    let able = World::unlocked("pg2")
+        .failover(None, Some("pg3"))
+        .peers(&[("pg3", Some(HERE))]);
+    assert!(!acquires(&able.because("ha.md §10.3.1d")));
+    let dead = World::unlocked("pg2").failover(None, Some("pg3")).silence();
+    assert!(acquires(&dead.because("ha.md §10.3.1d")));
+}
+
+#[test]
+fn s10_3_3_the_former_leader_leaves_it_to_others_that_can() {
+    let handed_over = World::unlocked("pg1").failover(Some("pg1"), None);
+    let able = World {
+        memory: Default::default(),
+        ..handed_over
+    }
+    .with(|w| {
+        w.server.wal = World::of("pg2").server.wal;
+        w.memory = World::of("pg2").memory;
+    });
+    assert!(!acquires(
+        &able.peers(&[("pg2", Some(HERE))]).because("ha.md §10.3.3")
+    ));
+}
+
+#[test]
+fn s10_4_whoever_is_not_the_healthiest_keeps_following() {
+    let world = World::unlocked("pg2").peers(&[("pg3", Some(HERE + 1))]);
+    assert!(matches!(world.step(), Step::WaitUntil(_)));
+    let outcome = world.decide().outcome;
+    assert_eq!(
+        outcome,
+        "following a different leader because i am not the healthiest node"
+    );
+}
