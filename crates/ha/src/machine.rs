@@ -354,6 +354,8 @@ pub struct Machine {
     memory: Memory,
     lease: Lease,
     renewing: bool,
+    /// The time to live that the request under way asked for; the configuration may change meanwhile.
+    requested_ttl: Duration,
     next_renewal: Moment,
     /// The deadline that the fence was told.
     fence: Option<Moment>,
@@ -399,6 +401,7 @@ impl Machine {
             },
             lease: Lease::None,
             renewing: false,
+            requested_ttl: Duration::ZERO,
             next_renewal: now,
             fence: None,
             view: None,
@@ -602,6 +605,7 @@ impl Machine {
         }
         if !self.renewing && now >= self.next_renewal {
             self.renewing = true;
+            self.requested_ttl = self.global.ttl;
             self.next_renewal = now + self.global.loop_wait;
             let deadline = (now + self.global.retry_timeout).min(until - FENCE_MARGIN);
             actions.push(Action::Renew {
@@ -629,7 +633,7 @@ impl Machine {
                 // A lease that was given up, or that ended, is not brought back by a late answer.
                 if adopting || self.lease != Lease::None {
                     self.lease = Lease::Held {
-                        until: sent + self.global.ttl,
+                        until: sent + self.requested_ttl,
                         failing_since: None,
                     };
                     self.next_renewal = sent + self.global.loop_wait;
@@ -840,6 +844,7 @@ impl Machine {
             Step::AdoptLease => {
                 self.pass = Pass::Acting(Step::AdoptLease);
                 self.renewing = true;
+                self.requested_ttl = self.global.ttl;
                 actions.push(Action::Renew {
                     sent: now,
                     deadline: now + self.global.retry_timeout,
@@ -904,6 +909,9 @@ impl Machine {
                 };
                 self.pass = Pass::Acting(step.clone());
                 self.acting_since = now;
+                if matches!(self.pass, Pass::Acting(Step::AcquireLeader { .. })) {
+                    self.requested_ttl = self.global.ttl;
+                }
                 actions.push(Action::Perform {
                     step,
                     deadline: now + budget,
@@ -1219,7 +1227,7 @@ impl Machine {
                 // Counted from before the lease was granted.
                 let sent = self.acting_since;
                 self.lease = Lease::Held {
-                    until: sent + self.global.ttl,
+                    until: sent + self.requested_ttl,
                     failing_since: None,
                 };
                 self.next_renewal = sent + self.global.loop_wait;

@@ -1,0 +1,439 @@
+//! The machine's own duties: the lease by the clock, the fence, one thing after the other.
+
+#[path = "decide/world.rs"]
+#[allow(dead_code)]
+mod world;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use primacy_config::{GlobalConfig, TimingLimits};
+use primacy_ha::{
+    Action, Event, Job, JobReport, Lease, Machine, Moment, RenewalResult, Step, StepOutcome,
+};
+use primacy_model::{Cluster, Lsn, Observation, Process, Role};
+
+use world::World;
+
+const TTL: Duration = Duration::from_secs(30);
+
+/// A machine and the answers that it gets.
+struct Driver {
+    machine: Machine,
+    now: Moment,
+    cluster: Cluster,
+    server: Observation,
+    reachable: bool,
+    seen: Vec<Action>,
+}
+
+impl Driver {
+    /// The agent of that member has just started; what it will find is what `world` says.
+    fn starting(world: World) -> Driver {
+        let now = Moment(Duration::from_secs(5_000));
+        let global = GlobalConfig {
+            use_slots: false,
+            ..GlobalConfig::default()
+        };
+        Driver {
+            machine: Machine::new(world.local, global, TimingLimits::PATRONI, now),
+            now,
+            cluster: world.cluster,
+            server: world.server,
+            reachable: true,
+            seen: Vec::new(),
+        }
+    }
+
+    /// The leader `pg1` with its lease, at rest.
+    fn leading() -> Driver {
+        let mut driver = Driver::starting(World::of("pg1"));
+        driver.rest();
+        assert!(driver.machine.lease().is_held(driver.now));
+        driver.seen.clear();
+        driver
+    }
+
+    fn step(&mut self, event: Event) -> Vec<Action> {
+        let actions = self.machine.step(event, self.now, Timestamp::UNIX_EPOCH);
+        self.seen.extend(actions.iter().cloned());
+        actions
+    }
+
+    /// Answers everything at once until nothing is asked any more.
+    fn rest(&mut self) {
+        let actions = self.step(Event::Tick);
+        self.finish(actions);
+    }
+
+    /// Answers these actions and all that follow from them.
+    fn finish(&mut self, mut queue: Vec<Action>) {
+        for _ in 0..200 {
+            if queue.is_empty() {
+                return;
+            }
+            let action = queue.remove(0);
+            if let Some(event) = self.answer(&action) {
+                queue.extend(self.step(event));
+            }
+        }
+        panic!(
+            "does not come to rest: {:#?}",
+            self.seen.iter().rev().take(10).collect::<Vec<_>>()
+        );
+    }
+
+    fn answer(&mut self, action: &Action) -> Option<Event> {
+        Some(match action {
+            Action::ReadCluster { .. } if self.reachable => {
+                Event::ClusterRead(Ok(self.cluster.clone()))
+            }
+            Action::ReadCluster { .. } => Event::ClusterRead(Err("the store is away".into())),
+            Action::Observe { .. } => {
+                let mut server = self.server.clone();
+                if let Some(wal) = &mut server.wal {
+                    wal.slots = None;
+                }
+                Event::Observed(server)
+            }
+            Action::AskPeers { .. } => Event::PeersAnswered(Default::default()),
+            Action::Renew { sent, .. } if self.reachable => Event::Renewed {
+                sent: *sent,
+                result: RenewalResult::Renewed,
+            },
+            Action::Renew { sent, .. } => Event::Renewed {
+                sent: *sent,
+                result: RenewalResult::Failed("away".into()),
+            },
+            Action::Perform {
+                step: Step::Checkpoint,
+                ..
+            } => Event::CheckpointDone(Ok(())),
+            Action::Perform { step, .. } => {
+                self.carry_out(step);
+                Event::StepDone(StepOutcome::Done)
+            }
+            Action::StartJob(job) => Event::JobDone(self.run(job)),
+            _ => return None,
+        })
+    }
+
+    fn carry_out(&mut self, step: &Step) {
+        match step {
+            Step::AcquireLeader { .. } => self.cluster.leader = Some(world::leader(self.me())),
+            Step::ReleaseLeader { .. } => self.cluster.leader = None,
+            _ => {}
+        }
+    }
+
+    fn me(&self) -> &'static str {
+        match self.machine.view().map(|(view, _)| view.members.len()) {
+            _ if self.server.wal.as_ref().is_some_and(|wal| wal.is_primary()) => "pg1",
+            _ => "pg2",
+        }
+    }
+
+    fn run(&mut self, job: &Job) -> JobReport {
+        match job {
+            Job::Stop { .. } => {
+                self.die();
+                JobReport::Stopped {
+                    shutdown_lsn: Some(Lsn(7)),
+                }
+            }
+            Job::Promote => {
+                self.server.wal = Some(world::primary_wal());
+                JobReport::Done
+            }
+            Job::Start { .. } => {
+                self.server = World::of("pg2").server;
+                JobReport::Started {
+                    ready: true,
+                    pending_restart: None,
+                }
+            }
+            _ => JobReport::Done,
+        }
+    }
+
+    fn die(&mut self) {
+        self.server.process = Process::Absent;
+        self.server.wal = None;
+        self.server.control = Some(world::control(primacy_model::ControlState::ShutDown));
+    }
+
+    /// Time passes; the machine is woken whenever it asked for it. Stops at the first action that `until` likes.
+    fn pass_time(&mut self, time: Duration, until: impl Fn(&Action) -> bool) -> bool {
+        let end = self.now + time;
+        while self.now < end {
+            self.now = self
+                .machine
+                .wake_at()
+                .max(self.now + Duration::from_millis(10))
+                .min(end);
+            let before = self.seen.len();
+            self.rest();
+            if self.seen[before..].iter().any(&until) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn saw(&self, what: impl Fn(&Action) -> bool) -> bool {
+        self.seen.iter().any(what)
+    }
+}
+
+fn kills(action: &Action) -> bool {
+    matches!(action, Action::KillNow)
+}
+
+#[test]
+fn the_lease_is_renewed_by_the_clock_and_counted_from_before_the_request() {
+    let mut driver = Driver::leading();
+    let sent = driver.now + Duration::from_secs(10);
+    driver.now = sent;
+    let actions = driver.step(Event::Tick);
+    assert!(
+        actions
+            .iter()
+            .any(|action| matches!(action, Action::Renew { sent: at, .. } if *at == sent))
+    );
+    driver.now = sent + Duration::from_secs(3);
+    driver.step(Event::Renewed {
+        sent,
+        result: RenewalResult::Renewed,
+    });
+    assert_eq!(
+        driver.machine.lease(),
+        Lease::Held {
+            until: sent + TTL,
+            failing_since: None
+        }
+    );
+}
+
+#[test]
+fn the_lease_is_renewed_although_a_pass_waits_for_the_store() {
+    let mut driver = Driver::leading();
+    driver.now = driver.now + Duration::from_secs(10);
+    let actions = driver.step(Event::Tick);
+    let sent = actions.iter().find_map(|action| match action {
+        Action::Renew { sent, .. } => Some(*sent),
+        _ => None,
+    });
+    driver.step(Event::Renewed {
+        sent: sent.expect("a renewal"),
+        result: RenewalResult::Renewed,
+    });
+    // Nobody answers ReadCluster and Observe.
+    driver.now = driver.now + Duration::from_secs(10);
+    let actions = driver.step(Event::Tick);
+    assert!(
+        actions
+            .iter()
+            .any(|action| matches!(action, Action::Renew { .. })),
+        "{actions:?}"
+    );
+}
+
+#[test]
+fn postgresql_is_killed_before_the_lease_ends_whatever_a_pass_waits_for() {
+    let mut driver = Driver::leading();
+    let Lease::Held { until, .. } = driver.machine.lease() else {
+        panic!("no lease")
+    };
+    // Neither the store nor the server answers any more.
+    while driver.now < until {
+        driver.now = driver
+            .machine
+            .wake_at()
+            .max(driver.now + Duration::from_millis(50));
+        let actions = driver.step(Event::Tick);
+        for action in actions {
+            if let Action::Renew { sent, .. } = action {
+                driver.step(Event::Renewed {
+                    sent,
+                    result: RenewalResult::Failed("lost".into()),
+                });
+            }
+        }
+        if driver.saw(kills) {
+            assert!(driver.now < until, "too late");
+            assert_eq!(driver.machine.lease(), Lease::None);
+            return;
+        }
+    }
+    panic!("the lease ended without a kill");
+}
+
+#[test]
+fn a_frozen_agent_kills_first_and_does_not_believe_a_late_answer() {
+    let mut driver = Driver::leading();
+    driver.now = driver.now + Duration::from_secs(10);
+    let sent = driver.now;
+    driver.step(Event::Tick);
+    driver.now = driver.now + 2 * TTL;
+    let actions = driver.step(Event::Renewed {
+        sent,
+        result: RenewalResult::Renewed,
+    });
+    assert!(actions.iter().any(kills), "{actions:?}");
+    assert_eq!(driver.machine.lease(), Lease::None);
+}
+
+#[test]
+fn a_refused_renewal_kills_at_once() {
+    let mut driver = Driver::leading();
+    driver.now = driver.now + Duration::from_secs(10);
+    let sent = driver.now;
+    driver.step(Event::Tick);
+    let actions = driver.step(Event::Renewed {
+        sent,
+        result: RenewalResult::Lapsed,
+    });
+    assert!(actions.iter().any(kills));
+}
+
+#[test]
+fn a_store_that_stays_away_demotes_in_good_order_before_anything_is_killed() {
+    let mut driver = Driver::leading();
+    driver.reachable = false;
+    let stops = |action: &Action| matches!(action, Action::StartJob(Job::Stop { .. }));
+    assert!(driver.pass_time(TTL, stops), "no demotion");
+    assert!(!driver.saw(kills));
+    driver.rest();
+    assert_eq!(
+        driver.machine.memory().role,
+        Role::Replica,
+        "started read-only"
+    );
+}
+
+#[test]
+fn a_pause_keeps_the_primary_without_a_store() {
+    let mut driver = Driver::leading();
+    let config = driver.cluster.config.as_mut().expect("a configuration");
+    config.value.insert("pause".into(), true.into());
+    config.version = primacy_model::Version(99);
+    driver.pass_time(Duration::from_secs(11), |_| false);
+    driver.reachable = false;
+    let harms = |action: &Action| kills(action) || matches!(action, Action::StartJob(_));
+    assert!(!driver.pass_time(3 * TTL, harms));
+}
+
+#[test]
+fn the_fence_follows_every_renewal_and_is_kept_while_the_server_may_accept_writes() {
+    let mut driver = Driver::starting(World::of("pg1"));
+    driver.rest();
+    let armed = |action: &Action| matches!(action, Action::SetFence(Some(_)));
+    assert!(driver.saw(armed));
+    driver.seen.clear();
+    driver.pass_time(Duration::from_secs(11), |_| false);
+    assert!(driver.saw(armed), "moved with the renewal");
+    driver.seen.clear();
+    // The lock is lost while the server lives on as a primary.
+    driver.cluster.leader = Some(world::leader("pg2"));
+    driver.now = driver.now + Duration::from_secs(10);
+    let sent = driver.now;
+    let mut actions = driver.step(Event::Tick);
+    actions.retain(|action| !matches!(action, Action::Renew { .. }));
+    driver.step(Event::Renewed {
+        sent,
+        result: RenewalResult::Lapsed,
+    });
+    assert!(!driver.saw(|action| matches!(action, Action::SetFence(None))));
+    driver.die();
+    driver.finish(actions);
+    driver.pass_time(Duration::from_secs(11), |_| false);
+    assert!(driver.saw(|action| matches!(action, Action::SetFence(None))));
+}
+
+#[test]
+fn a_returning_agent_adopts_server_and_lease_without_touching_the_server() {
+    let mut driver = Driver::starting(World::of("pg1"));
+    driver.rest();
+    assert!(driver.machine.lease().is_held(driver.now));
+    assert!(!driver.saw(|action| matches!(action, Action::StartJob(_) | Action::KillNow)));
+}
+
+#[test]
+fn a_free_lock_is_taken_and_the_winner_promoted() {
+    let mut world = World::unlocked("pg2");
+    world.cluster.members.retain(|member| member.name != "pg1");
+    let mut driver = Driver::starting(world);
+    driver.rest();
+    driver.pass_time(Duration::from_secs(2), |_| false);
+    assert!(driver.saw(|action| matches!(action, Action::StartJob(Job::Promote))));
+    assert_eq!(driver.machine.memory().role, Role::Primary);
+}
+
+#[test]
+fn an_acquisition_whose_answer_is_lost_is_looked_up_not_assumed() {
+    let mut driver = Driver::starting(World::unlocked("pg2"));
+    let mut queue = driver.step(Event::Tick);
+    while !queue.is_empty() {
+        let action = queue.remove(0);
+        let event = match &action {
+            Action::Perform {
+                step: Step::AcquireLeader { .. },
+                ..
+            } => {
+                // It was carried out, and nobody heard.
+                driver.cluster.leader = Some(world::leader("pg2"));
+                Some(Event::StepDone(StepOutcome::Failed(
+                    "the answer was lost".into(),
+                )))
+            }
+            other => driver.answer(other),
+        };
+        if let Some(event) = event {
+            queue.extend(driver.step(event));
+        }
+    }
+    assert_eq!(
+        driver.machine.lease(),
+        Lease::None,
+        "an unknown outcome is no success"
+    );
+    driver.seen.clear();
+    driver.pass_time(Duration::from_secs(3), |_| false);
+    assert!(
+        driver.saw(|action| matches!(action, Action::Renew { .. })),
+        "taken over once it is seen"
+    );
+}
+
+#[test]
+fn terminating_a_leader_stops_the_server_before_the_lock_goes() {
+    let mut driver = Driver::leading();
+    let actions = driver.step(Event::Terminate);
+    assert!(
+        !actions
+            .iter()
+            .any(|action| matches!(action, Action::Exit(_)))
+    );
+    driver.finish(actions);
+    driver.pass_time(Duration::from_secs(5), |action| {
+        matches!(action, Action::Exit(_))
+    });
+    let position = |what: &dyn Fn(&Action) -> bool| driver.seen.iter().position(what);
+    let stop = position(&|action| matches!(action, Action::StartJob(Job::Stop { .. })));
+    let release = position(&|action| {
+        matches!(
+            action,
+            Action::Perform {
+                step: Step::ReleaseLeader {
+                    optime: Some(Lsn(7))
+                },
+                ..
+            }
+        )
+    });
+    let exit = position(&|action| matches!(action, Action::Exit(exit) if exit.code == 0));
+    assert!(
+        stop.is_some() && stop < release && release < exit,
+        "{stop:?} {release:?} {exit:?}"
+    );
+}
