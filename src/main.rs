@@ -14,7 +14,10 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
     let called = arguments.next().unwrap_or_default();
     let arguments: Vec<OsString> = arguments.collect();
-    match Path::new(&called).file_stem().and_then(|name| name.to_str()) {
+    match Path::new(&called)
+        .file_stem()
+        .and_then(|name| name.to_str())
+    {
         Some("patroni") => agent(Command::new("patroni"), "patroni", called, arguments),
         Some("patronictl") => ctl(Program::Patronictl, arguments),
         _ => primacy(arguments),
@@ -54,7 +57,9 @@ fn command() -> Command {
         .about("High availability for PostgreSQL")
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand(Command::new("agent").about("Run the agent beside a PostgreSQL server"))
-        .subcommand(Command::new("demo").about("Show a cluster that loses its primary, on this machine"))
+        .subcommand(
+            Command::new("demo").about("Show a cluster that loses its primary, on this machine"),
+        )
         .subcommands(primacy_ctl::subcommands(Program::Primacy))
 }
 
@@ -92,7 +97,13 @@ fn agent(command: Command, program: &str, called: OsString, arguments: Vec<OsStr
     }
     let path = matches.get_one::<PathBuf>("configfile").cloned();
     // Three threads: one that steps the machine, one that serves, one for what takes longer.
-    run(Builder::new_multi_thread().worker_threads(3).enable_all().build(), primacy_agent::run(path))
+    run(
+        Builder::new_multi_thread()
+            .worker_threads(3)
+            .enable_all()
+            .build(),
+        primacy_agent::run(path),
+    )
 }
 
 /// No runtime and no log: the fence does one thing.
@@ -113,7 +124,11 @@ fn fence(arguments: &[OsString]) -> ExitCode {
 fn demo(arguments: Vec<OsString>) -> ExitCode {
     let command = DemoArgs::augment_args(Command::new("demo").bin_name("primacy demo"));
     let parsed = command
-        .try_get_matches_from([OsString::from("primacy demo")].into_iter().chain(arguments))
+        .try_get_matches_from(
+            [OsString::from("primacy demo")]
+                .into_iter()
+                .chain(arguments),
+        )
         .and_then(|matches| DemoArgs::from_arg_matches(&matches));
     let args = match parsed {
         Ok(args) => args,
@@ -122,15 +137,21 @@ fn demo(arguments: Vec<OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    run(Builder::new_multi_thread().worker_threads(2).enable_all().build(), async {
-        match primacy_demo::run(args).await {
-            Ok(code) => code,
-            Err(error) => {
-                eprintln!("Error: {error:#}");
-                ExitCode::FAILURE
+    run(
+        Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build(),
+        async {
+            match primacy_demo::run(args).await {
+                Ok(code) => code,
+                Err(error) => {
+                    eprintln!("Error: {error:#}");
+                    ExitCode::FAILURE
+                }
             }
-        }
-    })
+        },
+    )
 }
 
 fn ctl(program: Program, arguments: Vec<OsString>) -> ExitCode {

@@ -5,7 +5,10 @@ use anyhow::{Result, ensure};
 use primacy_testkit::{StoreKind, TestCluster, processes, wait_until};
 use serde_json::json;
 
-on_both_stores!(agent_frozen_in_asynchronous_mode, agent_killed_in_asynchronous_mode);
+on_both_stores!(
+    agent_frozen_in_asynchronous_mode,
+    agent_killed_in_asynchronous_mode
+);
 
 async fn agent_frozen_in_asynchronous_mode(store: StoreKind) -> Result<()> {
     let cluster = asynchronous(store).await?;
@@ -25,7 +28,9 @@ async fn agent_frozen_in_asynchronous_mode(store: StoreKind) -> Result<()> {
         "the thawed primary took the lead again"
     );
 
-    TestCluster::collect(writers).await?.verify_single_writer()?;
+    TestCluster::collect(writers)
+        .await?
+        .verify_single_writer()?;
     cluster.pass();
     Ok(())
 }
@@ -38,7 +43,10 @@ async fn agent_killed_in_asynchronous_mode(store: StoreKind) -> Result<()> {
 
     cluster.agents[old].sigkill().await?;
     wait_until("the fence to act", cluster.timing.ttl * 2, async || {
-        ensure!(!postmaster.is_some_and(processes::alive), "the old primary's server is alive");
+        ensure!(
+            !postmaster.is_some_and(processes::alive),
+            "the old primary's server is alive"
+        );
         Ok(())
     })
     .await?;
@@ -49,11 +57,16 @@ async fn agent_killed_in_asynchronous_mode(store: StoreKind) -> Result<()> {
         "the returned primary took the lead again"
     );
 
-    TestCluster::collect(writers).await?.verify_single_writer()?;
+    TestCluster::collect(writers)
+        .await?
+        .verify_single_writer()?;
     cluster.pass();
     Ok(())
 }
 
 async fn asynchronous(store: StoreKind) -> Result<TestCluster> {
-    crate::cluster(store).dynamic("synchronous_mode", json!(false)).start().await
+    crate::cluster(store)
+        .dynamic("synchronous_mode", json!(false))
+        .start()
+        .await
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv, send,
-    socket_with, socketpair, sockopt,
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv,
+    send, socket_with, socketpair, sockopt,
 };
 use rustix::process::geteuid;
 
@@ -46,7 +46,13 @@ impl FenceClient {
     pub fn new(executable: PathBuf, data_dir: &Path) -> Self {
         let address = address(data_dir);
         let connection = reach(&address).ok();
-        FenceClient { executable, address, connection, child: None, status: None }
+        FenceClient {
+            executable,
+            address,
+            connection,
+            child: None,
+            status: None,
+        }
     }
 
     /// Kill the target when CLOCK_BOOTTIME reaches the deadline, unless told otherwise before.
@@ -93,9 +99,13 @@ impl FenceClient {
             return Ok(());
         }
         let unreachable = FenceError::Unreachable;
-        let (ours, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-                .map_err(unreachable)?;
+        let (ours, theirs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(unreachable)?;
         // A process group of its own: what ends the agent's group does not end the fence.
         let child = Command::new(&self.executable)
             .args(["fence", &self.address])
@@ -105,7 +115,10 @@ impl FenceClient {
             .current_dir("/")
             .process_group(0)
             .spawn()
-            .map_err(|source| FenceError::Spawn { executable: self.executable.clone(), source })?;
+            .map_err(|source| FenceError::Spawn {
+                executable: self.executable.clone(),
+                source,
+            })?;
         self.child = Some(child);
         self.connection = Some(ours);
         Ok(())
@@ -142,7 +155,10 @@ impl FenceClient {
 fn reach(address: &str) -> Result<OwnedFd, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-    connect(&socket, &SocketAddrUnix::new_abstract_name(address.as_bytes())?)?;
+    connect(
+        &socket,
+        &SocketAddrUnix::new_abstract_name(address.as_bytes())?,
+    )?;
     // Anybody may take a name; only our own user's fence is told anything.
     if sockopt::socket_peercred(&socket)?.uid != geteuid() {
         return Err(Errno::ACCESS);
@@ -152,7 +168,9 @@ fn reach(address: &str) -> Result<OwnedFd, Errno> {
 
 /// One fence per user and data directory.
 fn address(data_dir: &Path) -> String {
-    let data_dir = data_dir.canonicalize().unwrap_or_else(|_| data_dir.to_path_buf());
+    let data_dir = data_dir
+        .canonicalize()
+        .unwrap_or_else(|_| data_dir.to_path_buf());
     // FNV-1a: the same in every release.
     let bytes = data_dir.as_os_str().as_encoded_bytes();
     let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {

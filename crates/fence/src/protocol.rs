@@ -55,8 +55,22 @@ impl Message {
     pub(crate) fn encode(self) -> [u8; MESSAGE] {
         let (kind, deadline, target) = match self {
             Message::Arm { deadline, target } => (1u16, deadline, target),
-            Message::Disarm => (2, Duration::ZERO, Target { pid: 0, start_ticks: 0 }),
-            Message::Quit => (3, Duration::ZERO, Target { pid: 0, start_ticks: 0 }),
+            Message::Disarm => (
+                2,
+                Duration::ZERO,
+                Target {
+                    pid: 0,
+                    start_ticks: 0,
+                },
+            ),
+            Message::Quit => (
+                3,
+                Duration::ZERO,
+                Target {
+                    pid: 0,
+                    start_ticks: 0,
+                },
+            ),
         };
         let nanoseconds = u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX);
         let mut packet = [0; MESSAGE];
@@ -132,12 +146,24 @@ mod tests {
 
     #[test]
     fn messages_and_answers_round_trip() {
-        let target = Target { pid: 4711, start_ticks: u64::MAX - 3 };
+        let target = Target {
+            pid: 4711,
+            start_ticks: u64::MAX - 3,
+        };
         let deadline = Duration::new(12_345, 678_901_234);
-        for message in [Message::Arm { deadline, target }, Message::Disarm, Message::Quit] {
+        for message in [
+            Message::Arm { deadline, target },
+            Message::Disarm,
+            Message::Quit,
+        ] {
             assert_eq!(Message::decode(&message.encode()), Some(message));
         }
-        for status in [Status::Armed, Status::Disarmed, Status::Fired, Status::Refused] {
+        for status in [
+            Status::Armed,
+            Status::Disarmed,
+            Status::Fired,
+            Status::Refused,
+        ] {
             assert_eq!(Status::decode(&status.encode()), Some(status));
         }
     }

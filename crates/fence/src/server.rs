@@ -8,8 +8,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen,
-    recv, send, socket_with, sockopt,
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with,
+    bind, listen, recv, send, socket_with, sockopt,
 };
 use rustix::process::{Pid, PidfdFlags, Signal, geteuid, pidfd_open, pidfd_send_signal};
 use rustix::time::{
@@ -45,9 +45,16 @@ pub fn run(address: &str) -> Result<(), Errno> {
 }
 
 fn listen_at(address: &str) -> Result<OwnedFd, Errno> {
-    let socket =
-        socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-    bind(&socket, &SocketAddrUnix::new_abstract_name(address.as_bytes())?)?;
+    let socket = socket_with(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    bind(
+        &socket,
+        &SocketAddrUnix::new_abstract_name(address.as_bytes())?,
+    )?;
     listen(&socket, 4)?;
     Ok(socket)
 }
@@ -101,7 +108,10 @@ impl Fence {
     fn wait(&self) -> Result<Woken, Errno> {
         let timer = self.timer.as_fd();
         let connection = self.connection.as_ref().map_or(timer, AsFd::as_fd);
-        let process = self.armed.as_ref().map_or(timer, |armed| armed.process.as_fd());
+        let process = self
+            .armed
+            .as_ref()
+            .map_or(timer, |armed| armed.process.as_fd());
         let mut polled = [
             PollFd::from_borrowed_fd(timer, PollFlags::IN),
             PollFd::from_borrowed_fd(self.listener.as_fd(), PollFlags::IN),
@@ -160,11 +170,18 @@ impl Fence {
                     self.armed = None;
                     return Status::Refused;
                 };
-                self.armed = Some(Armed { deadline, target, process });
+                self.armed = Some(Armed {
+                    deadline,
+                    target,
+                    process,
+                });
             }
         }
         let timer = Itimerspec {
-            it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
+            it_interval: Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            },
             it_value: timespec(deadline),
         };
         match timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &timer) {
@@ -197,13 +214,21 @@ impl Fence {
         };
         if sockopt::socket_peercred(&connection).is_ok_and(|peer| peer.uid == geteuid()) {
             self.connection = Some(connection);
-            self.tell(if self.armed.is_some() { Status::Armed } else { Status::Disarmed });
+            self.tell(if self.armed.is_some() {
+                Status::Armed
+            } else {
+                Status::Disarmed
+            });
         }
     }
 
     fn tell(&self, status: Status) {
         if let Some(connection) = &self.connection {
-            let _ = send(connection, &status.encode(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+            let _ = send(
+                connection,
+                &status.encode(),
+                SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+            );
         }
     }
 }
@@ -221,7 +246,9 @@ fn kill_all(armed: &Armed, text: &mut [u8]) {
     let _ = pidfd_send_signal(&armed.process, Signal::STOP);
     let length = children(armed.target.pid, text);
     for word in text[..length].split(|byte| *byte == b' ') {
-        let pid = std::str::from_utf8(word).ok().and_then(|word| word.trim().parse::<i32>().ok());
+        let pid = std::str::from_utf8(word)
+            .ok()
+            .and_then(|word| word.trim().parse::<i32>().ok());
         let Some(pid) = pid.and_then(Pid::from_raw) else {
             continue;
         };
@@ -270,7 +297,10 @@ fn stat(pid: i32) -> Option<Stat> {
     let state = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
     let start_ticks = fields.nth(17)?.parse().ok()?;
-    (!matches!(state, "Z" | "X")).then_some(Stat { parent, start_ticks })
+    (!matches!(state, "Z" | "X")).then_some(Stat {
+        parent,
+        start_ticks,
+    })
 }
 
 /// `/proc/<pid>/stat` or `/proc/<pid>/task/<pid>/children`, written where it allocates nothing.

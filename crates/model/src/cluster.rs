@@ -106,7 +106,9 @@ impl Cluster {
 
     /// Whether that member holds the leader key.
     pub fn is_led_by(&self, name: &str) -> bool {
-        self.leader.as_ref().is_some_and(|leader| leader.name == *name)
+        self.leader
+            .as_ref()
+            .is_some_and(|leader| leader.name == *name)
     }
 
     /// Nobody holds the leader key.
@@ -132,7 +134,14 @@ mod tests {
     #[test]
     fn initialize_values() {
         assert_eq!(Initialize::parse(""), Initialize::Running);
-        assert!(Initialize::parse("7710395762296189624").system_identifier().is_some());
-        assert_eq!(Initialize::parse("123456789"), Initialize::Invalid("123456789".into()));
+        assert!(
+            Initialize::parse("7710395762296189624")
+                .system_identifier()
+                .is_some()
+        );
+        assert_eq!(
+            Initialize::parse("123456789"),
+            Initialize::Invalid("123456789".into())
+        );
     }
 }

@@ -41,7 +41,10 @@ impl ScheduledAt {
             Some(civil.to_zoned(zone.clone()).ok()?.timestamp())
         });
         match timestamp {
-            Some(timestamp) => ScheduledAt::At { timestamp, text: trimmed.to_owned() },
+            Some(timestamp) => ScheduledAt::At {
+                timestamp,
+                text: trimmed.to_owned(),
+            },
             None => ScheduledAt::Unusable(text.to_owned()),
         }
     }
@@ -81,7 +84,12 @@ impl FailoverRequest {
             }
         };
         let meaningful = leader.is_some() || candidate.is_some();
-        meaningful.then_some(FailoverRequest { leader, candidate, scheduled_at, version })
+        meaningful.then_some(FailoverRequest {
+            leader,
+            candidate,
+            scheduled_at,
+            version,
+        })
     }
 
     /// The value to write; absent fields are left out.
@@ -91,9 +99,11 @@ impl FailoverRequest {
         scheduled_at: Option<&str>,
     ) -> String {
         let mut map = Map::new();
-        for (key, value) in
-            [("leader", leader), ("member", candidate), ("scheduled_at", scheduled_at)]
-        {
+        for (key, value) in [
+            ("leader", leader),
+            ("member", candidate),
+            ("scheduled_at", scheduled_at),
+        ] {
             if let Some(value) = value.filter(|value| !value.is_empty()) {
                 map.insert(key.into(), json!(value));
             }
@@ -137,7 +147,11 @@ mod tests {
                 .unwrap()
         };
         let expected: Timestamp = "2040-01-01T09:00:00Z".parse().unwrap();
-        for text in ["2040-01-01T10:00:00+01:00", "2040-01-01 10:00+01", "2040-01-01T09:00"] {
+        for text in [
+            "2040-01-01T10:00:00+01:00",
+            "2040-01-01 10:00+01",
+            "2040-01-01T09:00",
+        ] {
             match at(text) {
                 ScheduledAt::At { timestamp, .. } => assert_eq!(timestamp, expected, "{text}"),
                 other => panic!("{text}: {other:?}"),

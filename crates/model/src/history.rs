@@ -31,7 +31,9 @@ impl History {
         let Ok(Value::Array(lines)) = serde_json::from_str::<Value>(text) else {
             return None;
         };
-        Some(History { entries: lines.iter().filter_map(HistoryEntry::from_json).collect() })
+        Some(History {
+            entries: lines.iter().filter_map(HistoryEntry::from_json).collect(),
+        })
     }
 
     /// The value as Patroni writes it: arrays of three to five fields.
@@ -41,7 +43,9 @@ impl History {
 
     /// The timeline that the cluster is on: the last ended one and one more, or 1 when none has ended.
     pub fn cluster_timeline(&self) -> Timeline {
-        self.entries.last().map_or(Timeline(1), |last| last.timeline.next())
+        self.entries
+            .last()
+            .map_or(Timeline(1), |last| last.timeline.next())
     }
 }
 
@@ -59,7 +63,11 @@ impl HistoryEntry {
     }
 
     fn to_json(&self) -> Value {
-        let mut fields = vec![json!(self.timeline.0), json!(self.switch_lsn.0), json!(self.reason)];
+        let mut fields = vec![
+            json!(self.timeline.0),
+            json!(self.switch_lsn.0),
+            json!(self.reason),
+        ];
         if self.timestamp.is_some() || self.new_leader.is_some() {
             fields.push(json!(self.timestamp.as_deref().unwrap_or_default()));
         }
@@ -77,11 +85,18 @@ mod tests {
 
     #[test]
     fn cluster_timeline_follows_the_last_entry() {
-        assert_eq!(History::from_json("[]").unwrap().cluster_timeline(), Timeline(1));
-        let two = History::from_json(r#"[[1,5,"r"],[2,9,"r","2026-01-01T00:00:00+00:00","b"]]"#).unwrap();
+        assert_eq!(
+            History::from_json("[]").unwrap().cluster_timeline(),
+            Timeline(1)
+        );
+        let two =
+            History::from_json(r#"[[1,5,"r"],[2,9,"r","2026-01-01T00:00:00+00:00","b"]]"#).unwrap();
         assert_eq!(two.cluster_timeline(), Timeline(3));
         assert_eq!(two.entries[1].new_leader.as_deref(), Some("b"));
-        assert_eq!(two.to_json(), r#"[[1,5,"r"],[2,9,"r","2026-01-01T00:00:00+00:00","b"]]"#);
+        assert_eq!(
+            two.to_json(),
+            r#"[[1,5,"r"],[2,9,"r","2026-01-01T00:00:00+00:00","b"]]"#
+        );
         assert_eq!(History::from_json("{}"), None);
     }
 

@@ -48,7 +48,8 @@ impl FromStr for Lsn {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let half = |part: &str| {
-            let valid = (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_hexdigit());
+            let valid =
+                (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_hexdigit());
             valid.then(|| u64::from_str_radix(part, 16).ok()).flatten()
         };
         text.split_once('/')
@@ -70,7 +71,18 @@ mod tests {
 
     #[test]
     fn bad_text_is_refused() {
-        for text in ["", "/", "1", "1/", "/1", "x/1", "1/123456789", "-1/0", " 1/0", "+1/0"] {
+        for text in [
+            "",
+            "/",
+            "1",
+            "1/",
+            "/1",
+            "x/1",
+            "1/123456789",
+            "-1/0",
+            " 1/0",
+            "+1/0",
+        ] {
             assert!(text.parse::<Lsn>().is_err(), "{text:?}");
         }
     }

@@ -111,13 +111,17 @@ pub struct ConnUrl {
 impl ConnUrl {
     /// Reads `postgres://[user@]host[:port][/database][?…]`.
     pub fn parse(url: &str) -> Option<Self> {
-        let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"))?;
+        let rest = url
+            .strip_prefix("postgres://")
+            .or_else(|| url.strip_prefix("postgresql://"))?;
         let rest = rest.split(['?', '#']).next()?;
         let (authority, database) = match rest.split_once('/') {
             Some((authority, database)) => (authority, Some(database)),
             None => (rest, None),
         };
-        let host_port = authority.rsplit_once('@').map_or(authority, |(_, host_port)| host_port);
+        let host_port = authority
+            .rsplit_once('@')
+            .map_or(authority, |(_, host_port)| host_port);
         let (host, port) = match host_port.strip_prefix('[') {
             Some(bracketed) => {
                 let (host, rest) = bracketed.split_once(']')?;
@@ -169,27 +173,45 @@ impl MemberData {
             }),
             ..MemberData::default()
         };
-        let mut lsn = |key: &str| map.shift_remove(key).as_ref().and_then(Value::as_u64).map(Lsn);
+        let mut lsn = |key: &str| {
+            map.shift_remove(key)
+                .as_ref()
+                .and_then(Value::as_u64)
+                .map(Lsn)
+        };
         data.xlog_location = lsn("xlog_location");
         data.receive_lsn = lsn("receive_lsn");
         data.replay_lsn = lsn("replay_lsn");
-        data.timeline = map.shift_remove("timeline").as_ref().and_then(Value::as_u64).and_then(Timeline::known);
-        data.tags = map.shift_remove("tags").as_ref().map(Tags::from_json).unwrap_or_default();
-        data.checkpoint_pending = map.shift_remove("checkpoint_after_promote") == Some(Value::Bool(false));
+        data.timeline = map
+            .shift_remove("timeline")
+            .as_ref()
+            .and_then(Value::as_u64)
+            .and_then(Timeline::known);
+        data.tags = map
+            .shift_remove("tags")
+            .as_ref()
+            .map(Tags::from_json)
+            .unwrap_or_default();
+        data.checkpoint_pending =
+            map.shift_remove("checkpoint_after_promote") == Some(Value::Bool(false));
         data.pause = map.shift_remove("pause") == Some(Value::Bool(true));
         let reasons = map.shift_remove("pending_restart_reason");
         if map.shift_remove("pending_restart") == Some(Value::Bool(true)) {
             data.pending_restart = Some(PendingRestart::from_json(reasons.as_ref()));
         }
-        data.scheduled_restart =
-            map.shift_remove("scheduled_restart").as_ref().and_then(ScheduledRestart::from_json);
+        data.scheduled_restart = map
+            .shift_remove("scheduled_restart")
+            .as_ref()
+            .and_then(ScheduledRestart::from_json);
         data.extra = map;
         data
     }
 
     fn from_legacy_url(url: &str) -> Self {
         let (conn_url, query) = url.split_once('?').unwrap_or((url, ""));
-        let api_url = query.split('&').find_map(|pair| pair.strip_prefix("application_name="));
+        let api_url = query
+            .split('&')
+            .find_map(|pair| pair.strip_prefix("application_name="));
         MemberData {
             conn_url: Some(conn_url.to_owned()),
             api_url: api_url.map(str::to_owned),
@@ -209,22 +231,40 @@ impl MemberData {
         put("api_url", self.api_url.as_ref().map(|url| json!(url)));
         put("state", self.state.map(|state| json!(state.as_str())));
         put("role", self.role.map(|role| json!(role.as_str())));
-        put("version", self.version.as_ref().map(|version| json!(version)));
+        put(
+            "version",
+            self.version.as_ref().map(|version| json!(version)),
+        );
         put("proxy_url", self.proxy_url.as_ref().map(|url| json!(url)));
         put("tags", (!self.tags.is_empty()).then(|| self.tags.to_json()));
         put("pause", self.pause.then_some(Value::Bool(true)));
-        put("checkpoint_after_promote", self.checkpoint_pending.then_some(Value::Bool(false)));
+        put(
+            "checkpoint_after_promote",
+            self.checkpoint_pending.then_some(Value::Bool(false)),
+        );
         put("xlog_location", self.xlog_location.map(|lsn| json!(lsn)));
         put("receive_lsn", self.receive_lsn.map(|lsn| json!(lsn)));
         put("replay_lsn", self.replay_lsn.map(|lsn| json!(lsn)));
-        put("replication_state", self.replication_state.map(|state| json!(state.as_str())));
+        put(
+            "replication_state",
+            self.replication_state.map(|state| json!(state.as_str())),
+        );
         put("timeline", self.timeline.map(|timeline| json!(timeline)));
         if let Some(pending) = &self.pending_restart {
             put("pending_restart", Some(Value::Bool(true)));
             put("pending_restart_reason", Some(pending.to_json()));
         }
-        put("scheduled_restart", self.scheduled_restart.as_ref().map(ScheduledRestart::to_json));
-        map.extend(self.extra.iter().map(|(key, value)| (key.clone(), value.clone())));
+        put(
+            "scheduled_restart",
+            self.scheduled_restart
+                .as_ref()
+                .map(ScheduledRestart::to_json),
+        );
+        map.extend(
+            self.extra
+                .iter()
+                .map(|(key, value)| (key.clone(), value.clone())),
+        );
         Value::Object(map).to_string()
     }
 
@@ -244,7 +284,12 @@ impl PendingRestart {
         let reasons = reasons.and_then(Value::as_object).into_iter().flatten();
         PendingRestart {
             reasons: reasons
-                .map(|(name, value)| (name.clone(), (text(value, "old_value"), text(value, "new_value"))))
+                .map(|(name, value)| {
+                    (
+                        name.clone(),
+                        (text(value, "old_value"), text(value, "new_value")),
+                    )
+                })
                 .collect(),
         }
     }
@@ -254,7 +299,9 @@ impl PendingRestart {
         Value::Object(
             self.reasons
                 .iter()
-                .map(|(name, (old, new))| (name.clone(), json!({"old_value": old, "new_value": new})))
+                .map(|(name, (old, new))| {
+                    (name.clone(), json!({"old_value": old, "new_value": new}))
+                })
                 .collect(),
         )
     }
@@ -269,7 +316,10 @@ impl ScheduledRestart {
         let start_time = filters.shift_remove("postmaster_start_time");
         Some(ScheduledRestart {
             schedule,
-            postmaster_start_time: start_time.as_ref().and_then(Value::as_str).map(str::to_owned),
+            postmaster_start_time: start_time
+                .as_ref()
+                .and_then(Value::as_str)
+                .map(str::to_owned),
             filters,
         })
     }
@@ -309,7 +359,10 @@ mod tests {
 
     #[test]
     fn checkpoint_pending_is_false_or_absent_on_the_wire() {
-        let pending = MemberData { checkpoint_pending: true, ..MemberData::default() };
+        let pending = MemberData {
+            checkpoint_pending: true,
+            ..MemberData::default()
+        };
         assert_eq!(pending.to_json(), r#"{"checkpoint_after_promote":false}"#);
         assert!(MemberData::from_json(&pending.to_json()).checkpoint_pending);
         assert!(!MemberData::from_json("{}").checkpoint_pending);
@@ -317,7 +370,9 @@ mod tests {
 
     #[test]
     fn legacy_url_is_read() {
-        let data = MemberData::from_json("postgres://h:5433/postgres?application_name=http://h:8008/patroni");
+        let data = MemberData::from_json(
+            "postgres://h:5433/postgres?application_name=http://h:8008/patroni",
+        );
         assert_eq!(data.conn_url.as_deref(), Some("postgres://h:5433/postgres"));
         assert_eq!(data.api_url.as_deref(), Some("http://h:8008/patroni"));
         assert_eq!(MemberData::from_json("garbage"), MemberData::default());
@@ -326,10 +381,15 @@ mod tests {
     #[test]
     fn connection_urls() {
         let parse = |url| ConnUrl::parse(url).map(|c| (c.host, c.port, c.database));
-        let some = |host: &str, port, db: Option<&str>| Some((host.to_owned(), port, db.map(str::to_owned)));
+        let some = |host: &str, port, db: Option<&str>| {
+            Some((host.to_owned(), port, db.map(str::to_owned)))
+        };
         assert_eq!(parse("postgres://h/db"), some("h", 5432, Some("db")));
         assert_eq!(parse("postgres://u@h:1"), some("h", 1, None));
-        assert_eq!(parse("postgres://[fe80::1]:5433/x?y=z"), some("fe80::1", 5433, Some("x")));
+        assert_eq!(
+            parse("postgres://[fe80::1]:5433/x?y=z"),
+            some("fe80::1", 5433, Some("x"))
+        );
         assert_eq!(parse("postgres://h:port/db"), None);
         assert_eq!(parse("http://h"), None);
     }

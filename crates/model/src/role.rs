@@ -51,7 +51,11 @@ impl Role {
 
     /// The role as callbacks see it: `promoted` is told as `primary` (`ha.md` §2).
     pub fn for_callbacks(self) -> Role {
-        if self == Role::Promoted { Role::Primary } else { self }
+        if self == Role::Promoted {
+            Role::Primary
+        } else {
+            self
+        }
     }
 }
 

@@ -130,17 +130,26 @@ impl WalStatus {
     /// The member's WAL position (`ha.md` §1.4): flushed on a primary, else the further of received and
     /// replayed.
     pub fn position(&self) -> Lsn {
-        if self.is_primary() { self.flush_lsn } else { self.receive_lsn.max(self.replay_lsn) }
+        if self.is_primary() {
+            self.flush_lsn
+        } else {
+            self.receive_lsn.max(self.replay_lsn)
+        }
     }
 
     /// How WAL arrives (`rest-api.md` §5); `None` on a primary and where it does not arrive at all.
     pub fn replication_state(&self) -> Option<ReplicationState> {
         if self.is_primary() {
             None
-        } else if self.receiver.as_ref().is_some_and(|receiver| receiver.status == "streaming") {
+        } else if self
+            .receiver
+            .as_ref()
+            .is_some_and(|receiver| receiver.status == "streaming")
+        {
             Some(ReplicationState::Streaming)
         } else {
-            self.restore_command.then_some(ReplicationState::InArchiveRecovery)
+            self.restore_command
+                .then_some(ReplicationState::InArchiveRecovery)
         }
     }
 }

@@ -39,7 +39,10 @@ impl Status {
                     .filter_map(|name| name.as_str().map(str::to_owned))
                     .collect(),
             },
-            Ok(value) => Status { optime: Lsn(number(&value).unwrap_or(0)), ..Status::default() },
+            Ok(value) => Status {
+                optime: Lsn(number(&value).unwrap_or(0)),
+                ..Status::default()
+            },
             Err(_) => Status::default(),
         }
     }
@@ -59,7 +62,9 @@ impl Status {
 }
 
 fn number(value: &Value) -> Option<u64> {
-    value.as_u64().or_else(|| value.as_str()?.trim().parse().ok())
+    value
+        .as_u64()
+        .or_else(|| value.as_str()?.trim().parse().ok())
 }
 
 /// On Kubernetes the collections are JSON text inside a string.
@@ -78,16 +83,27 @@ mod tests {
     #[test]
     fn every_form_is_read() {
         assert_eq!(Status::from_json("67108864").optime, Lsn(67108864));
-        let kubernetes = Status::from_json(r#"{"optime":"5","slots":"{\"a\":7}","retain_slots":"[\"a\"]"}"#);
+        let kubernetes =
+            Status::from_json(r#"{"optime":"5","slots":"{\"a\":7}","retain_slots":"[\"a\"]"}"#);
         assert_eq!(kubernetes.optime, Lsn(5));
         assert_eq!(kubernetes.slots["a"], Lsn(7));
         assert_eq!(kubernetes.retain_slots, ["a"]);
-        assert_eq!(Status::from_json(r#"{"optime":-1,"slots":3,"retain_slots":{}}"#), Status::default());
+        assert_eq!(
+            Status::from_json(r#"{"optime":-1,"slots":3,"retain_slots":{}}"#),
+            Status::default()
+        );
     }
 
     #[test]
     fn empty_collections_are_left_out() {
-        assert_eq!(Status { optime: Lsn(3), ..Status::default() }.to_json(), r#"{"optime":3}"#);
+        assert_eq!(
+            Status {
+                optime: Lsn(3),
+                ..Status::default()
+            }
+            .to_json(),
+            r#"{"optime":3}"#
+        );
     }
 
     proptest! {

@@ -22,11 +22,20 @@ impl SyncState {
     /// repairing it still is a compare-and-set.
     pub fn from_json(text: &str, version: Version) -> Self {
         let value: Value = serde_json::from_str(text).unwrap_or(Value::Null);
-        let leader = value.get("leader").and_then(Value::as_str).filter(|name| !name.is_empty());
+        let leader = value
+            .get("leader")
+            .and_then(Value::as_str)
+            .filter(|name| !name.is_empty());
         let Some(leader) = leader else {
-            return SyncState { version: Some(version), ..SyncState::default() };
+            return SyncState {
+                version: Some(version),
+                ..SyncState::default()
+            };
         };
-        let standbys = value.get("sync_standby").and_then(Value::as_str).unwrap_or_default();
+        let standbys = value
+            .get("sync_standby")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         let quorum = match value.get("quorum") {
             Some(Value::Number(number)) => number.as_u64(),
             Some(Value::String(text)) => text.trim().parse().ok(),
@@ -53,11 +62,18 @@ impl SyncState {
         let mut names: Vec<&str> = self.standbys.iter().map(MemberName::as_str).collect();
         names.sort_unstable();
         let mut map = Map::new();
-        map.insert("leader".into(), self.leader.as_ref().map_or(Value::Null, |l| json!(l)));
+        map.insert(
+            "leader".into(),
+            self.leader.as_ref().map_or(Value::Null, |l| json!(l)),
+        );
         map.insert("quorum".into(), json!(self.quorum));
         map.insert(
             "sync_standby".into(),
-            if names.is_empty() { Value::Null } else { json!(names.join(",")) },
+            if names.is_empty() {
+                Value::Null
+            } else {
+                json!(names.join(","))
+            },
         );
         Value::Object(map).to_string()
     }
@@ -69,7 +85,9 @@ impl SyncState {
 
     /// Whether the name is a voter.
     pub fn has_standby(&self, name: &str) -> bool {
-        self.standbys.iter().any(|standby| standby.matches_application_name(name))
+        self.standbys
+            .iter()
+            .any(|standby| standby.matches_application_name(name))
     }
 
     /// Whether the name is the leader or a voter: one of those who may be promoted.
@@ -79,7 +97,9 @@ impl SyncState {
 
     /// Whether the name is the primary that wrote the key.
     pub fn has_leader(&self, name: &str) -> bool {
-        self.leader.as_ref().is_some_and(|leader| leader.matches_application_name(name))
+        self.leader
+            .as_ref()
+            .is_some_and(|leader| leader.matches_application_name(name))
     }
 }
 
@@ -98,20 +118,34 @@ mod tests {
             quorum: 1,
             version: None,
         };
-        assert_eq!(state.to_json(), r#"{"leader":"a","quorum":1,"sync_standby":"b,c"}"#);
         assert_eq!(
-            SyncState { leader: Some("a".into()), ..SyncState::default() }.to_json(),
+            state.to_json(),
+            r#"{"leader":"a","quorum":1,"sync_standby":"b,c"}"#
+        );
+        assert_eq!(
+            SyncState {
+                leader: Some("a".into()),
+                ..SyncState::default()
+            }
+            .to_json(),
             r#"{"leader":"a","quorum":0,"sync_standby":null}"#
         );
     }
 
     #[test]
     fn odd_values_are_read_as_patroni_reads_them() {
-        let read = SyncState::from_json(r#"{"leader":"a","quorum":"1","sync_standby":" b, ,c"}"#, V);
+        let read =
+            SyncState::from_json(r#"{"leader":"a","quorum":"1","sync_standby":" b, ,c"}"#, V);
         assert_eq!((read.quorum, read.standbys.len()), (1, 2));
         assert!(read.has_member("B") && read.has_member("A") && !read.has_standby("a"));
         let inactive = SyncState::from_json(r#"{"leader":null,"quorum":3,"sync_standby":"b"}"#, V);
-        assert_eq!(inactive, SyncState { version: Some(V), ..SyncState::default() });
+        assert_eq!(
+            inactive,
+            SyncState {
+                version: Some(V),
+                ..SyncState::default()
+            }
+        );
         assert!(!SyncState::from_json("[1", V).is_active());
     }
 

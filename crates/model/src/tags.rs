@@ -7,7 +7,13 @@ use serde_json::Value;
 pub struct Tags(IndexMap<String, Value>);
 
 /// Published only when truthy; see [`Tags::published`].
-const BOOLEAN_TAGS: [&str; 5] = ["clonefrom", "nofailover", "noloadbalance", "nosync", "nostream"];
+const BOOLEAN_TAGS: [&str; 5] = [
+    "clonefrom",
+    "nofailover",
+    "noloadbalance",
+    "nosync",
+    "nostream",
+];
 
 impl Tags {
     /// Tags as they stand in a configuration file or a member key.
@@ -77,7 +83,11 @@ impl Tags {
 
     /// The higher one wins at equal WAL positions.
     pub fn failover_priority(&self) -> i64 {
-        if self.nofailover() { 0 } else { self.priority("failover_priority") }
+        if self.nofailover() {
+            0
+        } else {
+            self.priority("failover_priority")
+        }
     }
 
     /// Never a synchronous standby.
@@ -87,7 +97,11 @@ impl Tags {
 
     /// Orders the candidates for synchronous standby.
     pub fn sync_priority(&self) -> i64 {
-        if self.nosync() { 0 } else { self.priority("sync_priority") }
+        if self.nosync() {
+            0
+        } else {
+            self.priority("sync_priority")
+        }
     }
 
     /// May be the source of a base backup.
@@ -105,7 +119,10 @@ impl Tags {
         match self.0.get("nostream") {
             Some(Value::Bool(value)) => *value,
             Some(Value::String(text)) => {
-                matches!(text.to_ascii_lowercase().as_str(), "on" | "true" | "yes" | "1")
+                matches!(
+                    text.to_ascii_lowercase().as_str(),
+                    "on" | "true" | "yes" | "1"
+                )
             }
             Some(Value::Number(number)) => number.as_i64() == Some(1),
             _ => false,
@@ -114,7 +131,10 @@ impl Tags {
 
     /// The member to follow in place of the leader.
     pub fn replicatefrom(&self) -> Option<&str> {
-        self.0.get("replicatefrom").and_then(Value::as_str).filter(|name| !name.is_empty())
+        self.0
+            .get("replicatefrom")
+            .and_then(Value::as_str)
+            .filter(|name| !name.is_empty())
     }
 
     /// The boolean decides when it is there; otherwise a priority of zero or less forbids.
@@ -128,9 +148,9 @@ impl Tags {
     /// 1 when absent or not a number.
     fn priority(&self, name: &str) -> i64 {
         match self.0.get(name) {
-            Some(Value::Number(number)) => {
-                number.as_i64().or_else(|| number.as_f64().map(|f| f.round_ties_even() as i64))
-            }
+            Some(Value::Number(number)) => number
+                .as_i64()
+                .or_else(|| number.as_f64().map(|f| f.round_ties_even() as i64)),
             Some(Value::String(text)) => text.trim().parse().ok(),
             _ => None,
         }
@@ -164,14 +184,21 @@ mod tests {
         assert!(tags(json!({"nofailover": true, "failover_priority": 5})).nofailover());
         assert!(!tags(json!({"nofailover": false, "failover_priority": 0})).nofailover());
         assert!(tags(json!({"failover_priority": 0})).nofailover());
-        assert_eq!(tags(json!({"failover_priority": "3"})).failover_priority(), 3);
-        assert_eq!(tags(json!({"failover_priority": "x"})).failover_priority(), 1);
+        assert_eq!(
+            tags(json!({"failover_priority": "3"})).failover_priority(),
+            3
+        );
+        assert_eq!(
+            tags(json!({"failover_priority": "x"})).failover_priority(),
+            1
+        );
         assert_eq!(tags(json!({})).failover_priority(), 1);
     }
 
     #[test]
     fn false_booleans_are_not_published() {
-        let all = tags(json!({"nofailover": false, "nosync": false, "sync_priority": 2, "x": null}));
+        let all =
+            tags(json!({"nofailover": false, "nosync": false, "sync_priority": 2, "x": null}));
         assert_eq!(
             all.published().to_json(),
             json!({"nosync": false, "sync_priority": 2, "x": null})

@@ -111,7 +111,10 @@ impl TestGroup {
             node.as_ref()
                 .is_some_and(|node| matches!(node.status().state, "follower" | "leader"))
         };
-        eventually("a whole group", || self.nodes.iter().all(votes).then_some(())).await;
+        eventually("a whole group", || {
+            self.nodes.iter().all(votes).then_some(())
+        })
+        .await;
     }
 
     async fn wait_for_leader(&self) -> usize {
