@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Context;
 use primacy_fence::{FenceClient, Status, Target};
 use primacy_ha::Moment;
 use primacy_model::PostmasterIdentity;
@@ -72,8 +73,11 @@ impl Fencing {
     pub(crate) fn new(config: FencingConfig, data_dir: &Path) -> anyhow::Result<Self> {
         let client = match config.mode {
             Mode::Off => None,
-            Mode::Automatic | Mode::Required => {
-                Some(FenceClient::new(std::env::current_exe()?, data_dir))
+            Mode::Automatic => Some(FenceClient::new(std::env::current_exe()?, data_dir)),
+            Mode::Required => {
+                let mut client = FenceClient::new(std::env::current_exe()?, data_dir);
+                client.ensure().context("fencing.mode is required")?;
+                Some(client)
             }
         };
         Ok(Fencing {
@@ -95,7 +99,10 @@ impl Fencing {
     pub(crate) fn aim(&mut self, target: PostmasterIdentity) {
         if self.target != Some(target) {
             self.target = Some(target);
-            self.tell();
+            // A fence that was taken over keeps its deadline until this agent has one of its own.
+            if self.deadline.is_some() {
+                self.tell();
+            }
         }
     }
 

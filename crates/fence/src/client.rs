@@ -55,6 +55,19 @@ impl FenceClient {
         }
     }
 
+    /// Starts the fence where none runs.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn ensure(&mut self) -> Result<(), FenceError> {
+        // One that was taken over holds a deadline, which is not to be disturbed.
+        if self.connection.is_some() {
+            return Ok(());
+        }
+        self.start()?;
+        self.tell(Message::Disarm).map_err(FenceError::Unreachable)
+    }
+
     /// Kill the target when CLOCK_BOOTTIME reaches the deadline, unless told otherwise before.
     ///
     /// # Errors
