@@ -154,13 +154,30 @@ fn parse_journal(body: &[u8], member: &str) -> Option<Vec<Event>> {
         Some(Event {
             at,
             member: entry["member"].as_str().unwrap_or(member).to_owned(),
-            text: match entry["rule"].as_str() {
-                Some(rule) => format!("{text} [{rule}]"),
-                None => text.to_owned(),
+            text: match reasons(entry) {
+                reasons if reasons.is_empty() => text.to_owned(),
+                reasons => format!("{text}: {reasons}"),
             },
         })
     };
     Some(document.as_array()?.iter().filter_map(event).collect())
+}
+
+/// The values that the rules compared, and where each rule is written down.
+fn reasons(entry: &Value) -> String {
+    let reason = |reason: &Value| {
+        Some(format!(
+            "{} [{}]",
+            reason["text"].as_str()?,
+            reason["rule"].as_str()?
+        ))
+    };
+    let reasons = entry["reasons"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(reason);
+    reasons.collect::<Vec<_>>().join("; ")
 }
 
 /// The lines of an agent's log that have a time, `2026-01-01 00:00:00,000 INFO: text` in UTC.
@@ -271,12 +288,17 @@ Traceback (most recent call last):
 
     #[test]
     fn journal_gives_reasons() {
-        let body = br#"[{"at": "2026-01-01T10:00:00.5Z", "text": "not the best", "rule": "lag", "member": "pg3"},
+        let body = br#"[{"at": "2026-01-01T10:00:00.5Z", "text": "not the best", "member": "pg3",
+             "reasons": [{"rule": "ha.md 10.2.1", "text": "lag 2 > 1"}, {"rule": "r", "text": "t"}]},
             {"at": 1767261601.25, "text": "promoting"}, {"text": "no time"}, {"at": null}]"#;
         assert_eq!(
             parse_journal(body, "pg2").unwrap(),
             [
-                event("2026-01-01T10:00:00.5Z", "pg3", "not the best [lag]"),
+                event(
+                    "2026-01-01T10:00:00.5Z",
+                    "pg3",
+                    "not the best: lag 2 > 1 [ha.md 10.2.1]; t [r]"
+                ),
                 event("2026-01-01T10:00:01.25Z", "pg2", "promoting"),
             ]
         );

@@ -27,6 +27,7 @@ pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) ->
     if right {
         return None;
     }
+    why.outcome("writing the history of timelines");
     why.note(
         "ha.md §21",
         format!("/history does not lead up to timeline {timeline}"),

@@ -77,6 +77,7 @@ fn lead(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Step {
             "ha.md §8.6",
             format!("no checkpoint on timeline {timeline} yet"),
         );
+        why.outcome("making the first checkpoint after the promotion");
         return Step::Checkpoint;
     }
     if let Some(step) = slots::decide(s, cluster, why) {
