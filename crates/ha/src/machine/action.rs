@@ -1,0 +1,134 @@
+//! What the shell must do for the machine.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use primacy_model::{MemberData, MemberName, Role, Status};
+use serde_json::{Map, Value};
+
+use crate::decision::{Exit, Job, Reason, Step};
+use crate::time::Moment;
+
+/// The answer to an operator's request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It was done, or was begun.
+    Done,
+    /// The conditions do not hold, or there is nothing to do.
+    NotMet,
+    /// Another long action is under way.
+    Busy(String),
+    /// Not done, and why.
+    Refused(String),
+    /// It was begun and did not come to its end in time.
+    TimedOut,
+    /// It failed.
+    Failed,
+}
+
+/// What the shell must do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Read the cluster; answer with [`Event::ClusterRead`].
+    ReadCluster {
+        /// By then.
+        deadline: Moment,
+    },
+    /// Look at the server; answer with [`Event::Observed`].
+    Observe {
+        /// By then.
+        deadline: Moment,
+        /// Slots, too.
+        slots: bool,
+    },
+    /// Ask the members; answer with [`Event::PeersAnswered`].
+    AskPeers {
+        /// Name to API address.
+        members: BTreeMap<MemberName, String>,
+    },
+    /// Renew the lease of the leader key; answer with [`Event::Renewed`].
+    Renew {
+        /// Handed back in the answer.
+        sent: Moment,
+        /// By then.
+        deadline: Moment,
+    },
+    /// Perform a step; answer with [`Event::StepDone`], or [`Event::CheckpointDone`] for a checkpoint.
+    Perform {
+        /// Which.
+        step: Step,
+        /// By then.
+        deadline: Moment,
+    },
+    /// Begin a job; answer with [`Event::JobProgress`] and once with [`Event::JobDone`].
+    StartJob(Job),
+    /// Cancel the job; it still answers.
+    CancelJob,
+    /// SIGKILL PostgreSQL's processes at once. The lease is about to end.
+    KillNow,
+    /// Have the fence, a process apart, do that at this moment unless told otherwise before; `None` disarms
+    /// it.
+    SetFence(Option<Moment>),
+    /// Publish the member key.
+    PublishMember(Box<MemberData>),
+    /// Write `/status`, if this member still leads.
+    WriteStatus(Status),
+    /// Write `/failsafe`, if this member still leads.
+    WriteFailsafe(BTreeMap<MemberName, String>),
+    /// Take over a new dynamic configuration.
+    ApplyDynamic(Map<String, Value>),
+    /// Run a callback.
+    Callback(CallbackEvent, Role),
+    /// Answer an operator.
+    Reply {
+        /// Which request.
+        id: u64,
+        /// The answer.
+        answer: Answer,
+    },
+    /// Keep this, and log it.
+    Journal(JournalEntry),
+    /// Log this.
+    Log(LogLevel, String),
+    /// End the process.
+    Exit(Exit),
+}
+
+/// Which callback (`ha.md` §23).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallbackEvent {
+    /// The server became ready.
+    OnStart,
+    /// It was stopped.
+    OnStop,
+    /// It became ready again.
+    OnRestart,
+    /// It was promoted or demoted.
+    OnRoleChange,
+}
+
+/// How loud a line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Someone must look.
+    Error,
+    /// Something degrades.
+    Warning,
+    /// Role or decision.
+    Info,
+    /// Details.
+    Debug,
+}
+
+/// One decision, kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JournalEntry {
+    /// When.
+    pub at: Timestamp,
+    /// The pass in one sentence.
+    pub outcome: String,
+    /// The step.
+    pub step: String,
+    /// The rules that led to it.
+    pub reasons: Vec<Reason>,
+}

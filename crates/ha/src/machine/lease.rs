@@ -1,0 +1,142 @@
+//! The lease is kept by the clock, beside the passes.
+
+use jiff::Timestamp;
+
+use super::{
+    Action, FENCE_MARGIN, JournalEntry, LogLevel, Machine, Pass, RENEWAL_RETRY, RenewalResult,
+};
+use crate::decision::{DemotionMode, Job, Reason, Step};
+use crate::situation::{Demotion, Lease, RewindState};
+use crate::time::Moment;
+
+impl Machine {
+    /// Renews by the clock, and fences when the deadline comes near. Safety over availability: a server that
+    /// could be killed a moment too early is better than one that acknowledges a commit too late.
+    pub(super) fn keep_lease(&mut self, now: Moment, wall: Timestamp, actions: &mut Vec<Action>) {
+        let Lease::Held { until, .. } = self.lease else {
+            return;
+        };
+        if now + FENCE_MARGIN >= until {
+            self.lease = Lease::None;
+            self.again = true;
+            if self.may_accept_writes() && !self.global.pause {
+                let reason = Reason {
+                    rule: "design.md idea 4",
+                    text: format!("the lease ends at {until:?}, it is {now:?}"),
+                };
+                actions.push(Action::Journal(JournalEntry {
+                    at: wall,
+                    outcome: "the leader lock could not be renewed in time: killed PostgreSQL"
+                        .into(),
+                    step: "KillNow".into(),
+                    reasons: vec![reason],
+                }));
+                actions.push(Action::KillNow);
+                self.begin_demotion(DemotionMode::Offline);
+            }
+            return;
+        }
+        if !self.renewing && now >= self.next_renewal {
+            self.renewing = true;
+            self.requested_ttl = self.global.ttl;
+            self.next_renewal = now + self.global.loop_wait;
+            let deadline = (now + self.global.retry_timeout).min(until - FENCE_MARGIN);
+            actions.push(Action::Renew {
+                sent: now,
+                deadline,
+            });
+        }
+    }
+
+    pub(super) fn renewed(
+        &mut self,
+        sent: Moment,
+        result: RenewalResult,
+        now: Moment,
+        actions: &mut Vec<Action>,
+    ) {
+        self.renewing = false;
+        let adopting = self.pass == Pass::Acting(Step::AdoptLease);
+        if adopting {
+            self.pass = Pass::Idle;
+            self.again = true;
+        }
+        match result {
+            RenewalResult::Renewed => {
+                // A lease that was given up, or that ended, is not brought back by a late answer.
+                if adopting || self.lease != Lease::None {
+                    self.lease = Lease::Held {
+                        until: sent + self.requested_ttl,
+                        failing_since: None,
+                    };
+                    self.next_renewal = sent + self.global.loop_wait;
+                }
+            }
+            RenewalResult::Lapsed => {
+                self.lease = Lease::None;
+                self.again = true;
+                actions.push(Action::Log(
+                    LogLevel::Error,
+                    "failed to update leader lock".into(),
+                ));
+                if self.may_accept_writes() && !self.global.pause {
+                    // Somebody else may lead from now on.
+                    actions.push(Action::KillNow);
+                    self.begin_demotion(DemotionMode::ImmediateNoLock);
+                }
+            }
+            RenewalResult::Failed(reason) => {
+                actions.push(Action::Log(
+                    LogLevel::Warning,
+                    format!("the leader lock could not be renewed: {reason}"),
+                ));
+                if adopting {
+                    self.retry_later(now);
+                }
+                self.next_renewal = now + RENEWAL_RETRY;
+                if let Lease::Held { failing_since, .. } = &mut self.lease {
+                    let since = *failing_since.get_or_insert(sent);
+                    self.again |= now.since(since) >= self.global.retry_timeout;
+                }
+            }
+        }
+    }
+
+    /// The fence follows the lease. Once the lease is gone the last deadline stands until the server is seen to
+    /// accept no writes: an agent that cannot stop it must not take the fence away either.
+    pub(super) fn set_fence(&mut self, actions: &mut Vec<Action>) {
+        let wanted = match self.lease {
+            _ if self.global.pause || !self.server.process.is_alive() => None,
+            Lease::Held { until, .. } => Some(until),
+            Lease::None if self.may_accept_writes() => self.fence,
+            Lease::None => None,
+        };
+        if wanted != self.fence {
+            self.fence = wanted;
+            actions.push(Action::SetFence(wanted));
+        }
+    }
+
+    pub(super) fn may_accept_writes(&self) -> bool {
+        self.server.process.is_alive()
+            && (self.memory.role.accepts_writes()
+                || self.server.wal.as_ref().is_some_and(|wal| wal.is_primary())
+                || matches!(self.job.as_ref().map(|job| &job.job), Some(Job::Promote)))
+    }
+
+    pub(super) fn begin_demotion(&mut self, mode: DemotionMode) {
+        self.memory.demotion = Some(Demotion {
+            mode,
+            stopped: false,
+            shutdown_lsn: None,
+            released_at: None,
+        });
+        if self.local_can_repair() && self.memory.rewind != RewindState::Needed {
+            self.memory.rewind = RewindState::Check { undecided: None };
+        }
+    }
+
+    pub(super) fn local_can_repair(&self) -> bool {
+        self.local.use_pg_rewind || self.local.remove_on_divergence
+    }
+}

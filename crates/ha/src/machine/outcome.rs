@@ -1,0 +1,311 @@
+//! What came of steps and jobs.
+
+use primacy_model::{Process, Role, State};
+
+use super::{Action, Answer, CallbackEvent, JobReport, LogLevel, Machine, StepOutcome, step_name};
+use crate::decision::{DemotionMode, Exit, Job, Step, StopReason};
+use crate::situation::{JobInFlight, Lease, PendingOperation, RewindState};
+use crate::time::Moment;
+
+impl Machine {
+    pub(super) fn step_done(
+        &mut self,
+        step: Step,
+        outcome: StepOutcome,
+        now: Moment,
+        actions: &mut Vec<Action>,
+    ) {
+        self.again = true;
+        if let StepOutcome::Failed(reason) = &outcome {
+            actions.push(Action::Log(
+                LogLevel::Warning,
+                format!("{} failed: {reason}", step_name(&step)),
+            ));
+            self.retry_later(now);
+        }
+        let done = outcome == StepOutcome::Done;
+        match step {
+            Step::AcquireLeader { .. } if done => {
+                // Counted from before the lease was granted.
+                let sent = self.acting_since;
+                self.lease = Lease::Held {
+                    until: sent + self.requested_ttl,
+                    failing_since: None,
+                };
+                self.next_renewal = sent + self.global.loop_wait;
+                self.renewing = false;
+                self.memory.bootstrapping = None;
+                self.memory.demotion = None;
+                self.memory.slots_seen.clear();
+                self.status = None;
+            }
+            Step::ReleaseLeader { .. } => {
+                if let Some(demotion) = &mut self.memory.demotion
+                    && done
+                {
+                    demotion.released_at = Some(now);
+                }
+                self.published = None;
+            }
+            Step::ClaimInitialize if done => {
+                self.memory.bootstrapping = Some(None);
+                self.start_job(Job::Bootstrap, now, actions);
+            }
+            Step::ClaimInitialize if outcome == StepOutcome::Refused => self.retry_later(now),
+            Step::CancelBootstrap => {
+                let reason = "failed to bootstrap the cluster; the log above says why".to_owned();
+                actions.push(Action::Exit(Exit { code: 1, reason }));
+            }
+            Step::SetSynchronousStandbyNames(value) if done => {
+                self.memory.sync.managed = value;
+            }
+            Step::WriteHistory(timeline) if done => self.memory.history_done = Some(timeline),
+            Step::Follow(upstream) => match outcome {
+                StepOutcome::Done => {
+                    self.memory.follow_needs_restart = None;
+                    if let Process::Running(identity) = self.server.process {
+                        self.memory.following = Some((upstream, identity));
+                    }
+                }
+                StepOutcome::NeedsRestart => self.memory.follow_needs_restart = Some(upstream),
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+
+    pub(super) fn start_job(&mut self, job: Job, now: Moment, actions: &mut Vec<Action>) {
+        let memory = &mut self.memory;
+        match &job {
+            Job::Bootstrap => memory.state = State::InitializingNewCluster,
+            Job::CreateReplica { .. } => {
+                memory.state = State::CreatingReplica;
+                if matches!(
+                    memory.operation,
+                    Some(PendingOperation::Reinitialize { .. })
+                ) {
+                    memory.operation = None;
+                }
+            }
+            Job::Start { .. } | Job::StartPrimary { .. } => {
+                memory.state = State::Starting;
+                memory.pending_restart = None;
+            }
+            Job::Restart { .. } => {
+                memory.state = State::Restarting;
+                memory.operation = None;
+                memory.pending_restart = None;
+                memory.follow_needs_restart = None;
+            }
+            Job::Stop { reason, .. } => {
+                memory.state = State::Stopping;
+                if let StopReason::Demotion(mode) = *reason {
+                    self.begin_demotion(mode);
+                }
+            }
+            Job::Rewind { .. } => memory.state = State::Stopping,
+            Job::PostBootstrap
+            | Job::CrashRecovery
+            | Job::CheckDivergence { .. }
+            | Job::Promote => {}
+        }
+        self.job = Some(JobInFlight {
+            job: job.clone(),
+            since: now,
+            cancelling: false,
+            shutdown_lsn: None,
+            progress: None,
+        });
+        actions.push(Action::StartJob(job));
+    }
+
+    pub(super) fn job_done(&mut self, report: JobReport, now: Moment, actions: &mut Vec<Action>) {
+        let Some(JobInFlight { job, .. }) = self.job.take() else {
+            return;
+        };
+        self.again = true;
+        if let JobReport::Failed(reason) = &report {
+            actions.push(Action::Log(
+                LogLevel::Error,
+                format!("{} failed: {reason}", job.name()),
+            ));
+        }
+        match job {
+            Job::Bootstrap | Job::PostBootstrap => {
+                let done = matches!(report, JobReport::Done | JobReport::Started { .. });
+                if !done {
+                    self.memory.bootstrapping = Some(Some(false));
+                } else if job == Job::PostBootstrap {
+                    self.memory.bootstrapping = Some(Some(true));
+                }
+            }
+            Job::CreateReplica { .. } => {
+                self.memory.state = State::Stopped;
+                self.memory.rewind = RewindState::Initial;
+                self.memory.crash_recovery_tried = false;
+                self.memory.start_failed_at = None;
+                if report == JobReport::Done {
+                    self.memory.rewind = RewindState::NotNeeded;
+                    self.memory.role = Role::Replica;
+                } else {
+                    self.retry_later(now);
+                }
+            }
+            Job::Start { .. } | Job::StartPrimary { .. } | Job::Restart { .. } => {
+                self.started(&job, report, now, actions);
+            }
+            Job::CrashRecovery => self.memory.crash_recovery_tried = true,
+            Job::CheckDivergence { .. } => {
+                self.memory.rewind = match (report, self.memory.rewind) {
+                    (JobReport::Compared(Some(true)), _) => RewindState::Needed,
+                    (JobReport::Compared(Some(false)), _) => RewindState::NotNeeded,
+                    (
+                        _,
+                        RewindState::Check {
+                            undecided: Some((_, tries)),
+                        },
+                    ) => RewindState::Check {
+                        undecided: Some((now, tries.saturating_add(1))),
+                    },
+                    _ => RewindState::Check {
+                        undecided: Some((now, 1)),
+                    },
+                };
+            }
+            Job::Rewind { .. } => {
+                self.memory.state = State::Stopped;
+                match report {
+                    JobReport::Done => self.memory.rewind = RewindState::Succeeded,
+                    JobReport::RewindLater(reason) => {
+                        actions.push(Action::Log(LogLevel::Info, reason));
+                        self.retry_later(now);
+                    }
+                    JobReport::RewindFailed(reason) => {
+                        actions.push(Action::Log(
+                            LogLevel::Error,
+                            format!("pg_rewind failed: {reason}"),
+                        ));
+                        self.memory.rewind = RewindState::Failed;
+                    }
+                    _ => self.retry_later(now),
+                }
+            }
+            Job::Promote => match report {
+                JobReport::Done => {
+                    self.memory.role = Role::Promoted;
+                    self.memory.rewind = RewindState::Initial;
+                    actions.push(Action::Callback(CallbackEvent::OnRoleChange, Role::Primary));
+                }
+                JobReport::PrePromoteFailed => self.memory.pre_promote_failed_at = Some(now),
+                _ => self.retry_later(now),
+            },
+            Job::Stop { reason, .. } => self.stopped(reason, report, now, actions),
+        }
+    }
+
+    pub(super) fn started(
+        &mut self,
+        job: &Job,
+        report: JobReport,
+        now: Moment,
+        actions: &mut Vec<Action>,
+    ) {
+        let restart = matches!(job, Job::Restart { .. });
+        let was_demoted = self.memory.role == Role::Demoted;
+        self.memory.sync_withdrawn_at = None;
+        let answer = match report {
+            JobReport::Started {
+                ready,
+                pending_restart,
+            } => {
+                if pending_restart.is_some() {
+                    self.memory.pending_restart = pending_restart;
+                }
+                self.memory.start_failed_at = None;
+                self.memory.state = if ready {
+                    State::Running
+                } else {
+                    State::Starting
+                };
+                self.memory.demotion = None;
+                self.memory.following = None;
+                if self.memory.rewind == RewindState::Succeeded {
+                    self.memory.rewind = RewindState::Initial;
+                }
+                match job {
+                    Job::StartPrimary { .. } => self.memory.role = Role::Primary,
+                    Job::Start { .. } => self.memory.role = Role::Replica,
+                    _ => {}
+                }
+                let event = match job {
+                    Job::Restart { .. } => CallbackEvent::OnRestart,
+                    _ if was_demoted && self.memory.joined => CallbackEvent::OnRoleChange,
+                    _ => CallbackEvent::OnStart,
+                };
+                if ready && (self.memory.joined || event != CallbackEvent::OnStart) {
+                    actions.push(Action::Callback(event, self.memory.role.for_callbacks()));
+                }
+                if ready {
+                    Answer::Done
+                } else {
+                    Answer::TimedOut
+                }
+            }
+            _ => {
+                self.memory.start_failed_at = Some(now);
+                self.memory.state = if restart {
+                    State::RestartFailed
+                } else {
+                    State::StartFailed
+                };
+                Answer::Failed
+            }
+        };
+        if restart && let Some(id) = self.restart_reply.take() {
+            actions.push(Action::Reply { id, answer });
+        }
+    }
+
+    pub(super) fn stopped(
+        &mut self,
+        reason: StopReason,
+        report: JobReport,
+        now: Moment,
+        actions: &mut Vec<Action>,
+    ) {
+        let JobReport::Stopped { shutdown_lsn } = report else {
+            self.memory.state = State::StopFailed;
+            if let Some(shutdown) = &mut self.memory.shutdown {
+                shutdown.stop_failed = reason == StopReason::Shutdown;
+            }
+            self.retry_later(now);
+            return;
+        };
+        self.memory.state = State::Stopped;
+        match reason {
+            StopReason::Demotion(mode) => {
+                self.memory.role = Role::Demoted;
+                if let Some(demotion) = &mut self.memory.demotion {
+                    demotion.stopped = true;
+                    demotion.shutdown_lsn = shutdown_lsn;
+                    if !mode.releases() {
+                        demotion.released_at = Some(now);
+                    }
+                }
+                if mode == DemotionMode::ImmediateNoLock || mode == DemotionMode::Offline {
+                    self.lease = Lease::None;
+                }
+            }
+            StopReason::Shutdown => {
+                if let Some(shutdown) = &mut self.memory.shutdown {
+                    shutdown.stopped = Some(shutdown_lsn);
+                }
+                actions.push(Action::Callback(
+                    CallbackEvent::OnStop,
+                    self.memory.role.for_callbacks(),
+                ));
+            }
+            StopReason::StaleData => {}
+        }
+    }
+}

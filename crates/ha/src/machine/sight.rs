@@ -1,0 +1,200 @@
+//! What a pass sees, and what makes the next one look again.
+
+use primacy_config::SynchronousMode;
+use primacy_model::{
+    Cluster, DataDirectory, MemberName, Observation, Process, Readiness, Role, State,
+};
+
+use super::{Machine, StoreKey};
+use crate::decide::sync;
+use crate::decision::Job;
+use crate::situation::{Lease, RewindState};
+use crate::time::Moment;
+
+impl Machine {
+    pub(super) fn absorb(&mut self, observation: Observation, now: Moment) {
+        let memory = &mut self.memory;
+        let starting = matches!(observation.process, Process::Running(_))
+            && observation.wal.is_none()
+            && observation.readiness == Readiness::Rejecting;
+        if self
+            .job
+            .as_ref()
+            .is_none_or(|job| !determines_state(&job.job))
+        {
+            match (&observation.wal, observation.process) {
+                (Some(_), _) => memory.state = State::Running,
+                (None, Process::Absent) => {
+                    if matches!(
+                        memory.state,
+                        State::Running | State::Starting | State::Restarting
+                    ) {
+                        memory.state = State::Crashed;
+                    }
+                }
+                (None, _) if starting && memory.state != State::Running => {
+                    memory.state = State::Starting;
+                }
+                _ => {}
+            }
+            match &observation.wal {
+                Some(wal) if wal.is_primary() => memory.role = Role::Primary,
+                Some(_) if memory.role != Role::Promoted => memory.role = Role::Replica,
+                Some(_) => {}
+                None if observation.data_directory == DataDirectory::Empty => {
+                    memory.role = Role::Uninitialized;
+                }
+                None if memory.role == Role::Uninitialized
+                    && observation.data_directory == DataDirectory::Valid =>
+                {
+                    // Found like this: a primary's data unless it says otherwise. It is not a primary now.
+                    memory.role = if observation.recovery_signal || observation.process.is_alive() {
+                        Role::Replica
+                    } else {
+                        Role::Demoted
+                    };
+                }
+                None => {}
+            }
+        }
+        memory.starting_since = if starting {
+            memory.starting_since.or(Some(now))
+        } else {
+            None
+        };
+        if let Some(wal) = &observation.wal {
+            let receiver = wal.receiver.as_ref().and_then(|receiver| receiver.timeline);
+            memory.last_timeline = wal.timeline.or(receiver).or(memory.last_timeline);
+            memory.crash_recovery_tried = false;
+            memory.start_failed_at = None;
+            if wal.timeline.is_some() && wal.checkpoint_timeline == wal.timeline {
+                memory.checkpoint_done = wal.timeline;
+            }
+            if wal.is_primary() {
+                memory.rewind = RewindState::Initial;
+                memory.following = None;
+                memory.pre_promote_failed_at = None;
+            }
+            let wants_sync = self.global.synchronous_mode != SynchronousMode::Off;
+            if wants_sync && wal.is_primary() && memory.sync.managed.is_none() {
+                // An agent that takes a primary over goes on from the names in force: files written without
+                // them would let commits through that nobody else has.
+                memory.sync.managed = Some(wal.synchronous_standby_names.clone());
+            }
+            sync::observe(&mut memory.sync, wal);
+        }
+        if observation.process == Process::Absent
+            && self.job.is_none()
+            && let Some(demotion) = &mut memory.demotion
+            && !demotion.stopped
+        {
+            // Killed by the fence, or gone by itself meanwhile.
+            demotion.stopped = true;
+            demotion.released_at = demotion
+                .released_at
+                .or((!demotion.mode.releases()).then_some(now));
+            memory.role = Role::Demoted;
+            memory.state = State::Stopped;
+        }
+        self.server = observation;
+        self.observed_at = now;
+    }
+
+    /// What makes the next decision look for divergence (`ha.md` §8.2), and the edges of pause.
+    pub(super) fn look_for_triggers(&mut self) {
+        if self.was_paused && !self.global.pause {
+            self.memory.rewind = RewindState::Initial;
+            self.compared_with = None;
+        }
+        self.was_paused = self.global.pause;
+        if let Some(demotion) = &self.memory.demotion
+            && demotion.stopped
+            && self.server.process.is_alive()
+            && self.job.is_none()
+        {
+            self.memory.demotion = None;
+        }
+        let (Some(view), Some(wal)) = (&self.view, &self.server.wal) else {
+            return;
+        };
+        let Some(leader) = view.leader_member() else {
+            return;
+        };
+        if wal.is_primary() || leader.name == self.local.name {
+            self.compared_with = None;
+            return;
+        }
+        if leader.data.role != Some(Role::Primary) {
+            return;
+        }
+        let key = Some((leader.name.clone(), leader.data.timeline));
+        let streams = wal.receiver.as_ref().is_some_and(|receiver| {
+            receiver.status == "streaming"
+                && receiver.timeline.is_some()
+                && receiver.timeline == leader.data.timeline
+        });
+        if streams {
+            self.compared_with = key;
+            if matches!(
+                self.memory.rewind,
+                RewindState::Check { .. } | RewindState::Succeeded
+            ) {
+                self.memory.rewind = RewindState::NotNeeded;
+            }
+        } else if self.compared_with != key {
+            self.compared_with = key;
+            if self.local_can_repair()
+                && matches!(
+                    self.memory.rewind,
+                    RewindState::Initial | RewindState::NotNeeded
+                )
+            {
+                self.memory.rewind = RewindState::Check { undecided: None };
+            }
+        }
+    }
+
+    pub(super) fn concerns_me(&self, key: &StoreKey) -> bool {
+        match key {
+            StoreKey::Leader(name) => {
+                let known = self.view.as_ref().and_then(Cluster::leader_name);
+                known.map(MemberName::as_str) != name.as_deref()
+            }
+            StoreKey::Config | StoreKey::Failover | StoreKey::Initialize | StoreKey::Unknown => {
+                true
+            }
+            StoreKey::Sync => self.memory.sync_withdrawn_at.is_some(),
+            StoreKey::Member(name, data) => {
+                if self.local.name == *name.as_str() {
+                    return data.is_none();
+                }
+                let leads = self.lease != Lease::None;
+                let known = self.view.as_ref().and_then(|view| view.member(name));
+                match (known, data) {
+                    (None, Some(_)) => leads,
+                    (Some(known), Some(data)) => {
+                        let changed = known.data.state != data.state
+                            || known.data.tags != data.tags
+                            || known.data.role != data.role
+                            || known.data.timeline != data.timeline
+                            || known.data.replication_state != data.replication_state
+                            || known.data.checkpoint_pending != data.checkpoint_pending;
+                        let is_leader = self.view.as_ref().is_some_and(|view| view.is_led_by(name));
+                        changed && (leads || is_leader)
+                    }
+                    (Some(_), None) => leads,
+                    (None, None) => false,
+                }
+            }
+            StoreKey::Other => false,
+        }
+    }
+}
+
+/// Jobs that say themselves what is being done to the server.
+fn determines_state(job: &Job) -> bool {
+    !matches!(
+        job,
+        Job::Promote | Job::CheckDivergence { .. } | Job::PostBootstrap
+    )
+}
