@@ -19,8 +19,9 @@ use nix::sys::signal::Signal;
 use crate::process::{of_demo, postmaster, runs_server, signal};
 use crate::setup::{DIRECTORY_PREFIX, data_directories};
 
-/// For an orderly stop of agents and servers. Small servers need far less.
-const ORDERLY: Duration = Duration::from_secs(5);
+/// For an orderly stop of agents and servers. Small servers need far less; an agent that is left alone may
+/// wait longer for a store that no longer has a majority.
+const ORDERLY: Duration = Duration::from_secs(3);
 /// For a server that was sent SIGQUIT to free its shared memory.
 const IMMEDIATE: Duration = Duration::from_secs(2);
 /// For the kernel, after SIGKILL.
@@ -84,13 +85,21 @@ pub(crate) fn wait_and_clean_up(directory: &Path, keep: bool) -> anyhow::Result<
 
 /// Agents are asked first, which lets them stop their servers in an orderly way.
 fn stop_everything(directory: &Path) {
-    for pid in of_demo(directory) {
-        if !runs_server(pid) {
-            signal(pid, Signal::SIGTERM);
-            signal(pid, Signal::SIGCONT);
-        }
+    let mut segments = shared_memory(directory);
+    for agent in of_demo(directory)
+        .into_iter()
+        .filter(|pid| !runs_server(*pid))
+    {
+        signal(agent, Signal::SIGTERM);
+        signal(agent, Signal::SIGCONT);
     }
     wait_until_none(directory, ORDERLY);
+    for agent in of_demo(directory)
+        .into_iter()
+        .filter(|pid| !runs_server(*pid))
+    {
+        signal(agent, Signal::SIGKILL);
+    }
     for data_dir in data_directories(directory) {
         if let Some(pid) = postmaster(&data_dir) {
             signal(pid, Signal::SIGCONT);
@@ -109,9 +118,8 @@ fn stop_everything(directory: &Path) {
         }
         sleep(PAUSE);
     }
-    for data_dir in data_directories(directory) {
-        release_shared_memory(&data_dir);
-    }
+    segments.extend(shared_memory(directory));
+    release(&segments);
 }
 
 fn wait_until_none(directory: &Path, within: Duration) {
@@ -121,23 +129,36 @@ fn wait_until_none(directory: &Path, within: Duration) {
     }
 }
 
-/// A server that was killed leaves the small System V segment behind by which it would have known that
-/// another server runs on its directory. Line 7 of its pid file names it: key and identifier.
-fn release_shared_memory(data_dir: &Path) {
-    let pid_file = fs::read_to_string(data_dir.join("postmaster.pid")).unwrap_or_default();
-    let Some(line) = pid_file.lines().nth(6) else {
-        return;
-    };
-    let segment: Vec<&str> = line.split_whitespace().collect();
-    let [key, id] = segment[..] else { return };
-    // The numbers may have been given to someone else's segment since: it must still be one that nobody uses.
-    let segments = fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
-    let unused = segments.lines().any(|line| {
+/// A System V shared memory segment: key and identifier.
+type Segment = (String, String);
+
+/// The small segments by which a server knows that another one runs on its directory, as line 7 of the pid
+/// files names them. A server that is killed leaves its segment behind.
+fn shared_memory(directory: &Path) -> Vec<Segment> {
+    data_directories(directory)
+        .filter_map(|data_dir| {
+            let pid_file = fs::read_to_string(data_dir.join("postmaster.pid")).ok()?;
+            let mut words = pid_file.lines().nth(6)?.split_whitespace();
+            Some((words.next()?.to_owned(), words.next()?.to_owned()))
+        })
+        .collect()
+}
+
+/// Removes those segments that are still there and that nobody uses: the numbers may be others' by now.
+fn release(segments: &[Segment]) {
+    let existing = fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
+    for line in existing.lines() {
         let column: Vec<&str> = line.split_whitespace().collect();
-        column.len() > 6 && column[0] == key && column[1] == id && column[6] == "0"
-    });
-    if unused {
-        let _ = Command::new("ipcrm").args(["-m", id]).status();
+        // key shmid perms size cpid lpid nattch ...
+        let [key, id, _, _, _, _, "0", ..] = column[..] else {
+            continue;
+        };
+        if segments
+            .iter()
+            .any(|segment| segment.0 == key && segment.1 == id)
+        {
+            let _ = Command::new("ipcrm").args(["-m", id]).status();
+        }
     }
 }
 

@@ -53,7 +53,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Command line of `primacy demo`.
+/// Run a three-member cluster in a temporary directory, and lose its primary before your eyes
 #[derive(Clone, Debug, clap::Args)]
 pub struct DemoArgs {
     /// Inflict this fault without a terminal, bring the member back, report, and exit

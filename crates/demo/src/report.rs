@@ -22,8 +22,13 @@ const JOURNAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// or three.
 const REPEATS_WITHIN: usize = 6;
 
-/// Log lines without news of their own.
-const NOISE: [&str; 2] = ["Local timeline=", "pg_controldata:"];
+/// How sentences begin that are news to nobody: each pass says them with other positions.
+const NOISE: [&str; 4] = [
+    "Local timeline=",
+    "pg_controldata:",
+    "changing replication slots (advance",
+    "changing replication slots: advance",
+];
 
 /// The account of one fault. Its JSON is what `--json` prints.
 #[derive(Clone, Debug, Serialize)]
@@ -126,13 +131,21 @@ pub(crate) async fn timeline(cluster: &Cluster, since: Timestamp) -> Vec<Timelin
             .ok()
             .filter(|answer| answer.status.is_success())
             .and_then(|answer| parse_journal(&answer.body, &place.name));
+        let log = std::fs::read(place.log()).unwrap_or_default();
+        let log = parse_log(&String::from_utf8_lossy(&log), &place.name);
         let told = match journal {
-            Some(told) => told,
+            // It has the decisions and their reasons; the log adds what went wrong beside them.
+            Some(mut told) => {
+                told.extend(
+                    log.into_iter()
+                        .filter(|(level, _)| *level != Level::Usual)
+                        .map(|(_, event)| event),
+                );
+                told.sort_by_key(|event| event.at);
+                told
+            }
             // A member that is dead or frozen, or keeps no journal.
-            None => parse_log(
-                &String::from_utf8_lossy(&std::fs::read(place.log()).unwrap_or_default()),
-                &place.name,
-            ),
+            None => log.into_iter().map(|(_, event)| event).collect(),
         };
         events.extend(news(told, since));
     }
@@ -180,24 +193,28 @@ fn reasons(entry: &Value) -> String {
     reasons.collect::<Vec<_>>().join("; ")
 }
 
+/// How loud a line of a log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    /// INFO and below.
+    Usual,
+    /// WARNING and above.
+    Problem,
+}
+
 /// The lines of an agent's log that have a time, `2026-01-01 00:00:00,000 INFO: text` in UTC.
-fn parse_log(log: &str, member: &str) -> Vec<Event> {
+fn parse_log(log: &str, member: &str) -> Vec<(Level, Event)> {
     let event = |line: &str| {
         let (time, rest) = line.split_at_checked(23)?;
         let at: DateTime = time.replace(',', ".").parse().ok()?;
         let at = at.to_zoned(TimeZone::UTC).ok()?.timestamp();
         let (level, text) = rest.trim_start().split_once(": ")?;
-        if NOISE.iter().any(|noise| text.starts_with(noise)) {
-            return None;
-        }
-        Some(Event {
-            at,
-            member: member.to_owned(),
-            text: match level {
-                "INFO" | "DEBUG" => text.to_owned(),
-                _ => format!("{level}: {text}"),
-            },
-        })
+        let (level, text) = match level {
+            "INFO" | "DEBUG" => (Level::Usual, text.to_owned()),
+            _ => (Level::Problem, format!("{level}: {text}")),
+        };
+        let member = member.to_owned();
+        Some((level, Event { at, member, text }))
     };
     log.lines().filter_map(event).collect()
 }
@@ -212,7 +229,9 @@ fn news(told: Vec<Event>, since: Timestamp) -> Vec<Event> {
                 recent.pop_front();
             }
             recent.push_back(event.text.clone());
-            is_new && is_since(event, since)
+            is_new
+                && is_since(event, since)
+                && !NOISE.iter().any(|noise| event.text.starts_with(noise))
         })
         .collect()
 }
@@ -269,7 +288,11 @@ Traceback (most recent call last):
             event("2026-01-01T10:00:01.0005Z", "demo", "killed pg1"),
             event("2026-01-01T10:00:02.5Z", "writer", "writes to pg2"),
         ];
-        events.extend(news(parse_log(LOG, "pg2"), since));
+        let log = parse_log(LOG, "pg2");
+        events.extend(news(
+            log.into_iter().map(|(_, event)| event).collect(),
+            since,
+        ));
         let lines: Vec<String> = merge(events, since)
             .iter()
             .map(|entry| format!("{} {} {}", entry.at_ms, entry.member, entry.event))

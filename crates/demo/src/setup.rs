@@ -158,7 +158,9 @@ impl Setup {
     ///
     /// `ttl`, `loop_wait` and `retry_timeout` are about as short as they may be (`loop_wait + 2 *
     /// retry_timeout <= ttl`), and `primary_start_timeout: 0` hands over instead of waiting for a crashed
-    /// primary to recover, so that faults show within seconds.
+    /// primary to recover, so that faults show within seconds. `wal_retrieve_retry_interval` is for how
+    /// long a promotion may have to wait: a standby that has just lost its primary notices it only after
+    /// that long, if a reload came right before.
     fn config(
         &self,
         member: &Place,
@@ -199,6 +201,7 @@ bootstrap:
         max_connections: 30
         shared_buffers: 16MB
         wal_keep_size: 128MB
+        wal_retrieve_retry_interval: 500ms
         fsync: 'on'
         dynamic_shared_memory_type: mmap
   initdb:

@@ -162,7 +162,7 @@ fn changes(old: &MemberStatus, new: &MemberStatus) -> Vec<String> {
     if let (Some(old), Some(new)) = (&old.told, &new.told)
         && old.summary() != new.summary()
     {
-        texts.push(format!("{} (was {})", new.summary(), old.summary()));
+        texts.push(new.summary());
     }
     texts
 }
