@@ -17,6 +17,7 @@ needed=(
     "command openssl openssl"
     "command etcd etcd-server"
     "command haproxy haproxy"
+    "file /usr/share/doc/python3-venv python3-venv"
 )
 
 present() {

@@ -31,6 +31,7 @@ mod haproxy;
 mod kill_agent;
 mod kill_node;
 mod kill_postmaster;
+mod mixed;
 mod pause;
 mod quorum_loss;
 mod rewind;

@@ -67,6 +67,11 @@ impl Agent {
             .unwrap_or_default()
     }
 
+    /// From its next start on, the agent is this program.
+    pub fn run_by(&mut self, command: &CommandLine) {
+        self.command = command.clone();
+    }
+
     /// Starts the agent.
     pub fn start(&mut self, scratch: &Scratch) -> Result<()> {
         ensure!(

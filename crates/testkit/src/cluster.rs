@@ -16,7 +16,7 @@ use crate::settings::{self, MemberSettings, SCOPE};
 use crate::store::Store;
 use crate::wait::wait_until;
 use crate::writer::{Target, Writer};
-use crate::{health, sql};
+use crate::{health, patroni, sql};
 
 /// The store that a test cluster agrees through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,15 @@ pub enum StoreKind {
     Embedded,
     /// A three-member etcd, through its version 3 interface.
     Etcd3,
+}
+
+/// Whose programs a member, or an operator, uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Implementation {
+    /// This project's.
+    Primacy,
+    /// Python's Patroni.
+    Patroni,
 }
 
 /// The timing that a cluster runs with.
@@ -72,6 +81,7 @@ pub struct ClusterBuilder {
     dynamic: Map<String, Value>,
     tags: Vec<(usize, Value)>,
     replaced_names: bool,
+    patroni: Vec<usize>,
 }
 
 impl ClusterBuilder {
@@ -96,6 +106,12 @@ impl ClusterBuilder {
     /// The tags of one member.
     pub fn tags(mut self, member: usize, tags: Value) -> Self {
         self.tags.push((member, tags));
+        self
+    }
+
+    /// These members run Python's Patroni.
+    pub fn patroni(mut self, members: &[usize]) -> Self {
+        self.patroni = members.to_vec();
         self
     }
 
@@ -161,16 +177,21 @@ impl ClusterBuilder {
                 &agent,
             ));
         }
-        Ok(TestCluster {
+        let mut cluster = TestCluster {
             agents,
             store,
             timing,
             synchronous,
+            agent,
             control: control.unless_set(programs::CTL_COMMAND),
             executable,
             passed: false,
             scratch,
-        })
+        };
+        for member in self.patroni {
+            cluster.run_by(member, Implementation::Patroni)?;
+        }
+        Ok(cluster)
     }
 
     /// Starts everything, waits until all members stream, and creates the ledger's table.
@@ -181,6 +202,21 @@ impl ClusterBuilder {
         cluster.create_ledger(leader).await?;
         Ok(cluster)
     }
+}
+
+/// What a command printed that must have succeeded.
+fn succeeded(output: Output, arguments: &[&str]) -> Result<String> {
+    let (stdout, stderr) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    ensure!(
+        output.status.success(),
+        "`{}` ended with {}: {stdout}{stderr}",
+        arguments.join(" "),
+        output.status
+    );
+    Ok(stdout.into_owned())
 }
 
 /// Puts the executable where the unprivileged account can reach it, under its own name and the two that it replaces.
@@ -208,6 +244,7 @@ pub struct TestCluster {
     pub executable: PathBuf,
     /// It began in synchronous mode: a whole cluster has a synchronous standby.
     pub synchronous: bool,
+    agent: CommandLine,
     control: CommandLine,
     passed: bool,
     // Last, so that the others' destructors find the directory still there.
@@ -223,11 +260,22 @@ impl TestCluster {
             dynamic: Map::new(),
             tags: Vec::new(),
             replaced_names: false,
+            patroni: Vec::new(),
         }
     }
 
     pub fn scratch(&self) -> &Scratch {
         &self.scratch
+    }
+
+    /// From its next start on, the member's agent is of this implementation.
+    pub fn run_by(&mut self, member: usize, implementation: Implementation) -> Result<()> {
+        let command = match implementation {
+            Implementation::Primacy => self.agent.clone(),
+            Implementation::Patroni => patroni::agent()?,
+        };
+        self.agents[member].run_by(&command);
+        Ok(())
     }
 
     /// Starts the agent of one member.
@@ -388,9 +436,26 @@ impl TestCluster {
 
     /// Runs an operator's command, such as `["list", "-f", "json"]`, with the configuration of the first member.
     pub async fn control(&self, arguments: &[&str]) -> Result<Output> {
-        let mut command = self.scratch.command(&self.control.program);
+        self.run_control(&self.control, arguments).await
+    }
+
+    /// As [`Self::control_ok`], with the command of this implementation.
+    pub async fn control_by(
+        &self,
+        implementation: Implementation,
+        arguments: &[&str],
+    ) -> Result<String> {
+        let control = match implementation {
+            Implementation::Primacy => self.control.clone(),
+            Implementation::Patroni => patroni::control()?,
+        };
+        succeeded(self.run_control(&control, arguments).await?, arguments)
+    }
+
+    async fn run_control(&self, control: &CommandLine, arguments: &[&str]) -> Result<Output> {
+        let mut command = self.scratch.command(&control.program);
         command
-            .args(&self.control.arguments)
+            .args(&control.arguments)
             .arg("-c")
             .arg(&self.agents[0].config)
             .args(arguments)
@@ -402,24 +467,13 @@ impl TestCluster {
             tokio::time::timeout(Duration::from_secs(90), command.kill_on_drop(true).output())
                 .await
                 .map_err(|_| anyhow!("`{}` did not end", arguments.join(" ")))?
-                .with_context(|| format!("cannot run {}", self.control.program.display()))?;
+                .with_context(|| format!("cannot run {}", control.program.display()))?;
         Ok(output)
     }
 
     /// As [`Self::control`], for a command that must succeed; returns what it printed.
     pub async fn control_ok(&self, arguments: &[&str]) -> Result<String> {
-        let output = self.control(arguments).await?;
-        let (stdout, stderr) = (
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr),
-        );
-        ensure!(
-            output.status.success(),
-            "`{}` ended with {}: {stdout}{stderr}",
-            arguments.join(" "),
-            output.status
-        );
-        Ok(stdout.into_owned())
+        succeeded(self.control(arguments).await?, arguments)
     }
 
     /// Waits until `list` shows what SQL shows. It may be behind by as long as members take to publish.

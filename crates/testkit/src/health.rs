@@ -1,5 +1,7 @@
 //! What a healthy cluster looks like, to the REST API, to SQL and to `list`.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
@@ -127,18 +129,24 @@ pub(crate) async fn check_list(cluster: &TestCluster, listed: &Value) -> Result<
     let leader = cluster.leader().await?;
     let synchronous = sql::rows(
         cluster.agents[leader].postgres_port,
-        "select application_name from pg_stat_replication where sync_state in ('sync', 'quorum')",
+        "select application_name, sync_state from pg_stat_replication where sync_state in ('sync', 'quorum')",
     )
     .await?;
-    let synchronous: Vec<String> = synchronous.iter().map(|row| row.get(0)).collect();
+    let synchronous: BTreeMap<String, String> = synchronous
+        .iter()
+        .map(|row| (row.get(0), row.get(1)))
+        .collect();
     for (index, agent) in cluster.agents.iter().enumerate() {
         let truth = truth(cluster, index).await?;
         let expected = if !truth.in_recovery {
             ("Leader", "running")
-        } else if synchronous.contains(&agent.name) {
-            ("Sync Standby", "streaming")
         } else {
-            ("Replica", "streaming")
+            let role = match synchronous.get(&agent.name).map(String::as_str) {
+                Some("quorum") => "Quorum Standby",
+                Some(_) => "Sync Standby",
+                None => "Replica",
+            };
+            (role, "streaming")
         };
         let row = listed.iter().find(|row| row["Member"] == *agent.name);
         let row = row.with_context(|| format!("`list` has no {}", agent.name))?;

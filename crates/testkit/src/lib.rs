@@ -15,6 +15,7 @@ pub mod haproxy;
 mod health;
 pub mod http;
 pub mod ledger;
+pub mod patroni;
 pub mod ports;
 pub mod processes;
 pub mod programs;
@@ -27,7 +28,7 @@ pub mod writer;
 
 pub use account::Account;
 pub use agent::Agent;
-pub use cluster::{ClusterBuilder, StoreKind, TestCluster};
+pub use cluster::{ClusterBuilder, Implementation, StoreKind, TestCluster};
 pub use haproxy::HaProxy;
 pub use ledger::Ledger;
 pub use nix::sys::signal::Signal;
