@@ -35,6 +35,7 @@ mod mixed;
 mod pause;
 mod quorum_loss;
 mod rewind;
+mod standby_cluster;
 mod stop_agent;
 mod switchover;
 

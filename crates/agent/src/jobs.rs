@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use primacy_ha::{Job, JobProgress, JobReport, StopMode, Upstream};
-use primacy_model::{ConnUrl, Lsn, PendingRestart, slot_name};
+use primacy_config::StandbyCluster;
+use primacy_ha::{DemotionMode, Job, JobProgress, JobReport, StopMode, StopReason, Upstream};
+use primacy_model::{ConnUrl, ControlData, ControlState, Lsn, PendingRestart, slot_name};
 use primacy_postgres as postgres;
 use primacy_postgres::{
     Conninfo, CustomBootstrap, Divergence, RecoveryTarget, ReplicaRequest, RewindOutcome,
@@ -18,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 const COPY_LIMIT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// initdb, hooks and single-user recovery.
 const BOOTSTRAP_LIMIT: Duration = Duration::from_secs(24 * 3600);
+/// One WAL segment, by a command of the administrator.
+const ARCHIVE_LIMIT: Duration = Duration::from_secs(60);
 /// A comparison with the leader: a few queries and one look at a WAL file.
 const COMPARISON_LIMIT: Duration = Duration::from_secs(10);
 /// `pg_ctl promote` only sends a signal.
@@ -28,8 +31,7 @@ pub(crate) struct JobContext {
     pub(crate) server: Server,
     pub(crate) cancel: CancellationToken,
     pub(crate) progress: mpsc::UnboundedSender<JobProgress>,
-    pub(crate) member: String,
-    pub(crate) use_slots: bool,
+    pub(crate) recovery: RecoveryContext,
     pub(crate) retry_timeout: Duration,
     pub(crate) custom_bootstrap: Option<CustomBootstrap>,
     pub(crate) bootstrap_pg_hba: Vec<String>,
@@ -49,6 +51,15 @@ async fn perform(job: &Job, context: &JobContext) -> Result<JobReport, postgres:
     let server = &context.server;
     match job {
         Job::Bootstrap => bootstrap(context).await,
+        Job::BootstrapStandbyLeader { upstream } => {
+            let connection = match upstream {
+                Upstream::Remote(remote) => remote.connection.as_ref(),
+                Upstream::Member { .. } | Upstream::Nobody => None,
+            };
+            create_replica(context, connection, false).await?;
+            let recovery = Some(context.recovery_target(upstream));
+            Ok(started(start(context, recovery, None).await?))
+        }
         Job::PostBootstrap => {
             let hook = context.post_bootstrap.as_deref();
             server
@@ -57,10 +68,9 @@ async fn perform(job: &Job, context: &JobContext) -> Result<JobReport, postgres:
             Ok(JobReport::Done)
         }
         Job::CreateReplica {
-            connection,
+            source,
             reinitialize,
             basebackup_only,
-            ..
         } => {
             if *reinitialize {
                 stop(
@@ -71,7 +81,8 @@ async fn perform(job: &Job, context: &JobContext) -> Result<JobReport, postgres:
                 )
                 .await?;
             }
-            create_replica(context, connection.as_ref(), *basebackup_only).await
+            let connection = source.as_ref().map(|source| &source.connection);
+            create_replica(context, connection, *basebackup_only).await
         }
         Job::Start { upstream } => {
             let recovery = Some(context.recovery_target(upstream));
@@ -84,9 +95,9 @@ async fn perform(job: &Job, context: &JobContext) -> Result<JobReport, postgres:
                 .await?;
             Ok(JobReport::Done)
         }
-        Job::CheckDivergence { connection, .. } => {
+        Job::CheckDivergence { source } => {
             let deadline = Instant::now() + COMPARISON_LIMIT;
-            let primary = conninfo(connection);
+            let primary = conninfo(&source.connection);
             Ok(JobReport::Compared(
                 match server.check_divergence(&primary, deadline).await {
                     Divergence::Diverged => Some(true),
@@ -96,12 +107,11 @@ async fn perform(job: &Job, context: &JobContext) -> Result<JobReport, postgres:
             ))
         }
         Job::Rewind {
-            connection,
+            source,
             checkpoint_confirmed,
-            ..
         } => {
             let source = RewindSource {
-                conninfo: conninfo(connection),
+                conninfo: conninfo(&source.connection),
                 checkpoint_confirmed: *checkpoint_confirmed,
             };
             Ok(
@@ -126,9 +136,20 @@ async fn perform(job: &Job, context: &JobContext) -> Result<JobReport, postgres:
             mode,
             checkpoint,
             timeout,
-            ..
+            reason,
         } => {
             let shutdown_lsn = stop(context, *mode, *checkpoint, *timeout).await?;
+            if *reason == StopReason::Demotion(DemotionMode::DemoteCluster)
+                && let Err(error) = server
+                    .archive_shutdown_checkpoint(&context.until(ARCHIVE_LIMIT))
+                    .await
+            {
+                // The other site may stream, and has it then.
+                tracing::error!(
+                    "the segment of the shutdown checkpoint could not be archived: {}",
+                    chain(&error)
+                );
+            }
             Ok(JobReport::Stopped { shutdown_lsn })
         }
     }
@@ -138,17 +159,20 @@ async fn bootstrap(context: &JobContext) -> Result<JobReport, postgres::Error> {
     let until = context.until(BOOTSTRAP_LIMIT);
     match &context.custom_bootstrap {
         Some(method) => {
-            context.server.custom_bootstrap(method, until).await?;
-            Ok(JobReport::Done)
+            let pg_hba = &context.bootstrap_pg_hba;
+            context
+                .server
+                .custom_bootstrap(method, pg_hba, until)
+                .await?;
         }
         None => {
             context
                 .server
                 .initdb(&context.bootstrap_pg_hba, until)
                 .await?;
-            Ok(started(start(context, None, None).await?))
         }
     }
+    Ok(started(start(context, None, None).await?))
 }
 
 async fn create_replica(
@@ -160,7 +184,6 @@ async fn create_replica(
     let request = ReplicaRequest {
         source: connection.map(conninfo),
         basebackup_only,
-        methods: None,
         progress: Some(sender),
     };
     let create = context
@@ -253,7 +276,13 @@ async fn stop(
     if stopped.mode == Some(postgres::StopMode::Fast) && shutdown_lsn.is_none() {
         let deadline = Instant::now() + context.retry_timeout;
         let control = context.server.control_file(deadline).await;
-        shutdown_lsn = control.ok().map(|control| control.data.checkpoint_lsn);
+        // A standby's last restartpoint says nothing of how far it got.
+        let ended = |data: &ControlData| data.state == ControlState::ShutDown;
+        shutdown_lsn = control
+            .ok()
+            .map(|control| control.data)
+            .filter(ended)
+            .map(|data| data.checkpoint_lsn);
     }
     Ok(shutdown_lsn)
 }
@@ -290,24 +319,51 @@ impl JobContext {
     }
 
     fn recovery_target(&self, upstream: &Upstream) -> RecoveryTarget {
-        recovery_target(upstream, &self.member, self.use_slots)
+        recovery_target(upstream, &self.recovery)
     }
 }
 
-/// What a standby of this upstream is configured with.
-pub(crate) fn recovery_target(
-    upstream: &Upstream,
-    member: &str,
-    use_slots: bool,
-) -> RecoveryTarget {
-    match upstream {
+/// What the recovery settings of this member depend on beside its upstream.
+#[derive(Clone)]
+pub(crate) struct RecoveryContext {
+    pub(crate) member: String,
+    pub(crate) use_slots: bool,
+    /// Its commands take the place of the local ones, on every member.
+    pub(crate) standby_cluster: Option<StandbyCluster>,
+}
+
+/// What a standby of this upstream is configured with (`configuration.md` §6.5).
+pub(crate) fn recovery_target(upstream: &Upstream, context: &RecoveryContext) -> RecoveryTarget {
+    let mut target = match upstream {
         Upstream::Nobody => RecoveryTarget::default(),
         Upstream::Member { connection, .. } => RecoveryTarget {
             primary: Some(conninfo(connection)),
-            slot: use_slots.then(|| slot_name(member)),
+            slot: context.use_slots.then(|| slot_name(&context.member)),
             ..RecoveryTarget::default()
         },
+        Upstream::Remote(remote) => RecoveryTarget {
+            primary: remote.connection.as_ref().map(|connection| {
+                let several = connection.host.contains(',') && remote.slot.is_some();
+                let attributes = if several { "read-write" } else { "" };
+                conninfo(connection).with("target_session_attrs", attributes)
+            }),
+            slot: remote.slot.clone(),
+            ..RecoveryTarget::default()
+        },
+    };
+    let mut set = |name: &str, value: &Option<String>| {
+        if let Some(value) = value {
+            target.settings.insert(name.to_owned(), value.clone());
+        }
+    };
+    if let Some(standby) = &context.standby_cluster {
+        set("restore_command", &standby.restore_command);
+        set("archive_cleanup_command", &standby.archive_cleanup_command);
     }
+    if let Upstream::Remote(remote) = upstream {
+        set("recovery_min_apply_delay", &remote.apply_delay);
+    }
+    target
 }
 
 fn conninfo(connection: &ConnUrl) -> Conninfo {

@@ -1,14 +1,14 @@
 //! From the configuration to what the other rooms take: the settings of the server, the local part of a
 //! situation, the client for members.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use indexmap::IndexMap;
 use primacy_config::local::{self, LocalConfig};
 use primacy_config::parameters::{Managed, ServerParameters, server_parameters};
-use primacy_config::scalar::python_str;
+use primacy_config::scalar::{python_str, truthy};
 use primacy_config::{Effective, HostPort};
 use primacy_ha::Local;
 use primacy_model::Role;
@@ -33,11 +33,8 @@ pub(crate) fn local(effective: &Effective) -> Local {
         api_url: format!("{scheme}://{}/patroni", config.restapi.connect_address),
         proxy_url: postgresql.proxy_address.as_ref().map(url),
         may_bootstrap: config.bootstrap.is_some(),
-        replica_method_without_source: postgresql
-            .create_replica_methods
-            .iter()
-            .filter_map(|name| postgresql.replica_methods.get(name))
-            .any(|method| method.no_leader),
+        replica_methods: postgresql.create_replica_methods.clone(),
+        methods_without_source: methods_without_source(effective),
         use_pg_rewind: postgresql.use_pg_rewind,
         remove_on_rewind_failure: postgresql.remove_data_directory_on_rewind_failure,
         remove_on_divergence: postgresql.remove_data_directory_on_diverged_timelines,
@@ -113,8 +110,11 @@ pub(crate) fn server(
     };
     settings.pre_promote = section.pre_promote.clone();
     settings.before_stop = section.before_stop.clone();
-    settings.replica_methods = section
-        .create_replica_methods
+    let methods = match &effective.global.standby_cluster {
+        Some(standby) => &standby.create_replica_methods,
+        None => &section.create_replica_methods,
+    };
+    settings.replica_methods = methods
         .iter()
         .map(|name| postgres::ReplicaMethod {
             name: name.clone(),
@@ -126,6 +126,17 @@ pub(crate) fn server(
     settings.rewind_options = raw(effective, "postgresql", "rewind");
     settings.umask = umask;
     settings
+}
+
+/// The sections of `postgresql` that are replica creation methods which need nobody to copy.
+fn methods_without_source(effective: &Effective) -> BTreeSet<String> {
+    let section = effective.tree.get("postgresql").and_then(Value::as_object);
+    let needs_none = |section: &Value| section.get("no_leader").is_some_and(truthy);
+    let methods = section.into_iter().flatten();
+    methods
+        .filter(|(_, section)| needs_none(section))
+        .map(|(name, _)| name.clone())
+        .collect()
 }
 
 /// The custom method of a bootstrap, when one is configured and usable; otherwise initdb is meant.

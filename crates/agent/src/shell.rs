@@ -12,7 +12,7 @@ use primacy_config::GlobalConfig;
 use primacy_dcs::{ClusterStore, Renewal, Subject, WatchEvent};
 use primacy_ha::{
     Action, Answer, CallbackEvent, Event, Exit, Job, JobReport, Lease, LogLevel, Machine,
-    OperatorRequest, PeerReport, RenewalResult, Step, StepOutcome, StoreKey,
+    OperatorRequest, PeerReport, RenewalResult, Step, StepOutcome, StoreKey, Upstream,
 };
 use primacy_model::{MemberData, Observation, PostmasterIdentity, Process, Role, SlotKind};
 use primacy_net::HttpClient;
@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::ApiServer;
 use crate::configuration::{Configuration, apply_deadline, apply_to_running, cache};
 use crate::fencing::Fencing;
-use crate::jobs::{self, JobContext, chain};
+use crate::jobs::{self, JobContext, RecoveryContext, chain};
 use crate::journal::Journal;
 use crate::leases::Leases;
 use crate::logging::Logging;
@@ -404,7 +404,7 @@ impl Shell {
             server: self.server.clone(),
             name: self.configuration.effective().local.name.clone(),
             ttl: global.ttl,
-            use_slots: global.use_slots,
+            recovery: self.recovery_context(),
             keep_timelines: global.max_timelines_history,
             in_recovery: self
                 .observation
@@ -412,6 +412,15 @@ impl Shell {
                 .as_ref()
                 .is_some_and(|wal| !wal.is_primary()),
             dynamic: self.configuration.dynamic().clone(),
+        }
+    }
+
+    fn recovery_context(&self) -> RecoveryContext {
+        let global = self.machine.global();
+        RecoveryContext {
+            member: self.configuration.effective().local.name.to_string(),
+            use_slots: global.use_slots,
+            standby_cluster: global.standby_cluster.clone(),
         }
     }
 
@@ -424,8 +433,7 @@ impl Shell {
             server: self.server.clone(),
             cancel: self.cancel_job.clone(),
             progress,
-            member: effective.local.name.to_string(),
-            use_slots: self.machine.global().use_slots,
+            recovery: self.recovery_context(),
             retry_timeout: self.machine.global().retry_timeout,
             custom_bootstrap: settings::custom_bootstrap(effective),
             bootstrap_pg_hba: bootstrap
@@ -741,11 +749,6 @@ fn unsupported(global: &GlobalConfig) -> Vec<&'static str> {
     if global.failsafe_mode {
         texts.push("failsafe_mode is not supported by this version: without the store a primary is demoted");
     }
-    if global.standby_cluster.is_some() {
-        texts.push(
-            "standby_cluster is not supported by this version: no member takes the leadership",
-        );
-    }
     if global
         .permanent_slots
         .values()
@@ -764,6 +767,10 @@ fn job_role(job: &Job) -> Option<Role> {
         Job::Bootstrap | Job::StartPrimary { .. } | Job::Restart { upstream: None, .. } => {
             Some(Role::Primary)
         }
+        Job::BootstrapStandbyLeader { .. }
+        | Job::Start {
+            upstream: Upstream::Remote(_),
+        } => Some(Role::StandbyLeader),
         Job::CreateReplica { .. }
         | Job::Start { .. }
         | Job::Restart {

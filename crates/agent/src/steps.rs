@@ -10,7 +10,7 @@ use primacy_postgres::{FollowChange, Server};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use crate::jobs::{chain, recovery_target};
+use crate::jobs::{RecoveryContext, chain, recovery_target};
 use crate::leases::Leases;
 
 /// What steps work with.
@@ -21,7 +21,7 @@ pub(crate) struct StepContext {
     pub(crate) server: Server,
     pub(crate) name: MemberName,
     pub(crate) ttl: Duration,
-    pub(crate) use_slots: bool,
+    pub(crate) recovery: RecoveryContext,
     pub(crate) keep_timelines: usize,
     pub(crate) in_recovery: bool,
     pub(crate) dynamic: Map<String, Value>,
@@ -210,7 +210,7 @@ async fn change_slots(
 }
 
 async fn follow(context: &StepContext, upstream: &Upstream, deadline: Instant) -> StepOutcome {
-    let target = recovery_target(upstream, &context.name, context.use_slots);
+    let target = recovery_target(upstream, &context.recovery);
     match context.server.compare_follow(&target, deadline).await {
         Ok(FollowChange::NoChange) => StepOutcome::Done,
         Ok(FollowChange::ReloadNeeded(changed)) => {

@@ -104,14 +104,17 @@ pub struct Exit {
 pub enum Job {
     /// initdb or a custom bootstrap, and the first start.
     Bootstrap,
+    /// Copy the remote primary and follow it: the first member of a new standby cluster.
+    BootstrapStandbyLeader {
+        /// The remote primary.
+        upstream: Upstream,
+    },
     /// Roles, hook: what follows the first start of a new cluster.
     PostBootstrap,
     /// Fill the empty data directory from a member, or by a method that needs none.
     CreateReplica {
-        /// The member to copy; `None` leaves only methods without a source.
-        source: Option<MemberName>,
-        /// Where that is.
-        connection: Option<ConnUrl>,
+        /// Whom to copy; `None` leaves only methods without a source.
+        source: Option<Source>,
         /// Stop PostgreSQL and wipe the data directory first: an operator asked for it, or the data
         /// directory cannot follow the leader.
         reinitialize: bool,
@@ -132,17 +135,13 @@ pub enum Job {
     CrashRecovery,
     /// Find out whether the local WAL left the leader's.
     CheckDivergence {
-        /// The leader.
-        leader: MemberName,
-        /// Where it is.
-        connection: ConnUrl,
+        /// The primary to compare with.
+        source: Source,
     },
     /// pg_rewind.
     Rewind {
-        /// The leader.
-        leader: MemberName,
-        /// Where it is.
-        connection: ConnUrl,
+        /// The primary to rewind to.
+        source: Source,
         /// It publishes that its checkpoint after the promotion was made.
         checkpoint_confirmed: bool,
     },
@@ -173,6 +172,7 @@ impl Job {
     pub fn name(&self) -> String {
         match self {
             Job::Bootstrap => "bootstrap".into(),
+            Job::BootstrapStandbyLeader { .. } => "bootstrap_standby_leader".into(),
             Job::PostBootstrap => "post_bootstrap".into(),
             Job::CreateReplica {
                 reinitialize: true, ..
@@ -180,19 +180,20 @@ impl Job {
             Job::CreateReplica {
                 source: Some(source),
                 ..
-            } => {
-                format!("bootstrap from '{source}'")
-            }
+            } => format!("bootstrap from {source}"),
             Job::CreateReplica { source: None, .. } => "bootstrap without leader".into(),
             Job::Start { .. } => "restarting after failure".into(),
             Job::StartPrimary { .. } => "starting primary after failure".into(),
             Job::CrashRecovery => "doing crash recovery in a single user mode".into(),
             Job::CheckDivergence { .. } => "checking for divergence".into(),
-            Job::Rewind { leader, .. } => format!("running pg_rewind from {leader}"),
+            Job::Rewind { source, .. } => format!("running pg_rewind from {source}"),
             Job::Restart { .. } => "restart".into(),
             Job::Promote => "promote".into(),
             Job::Stop { reason, .. } => match reason {
                 StopReason::Demotion(DemotionMode::Graceful) => "switchover: demote".into(),
+                StopReason::Demotion(DemotionMode::DemoteCluster) => {
+                    "demoting to a standby cluster".into()
+                }
                 StopReason::Demotion(_) => "demote".into(),
                 StopReason::Shutdown => "shutdown".into(),
                 StopReason::StaleData => "stop".into(),
@@ -214,6 +215,19 @@ pub enum Upstream {
         /// Where it is.
         connection: ConnUrl,
     },
+    /// The primary of another cluster, which this standby cluster follows (`ha.md` §16).
+    Remote(Remote),
+}
+
+/// The server outside the cluster that a standby cluster follows.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Remote {
+    /// Where it is, one host or several; `None` when only the archive is read.
+    pub connection: Option<ConnUrl>,
+    /// The slot to stream through, by the name that the remote side has it under.
+    pub slot: Option<String>,
+    /// `recovery_min_apply_delay`.
+    pub apply_delay: Option<String>,
 }
 
 impl fmt::Display for Upstream {
@@ -221,7 +235,27 @@ impl fmt::Display for Upstream {
         match self {
             Upstream::Nobody => f.write_str("nobody"),
             Upstream::Member { name, .. } => name.fmt(f),
+            Upstream::Remote(Remote {
+                connection: Some(connection),
+                ..
+            }) => write!(f, "the remote {}:{}", connection.host, connection.port),
+            Upstream::Remote(_) => f.write_str("the archive"),
         }
+    }
+}
+
+/// Another server, to copy or to compare with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// What it is called in log and REST answers: `leader 'pg1'`.
+    pub name: String,
+    /// Where it is.
+    pub connection: ConnUrl,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
     }
 }
 
@@ -256,13 +290,17 @@ pub enum DemotionMode {
     ImmediateNoLock,
     /// The store is out of reach: nothing can be told to anybody.
     Offline,
+    /// The cluster becomes a standby cluster: the key stays here, the server goes on as standby leader.
+    DemoteCluster,
 }
 
 impl DemotionMode {
     /// How PostgreSQL is stopped.
     pub fn stop_mode(self) -> StopMode {
         match self {
-            DemotionMode::Graceful | DemotionMode::Offline => StopMode::Fast,
+            DemotionMode::Graceful | DemotionMode::Offline | DemotionMode::DemoteCluster => {
+                StopMode::Fast
+            }
             DemotionMode::Immediate | DemotionMode::ImmediateNoLock => StopMode::Immediate,
         }
     }

@@ -18,6 +18,7 @@ mod lease;
 mod operator;
 mod outcome;
 mod sight;
+mod standby_cluster;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -363,12 +364,17 @@ impl Machine {
         for warning in warnings {
             actions.push(Action::Log(LogLevel::Warning, warning.to_string()));
         }
+        if self.global.standby_cluster != global.standby_cluster {
+            self.memory.following = None;
+        }
         self.global = global;
         actions.push(Action::ApplyDynamic(config.value.clone()));
     }
 
     fn decide(&mut self, now: Moment, wall: Timestamp, actions: &mut Vec<Action>) {
         self.look_for_triggers();
+        self.name_standby_leader(actions);
+        self.compare_with_remote(now);
         let store = match &self.view {
             Some(view) => StoreView::Seen(view),
             None => StoreView::Unreachable,
@@ -538,7 +544,8 @@ impl Machine {
                 ..
             }
         );
-        if !confirmed || !view.is_led_by(&self.local.name) || !wal.is_primary() {
+        let leads = wal.is_primary() || self.global.standby_cluster.is_some();
+        if !confirmed || !view.is_led_by(&self.local.name) || !leads {
             return;
         }
         let status = slots::published(

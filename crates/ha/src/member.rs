@@ -1,7 +1,7 @@
 //! What this member publishes of itself (`dcs.md` §2.4).
 
 use primacy_config::GlobalConfig;
-use primacy_model::{MemberData, Observation, PATRONI_VERSION, State};
+use primacy_model::{MemberData, Observation, PATRONI_VERSION, Role, State};
 
 use crate::decision::Job;
 use crate::situation::{JobInFlight, Local, Memory};
@@ -46,7 +46,11 @@ pub(crate) fn data(
                 && wal.checkpoint_timeline != Some(timeline);
         } else {
             let receiver = wal.receiver.as_ref().and_then(|receiver| receiver.timeline);
-            data.timeline = receiver.or(memory.last_timeline);
+            // One that reads an archive receives nothing: the control file tells.
+            let restored = wal
+                .checkpoint_timeline
+                .filter(|_| memory.role == Role::StandbyLeader);
+            data.timeline = receiver.or(restored).or(memory.last_timeline);
             data.receive_lsn = wal.receive_lsn.known();
             data.replay_lsn = wal.replay_lsn.known();
             data.replication_state = wal.replication_state();

@@ -63,8 +63,10 @@ pub struct Local {
     pub proxy_url: Option<String>,
     /// The configuration has a `bootstrap` section: this member may start a new cluster.
     pub may_bootstrap: bool,
-    /// A replica creation method works without a source.
-    pub replica_method_without_source: bool,
+    /// `create_replica_methods`.
+    pub replica_methods: Vec<String>,
+    /// The methods that work without a source.
+    pub methods_without_source: BTreeSet<String>,
     /// `use_pg_rewind`.
     pub use_pg_rewind: bool,
     /// `remove_data_directory_on_rewind_failure`.
@@ -142,6 +144,8 @@ pub struct Memory {
     pub pending_restart: Option<PendingRestart>,
     /// A restart that was scheduled.
     pub scheduled_restart: Option<ScheduledRestart>,
+    /// When the local WAL was last compared with the remote primary of a standby cluster.
+    pub remote_compared_at: Option<Moment>,
     /// The timeline last seen in use here.
     pub last_timeline: Option<Timeline>,
     /// `/history` was found or made right for this timeline.
@@ -175,6 +179,7 @@ impl Default for Memory {
             sync_withdrawn_at: None,
             pending_restart: None,
             scheduled_restart: None,
+            remote_compared_at: None,
             last_timeline: None,
             history_done: None,
             slots_seen: BTreeMap::new(),

@@ -9,7 +9,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use primacy_config::{GlobalConfig, TimingLimits};
 use primacy_ha::{
-    Action, Event, Job, JobReport, Lease, Machine, Moment, RenewalResult, Step, StepOutcome,
+    Action, CallbackEvent, Event, Job, JobReport, Lease, Machine, Moment, RenewalResult, Step,
+    StepOutcome,
 };
 use primacy_model::{Cluster, Lsn, Observation, Process, Role};
 
@@ -435,5 +436,46 @@ fn terminating_a_leader_stops_the_server_before_the_lock_goes() {
     assert!(
         stop.is_some() && stop < release && release < exit,
         "{stop:?} {release:?} {exit:?}"
+    );
+}
+
+/// `ha.md` W26: those who follow the demoted cluster must know how far its WAL goes.
+#[test]
+fn w26_a_demoted_cluster_tells_where_its_wal_ended_and_its_leader_keeps_the_lock() {
+    let mut driver = Driver::leading();
+    let config = driver.cluster.config.as_mut().expect("a configuration");
+    config.version = primacy_model::Version(2);
+    config.value.insert(
+        "standby_cluster".into(),
+        serde_json::json!({"host": "10.0.0.1"}),
+    );
+    let actions = driver.step(Event::StoreChanged(primacy_ha::StoreKey::Config));
+    driver.finish(actions);
+    driver.pass_time(Duration::from_secs(20), |_| false);
+    let told =
+        |action: &Action| matches!(action, Action::WriteStatus(status) if status.optime == Lsn(7));
+    assert!(driver.saw(told), "{:#?}", driver.seen);
+    assert!(!driver.saw(|action| matches!(
+        action,
+        Action::Perform {
+            step: Step::ReleaseLeader { .. },
+            ..
+        }
+    )));
+    assert_eq!(driver.machine.memory().role, Role::StandbyLeader);
+    let called: Vec<_> = driver
+        .seen
+        .iter()
+        .filter_map(|action| match action {
+            Action::Callback(event, role) => Some((*event, *role)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        called,
+        [
+            (CallbackEvent::OnStop, Role::Primary),
+            (CallbackEvent::OnRoleChange, Role::StandbyLeader)
+        ]
     );
 }

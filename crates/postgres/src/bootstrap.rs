@@ -121,6 +121,7 @@ impl Server {
     pub async fn custom_bootstrap(
         &self,
         method: &CustomBootstrap,
+        bootstrap_pg_hba: &[String],
         until: Until,
     ) -> Result<Initialized, Error> {
         self.refuse_root()?;
@@ -137,6 +138,8 @@ impl Server {
         }
         run.success(&until).await?;
         self.restore_backups(until.deadline).await?;
+        self.append_hba(bootstrap_pg_hba, until.deadline).await?;
+        self.save_backups(until.deadline).await?;
 
         let recovery = method
             .recovery_conf

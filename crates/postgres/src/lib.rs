@@ -8,6 +8,7 @@
 //! The server outlives the process that started it, and a second [`Server`] value, in another process,
 //! takes it over without touching it.
 
+mod archive;
 mod bootstrap;
 mod callbacks;
 mod command;

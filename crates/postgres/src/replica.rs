@@ -50,8 +50,6 @@ pub struct ReplicaRequest {
     pub source: Option<Conninfo>,
     /// Nothing but `basebackup` (a reinitialization from the leader).
     pub basebackup_only: bool,
-    /// Methods instead of the configured ones (a standby cluster's names).
-    pub methods: Option<Vec<String>>,
     /// Told of the progress of pg_basebackup.
     pub progress: Option<watch::Sender<BackupProgress>>,
 }
@@ -104,22 +102,10 @@ impl Server {
             name: name.into(),
             section: Map::new(),
         };
-        let named = |name: &String| {
-            let configured = settings
-                .replica_methods
-                .iter()
-                .find(|method| method.name == *name);
-            configured.cloned().unwrap_or_else(|| bare(name))
-        };
-        let methods: Vec<_> = match &request.methods {
-            _ if request.basebackup_only => Vec::new(),
-            Some(names) => names.iter().map(named).collect(),
-            None => settings.replica_methods.clone(),
-        };
-        if methods.is_empty() {
+        if request.basebackup_only || settings.replica_methods.is_empty() {
             vec![bare("basebackup")]
         } else {
-            methods
+            settings.replica_methods.clone()
         }
     }
 

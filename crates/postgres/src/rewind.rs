@@ -208,8 +208,9 @@ impl Server {
         deadline: Instant,
     ) -> Result<Divergence, Error> {
         let settings = self.settings();
-        self.connect_primary(primary, deadline).await?;
-        let mut client = WalsenderClient::connect(primary, &settings.replication, deadline).await?;
+        let (primary, _) = self.find_primary(primary, deadline).await?;
+        let mut client =
+            WalsenderClient::connect(&primary, &settings.replication, deadline).await?;
         let theirs = client.identify_system(deadline).await?.timeline;
         tracing::info!(
             "local position: timeline={} lsn={} in_recovery={}, primary timeline={theirs}",
@@ -236,6 +237,26 @@ impl Server {
             history.as_deref(),
             checkpoint_end,
         ))
+    }
+
+    /// The one of several hosts that is a primary, and a session on it.
+    async fn find_primary(
+        &self,
+        candidates: &Conninfo,
+        deadline: Instant,
+    ) -> Result<(Conninfo, Connection), Error> {
+        let mut failure = Error::NotPossible(format!("{} is no address", candidates.address()));
+        for (host, port) in candidates.addresses() {
+            let one = candidates
+                .clone()
+                .with("host", &host)
+                .with("port", &port.to_string());
+            match self.connect_primary(&one, deadline).await {
+                Ok(connection) => return Ok((one, connection)),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
     }
 
     /// A session on a primary as the rewind user; an error when it is in recovery.
@@ -289,6 +310,14 @@ impl Server {
             self.crash_recovery(until.clone()).await?;
         }
         self.archive_ready_wal(&until).await?;
+        let found = self.find_primary(&source.conninfo, until.deadline).await;
+        let source = match found {
+            Ok((conninfo, _)) => &RewindSource {
+                conninfo,
+                ..source.clone()
+            },
+            Err(error) => return Ok(RewindOutcome::SourceNotReady(error.to_string())),
+        };
         if let Err(error) = self.source_ready(source, until.deadline).await {
             return Ok(RewindOutcome::SourceNotReady(error.to_string()));
         }
@@ -400,78 +429,6 @@ impl Server {
         }
     }
 
-    /// Fetches a segment from the archive; whether it worked.
-    async fn fetch_wal(&self, segment: &str, configured: &str, until: &Until) -> bool {
-        let settings = self.settings();
-        let command = match configured {
-            "" => settings
-                .recovery_conf
-                .get("restore_command")
-                .cloned()
-                .unwrap_or_default(),
-            _ => configured.to_owned(),
-        };
-        if command.is_empty() {
-            return false;
-        }
-        let fetched = shell(&command, segment, &settings.data_dir)
-            .success(until)
-            .await;
-        fetched
-            .inspect_err(|error| tracing::warn!("restore_command: {error}"))
-            .is_ok()
-    }
-
-    /// Archives what waits in `archive_status`: a rewind or a crash recovery would lose it.
-    async fn archive_ready_wal(&self, until: &Until) -> Result<(), Error> {
-        let settings = self.settings();
-        let mode = self
-            .configured_value("archive_mode", until.deadline)
-            .await
-            .unwrap_or_default();
-        let command = self
-            .configured_value("archive_command", until.deadline)
-            .await
-            .unwrap_or_default();
-        if !matches!(mode.as_str(), "on" | "always") || command.is_empty() {
-            return Ok(());
-        }
-        let status = settings.data_dir.join("pg_wal/archive_status");
-        let listed = status.clone();
-        let mut segments = self
-            .disk("reading archive_status", until.deadline, move || {
-                let entries = std::fs::read_dir(&listed).map_err(Error::file("read", listed))?;
-                let name = |entry: std::fs::DirEntry| {
-                    Some(
-                        entry
-                            .file_name()
-                            .to_str()?
-                            .strip_suffix(".ready")?
-                            .to_owned(),
-                    )
-                };
-                Ok(entries.flatten().filter_map(name).collect::<Vec<_>>())
-            })
-            .await?;
-        segments.sort();
-        for segment in segments {
-            if let Err(error) = shell(&command, &segment, &settings.data_dir)
-                .success(until)
-                .await
-            {
-                if matches!(error, CommandError::Cancelled { .. }) {
-                    return Err(error.into());
-                }
-                tracing::error!("WAL segment {segment} could not be archived: {error}");
-                return Ok(());
-            }
-            let ready = status.join(format!("{segment}.ready"));
-            let done = status.join(format!("{segment}.done"));
-            std::fs::rename(&ready, done).map_err(Error::file("rename", ready))?;
-        }
-        Ok(())
-    }
-
     /// Crash recovery in single-user mode (`ha.md` §7): archives what waits, clears `archive_status`,
     /// removes the signal files, and lets a single backend bring the data directory to a clean end.
     pub async fn crash_recovery(&self, until: Until) -> Result<(), Error> {
@@ -538,28 +495,6 @@ fn postmaster_options(data_dir: &Path) -> Vec<String> {
         .into_iter()
         .filter(|word| word.starts_with("--"))
         .collect()
-}
-
-/// An archive or restore command: by a shell, in the data directory, with its placeholders filled in.
-fn shell(command: &str, segment: &str, data_dir: &Path) -> Run<'static> {
-    let mut text = String::with_capacity(command.len());
-    let mut chars = command.chars().peekable();
-    while let Some(char) = chars.next() {
-        let placeholder = if char == '%' {
-            chars.next_if(|next| "pfr%".contains(*next))
-        } else {
-            None
-        };
-        match placeholder {
-            Some('p') => text.push_str(&format!("pg_wal/{segment}")),
-            Some('f') => text.push_str(segment),
-            // The oldest segment that must be kept: this one.
-            Some('r') => text.push_str(segment),
-            Some(other) => text.push(other),
-            None => text.push(char),
-        }
-    }
-    Run::new("sh").args(["-c", &text]).current_dir(data_dir)
 }
 
 /// `could not open file "/data/pg_wal/000000010000000000000002": No such file or directory`
@@ -715,15 +650,5 @@ mod tests {
             ["--config-file=/my data/p.conf", "--port=1"]
         );
         assert!(postmaster_options(&directory.path().join("none")).is_empty());
-    }
-
-    #[tokio::test]
-    async fn placeholders_are_filled_in() {
-        let until = Until::deadline(Instant::now() + std::time::Duration::from_secs(30));
-        let output = shell("echo %f '%p' %% %x", "0A", Path::new("/"))
-            .success(&until)
-            .await
-            .unwrap();
-        assert_eq!(output.stdout, "0A pg_wal/0A % %x\n");
     }
 }

@@ -80,6 +80,8 @@ pub struct ClusterBuilder {
     members: usize,
     dynamic: Map<String, Value>,
     tags: Vec<(usize, Value)>,
+    bootstrap: Map<String, Value>,
+    postgresql: Map<String, Value>,
     replaced_names: bool,
     patroni: Vec<usize>,
 }
@@ -106,6 +108,18 @@ impl ClusterBuilder {
     /// The tags of one member.
     pub fn tags(mut self, member: usize, tags: Value) -> Self {
         self.tags.push((member, tags));
+        self
+    }
+
+    /// Adds a key to `bootstrap` of every member.
+    pub fn bootstrap(mut self, key: &str, value: Value) -> Self {
+        self.bootstrap.insert(key.to_owned(), value);
+        self
+    }
+
+    /// Adds a key to `postgresql` of every member.
+    pub fn postgresql(mut self, key: &str, value: Value) -> Self {
+        self.postgresql.insert(key.to_owned(), value);
         self
     }
 
@@ -165,6 +179,8 @@ impl ClusterBuilder {
                 bin_dir: &bin_dir,
                 store: (store.section_name(), &store.section(index, &dir)),
                 dynamic: &dynamic,
+                bootstrap: &self.bootstrap,
+                postgresql: &self.postgresql,
                 tags,
             });
             let config = dir.join("agent.yml");
@@ -259,6 +275,8 @@ impl TestCluster {
             members: 3,
             dynamic: Map::new(),
             tags: Vec::new(),
+            bootstrap: Map::new(),
+            postgresql: Map::new(),
             replaced_names: false,
             patroni: Vec::new(),
         }

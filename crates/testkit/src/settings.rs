@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::sql::{SUPERUSER, SUPERUSER_PASSWORD};
 
@@ -22,6 +22,10 @@ pub struct MemberSettings<'a> {
     pub store: (&'a str, &'a Value),
     /// `bootstrap.dcs`.
     pub dynamic: &'a Value,
+    /// More keys of `bootstrap`.
+    pub bootstrap: &'a Map<String, Value>,
+    /// More keys of `postgresql`.
+    pub postgresql: &'a Map<String, Value>,
     /// `tags`.
     pub tags: &'a Value,
 }
@@ -36,8 +40,11 @@ pub fn agent_yaml(settings: &MemberSettings<'_>) -> String {
         bin_dir,
         store: (store, section),
         dynamic,
+        bootstrap,
+        postgresql,
         tags,
     } = settings;
+    let (bootstrap, postgresql) = (lines(bootstrap), lines(postgresql));
     let (dir, bin_dir) = (dir.display(), bin_dir.display());
     format!(
         "scope: {SCOPE}
@@ -52,7 +59,7 @@ restapi:
 
 bootstrap:
   dcs: {dynamic}
-  initdb:
+{bootstrap}  initdb:
   - encoding: UTF8
   - locale: C.UTF-8
 
@@ -76,10 +83,16 @@ postgresql:
     log_filename: postgresql.log
     log_line_prefix: '%m [%p] %q%a '
     shared_buffers: 16MB
-
+{postgresql}
 tags: {tags}
 "
     )
+}
+
+/// Keys of a section, each with its value in YAML's flow style.
+fn lines(section: &Map<String, Value>) -> String {
+    let line = |(key, value): (&String, &Value)| format!("  {key}: {value}\n");
+    section.iter().map(line).collect()
 }
 
 /// `bootstrap.dcs` of a synchronous cluster with the given timing, seconds each.

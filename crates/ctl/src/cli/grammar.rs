@@ -26,7 +26,8 @@ const ONE: &str = "[OPTIONS] [CLUSTER_NAME]";
 const MANY: &str = "[OPTIONS] [CLUSTER_NAMES]...";
 const MEMBERS: &str = "[OPTIONS] CLUSTER_NAME [MEMBER_NAMES]...";
 
-const SUMMARIES: [Summary; 16] = [
+const SUMMARIES: [Summary; 18] = [
+    Summary("demote-cluster", ONE, "Demote cluster to a standby cluster"),
     Summary(
         "dsn",
         ONE,
@@ -42,6 +43,11 @@ const SUMMARIES: [Summary; 16] = [
     Summary("history", ONE, "Show the history of failovers/switchovers"),
     Summary("list", MANY, "List the cluster members"),
     Summary("pause", ONE, "Disable auto failover"),
+    Summary(
+        "promote-cluster",
+        ONE,
+        "Promote cluster, make it run standalone",
+    ),
     Summary("reinit", MEMBERS, "Reinitialize cluster member"),
     Summary("reload", MEMBERS, "Reload cluster member configuration"),
     Summary(
@@ -180,6 +186,15 @@ fn arguments(command: &str) -> Vec<Arg> {
         some
     };
     match command {
+        "demote-cluster" => vec![
+            cluster(),
+            option("host", None, "Address of the remote node"),
+            option("port", None, "Port of the remote node"),
+            option("restore-command", None, "Command to restore WAL records from the remote primary"),
+            option("primary-slot-name", None, "Name of the slot on the remote node to use for replication"),
+            force(),
+        ],
+        "promote-cluster" => vec![cluster(), force()],
         "dsn" => vec![cluster(), role(), option("member", Some('m'), "Generate a dsn for this member"), group()],
         "edit-config" => vec![
             cluster(),

@@ -11,6 +11,7 @@ mod reload;
 mod remove;
 mod restart;
 mod show_config;
+mod standby_cluster;
 mod switchover;
 mod version;
 
@@ -104,6 +105,7 @@ async fn carry_out(
     let mut context = Context::new(program, parsed, surroundings)?;
     let context = &mut context;
     match command {
+        "demote-cluster" => standby_cluster::run(context, standby_cluster::Kind::Demote).await,
         "dsn" => dsn::run(context).await,
         "edit-config" => edit_config::run(context).await,
         "failover" => switchover::run(context, switchover::Kind::Failover).await,
@@ -111,6 +113,7 @@ async fn carry_out(
         "history" => history::run(context).await,
         "list" => list::run(context, list::Shape::Table).await,
         "pause" => pause::run(context, true).await,
+        "promote-cluster" => standby_cluster::run(context, standby_cluster::Kind::Promote).await,
         "reinit" => reinit::run(context).await,
         "reload" => reload::run(context).await,
         "remove" => remove::run(context).await,

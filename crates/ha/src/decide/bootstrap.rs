@@ -1,9 +1,10 @@
 //! A new cluster, or a new member (`ha.md` §6).
 
+use primacy_config::GlobalConfig;
 use primacy_model::{Cluster, Initialize, Member, State};
 
-use super::Reasons;
-use crate::decision::{Job, Step};
+use super::{Reasons, standby_cluster};
+use crate::decision::{Job, Source, Step};
 use crate::situation::Situation;
 
 /// Nothing in the data directory, not paused, not the owner (`ha.md` §6.1).
@@ -34,20 +35,18 @@ pub(super) fn empty_data_directory(
     }
     if let Some(source) = clone_source(s, cluster) {
         why.note("ha.md §6.1.2", format!("copying {}", source.name));
-        why.outcome(format!("trying to bootstrap from '{}'", source.name));
+        why.outcome(format!("trying to bootstrap from {source}"));
         return Step::StartJob(Job::CreateReplica {
-            source: Some(source.name.clone()),
-            connection: source.data.connection(),
+            source: Some(source),
             reinitialize: false,
             basebackup_only: false,
         });
     }
-    if s.local.replica_method_without_source && cluster.initialize != Initialize::Running {
+    if standby_cluster::has_method_without_source(s) && cluster.initialize != Initialize::Running {
         why.note("ha.md §6.1.3", "a replica method needs no source");
         why.outcome("trying to bootstrap without leader");
         return Step::StartJob(Job::CreateReplica {
             source: None,
-            connection: None,
             reinitialize: false,
             basebackup_only: false,
         });
@@ -60,9 +59,19 @@ pub(super) fn empty_data_directory(
     Step::Wait
 }
 
+/// What makes a new cluster once the bid for it is won (`ha.md` §6.1.1).
+pub(crate) fn first_job(global: &GlobalConfig) -> Job {
+    if global.standby_cluster.is_none() {
+        return Job::Bootstrap;
+    }
+    Job::BootstrapStandbyLeader {
+        upstream: standby_cluster::remote(global, true),
+    }
+}
+
 /// Whom to copy (`ha.md` §6.1): a running member tagged `clonefrom`, else the leader. The choice among
 /// several differs from member to member, and is the same each time for one.
-pub(super) fn clone_source<'a>(s: &Situation<'a>, cluster: &'a Cluster) -> Option<&'a Member> {
+pub(super) fn clone_source(s: &Situation<'_>, cluster: &Cluster) -> Option<Source> {
     let leader = cluster.leader_member()?;
     let willing: Vec<&Member> = s
         .others(cluster)
@@ -74,10 +83,19 @@ pub(super) fn clone_source<'a>(s: &Situation<'a>, cluster: &'a Cluster) -> Optio
         })
         .collect();
     if willing.is_empty() {
-        return leader.data.connection().is_some().then_some(leader);
+        return member_source(leader, true);
     }
     let spread: usize = s.me().bytes().map(usize::from).sum();
-    Some(willing[spread % willing.len()])
+    member_source(willing[spread % willing.len()], false)
+}
+
+/// A member to copy or to compare with; `None` while it publishes no address.
+pub(super) fn member_source(member: &Member, leads: bool) -> Option<Source> {
+    let role = if leads { "leader" } else { "replica" };
+    Some(Source {
+        name: format!("{role} '{}'", member.name),
+        connection: member.data.connection()?,
+    })
 }
 
 /// The first start of a new cluster was made here (`ha.md` §6.2).

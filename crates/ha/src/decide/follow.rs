@@ -2,7 +2,7 @@
 
 use primacy_model::{Cluster, Member, Process};
 
-use super::{Reasons, demote, rewind, slots};
+use super::{Reasons, demote, rewind, slots, standby_cluster};
 use crate::decision::{DemotionMode, Job, Step, Upstream};
 use crate::situation::{Lease, RewindState, Situation};
 
@@ -114,6 +114,9 @@ fn point_at(
 pub(super) fn upstream(s: &Situation<'_>, cluster: &Cluster) -> Upstream {
     if s.local.tags.nostream() {
         return Upstream::Nobody;
+    }
+    if standby_cluster::follows_remote(s, cluster) {
+        return standby_cluster::remote(s.global, cluster.is_led_by(s.me()));
     }
     let named = s.local.tags.replicatefrom().filter(|name| *s.me() != *name);
     named

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use primacy_model::{Cluster, Role};
 
-use super::{Reasons, Verdict, history, slots, switchover, sync};
+use super::{Reasons, Verdict, history, slots, standby_cluster, switchover, sync};
 use crate::decision::{Job, Step};
 use crate::situation::Situation;
 
@@ -13,7 +13,8 @@ const PROMOTION_LOOK: Duration = Duration::from_millis(50);
 
 pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Verdict<Step> {
     let primary = s.is_primary();
-    if s.global.pause && !primary {
+    let standby = s.global.standby_cluster.is_some();
+    if s.global.pause && !primary && !standby {
         let chosen = cluster
             .failover
             .as_ref()
@@ -33,6 +34,9 @@ pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) ->
         && let Some(step) = switchover::leader_side(s, cluster, why)?
     {
         return Ok(step);
+    }
+    if standby {
+        return Ok(standby_cluster::lead(s, cluster, why));
     }
     if let Some(at) = s.memory.pre_promote_failed_at
         && !primary

@@ -1,6 +1,6 @@
 //! The order of the rules (`ha.md` §3): the first that has something to do ends the pass.
 
-mod bootstrap;
+pub(crate) mod bootstrap;
 mod demotion;
 mod follow;
 pub(crate) mod history;
@@ -14,6 +14,7 @@ mod repair;
 mod rewind;
 mod shutdown;
 pub(crate) mod slots;
+mod standby_cluster;
 mod starting;
 mod switchover;
 pub(crate) mod sync;

@@ -25,20 +25,21 @@ pub(super) fn decide(
             })
         }
         PendingOperation::Reinitialize { from_leader, .. } => {
-            let leader = cluster.leader_member();
-            let source = if *from_leader {
-                leader
-            } else {
-                bootstrap::clone_source(s, cluster)
+            let leader = cluster
+                .leader_member()
+                .filter(|leader| leader.name != *s.me());
+            let source = match leader {
+                Some(leader) if *from_leader => bootstrap::member_source(leader, true),
+                Some(_) => bootstrap::clone_source(s, cluster),
+                None => None,
             };
-            let Some(source) = source.filter(|source| source.name != *s.me()) else {
+            let Some(source) = source else {
                 why.outcome("waiting for a member to reinitialize from");
                 return Step::Wait;
             };
-            why.outcome(format!("reinitialize from {}", source.name));
+            why.outcome(format!("reinitialize from {source}"));
             Step::StartJob(Job::CreateReplica {
-                source: Some(source.name.clone()),
-                connection: source.data.connection(),
+                source: Some(source),
                 reinitialize: true,
                 basebackup_only: *from_leader,
             })

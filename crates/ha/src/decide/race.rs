@@ -14,10 +14,6 @@ use crate::situation::{PeerReport, Situation};
 const RACE_LOOK: Duration = Duration::from_secs(1);
 
 pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Verdict<Step> {
-    if s.global.standby_cluster.is_some() {
-        why.outcome("waiting: standby_cluster is configured, which this version cannot lead");
-        return Ok(Step::Wait);
-    }
     if is_healthiest(s, cluster, why)? {
         why.outcome("acquired session lock as a leader");
         return Ok(Step::AcquireLeader {
@@ -191,6 +187,7 @@ fn compare_with_peers(
         return Ok(false);
     }
     if s.global.check_timeline
+        && s.global.standby_cluster.is_none()
         && let Some(known) = cluster.timeline()
         && s.memory
             .last_timeline

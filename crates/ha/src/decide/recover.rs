@@ -49,7 +49,7 @@ pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) ->
     if let Some(step) = crash_recovery(s, cluster, control.state, why) {
         return Ok(step);
     }
-    if leads {
+    if leads && s.global.standby_cluster.is_none() {
         why.note(
             "ha.md §7.7",
             "I hold the lock: starting read-only, the promotion follows",

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use primacy_model::{Cluster, Member, Role};
+use primacy_model::{Cluster, ControlState, Member, Role};
 
-use super::Reasons;
-use crate::decision::{Job, Step};
+use super::{Reasons, bootstrap, standby_cluster};
+use crate::decision::{Job, Source, Step};
 use crate::situation::{RewindState, Situation};
 
 /// Between two comparisons that could not be made.
@@ -14,86 +14,122 @@ const RETRY: Duration = Duration::from_millis(500);
 /// and is compared again while it runs.
 const TRIES_BEFORE_START: u32 = 20;
 
+/// The primary whose WAL this member's must be a prefix of.
+enum Primary<'a> {
+    /// The leader of this cluster.
+    Leader(&'a Member),
+    /// The one outside that all members of a standby cluster get their WAL from (`ha.md` §8.4).
+    Remote(Source),
+}
+
+impl<'a> Primary<'a> {
+    fn of(s: &Situation<'_>, cluster: &'a Cluster) -> Option<Self> {
+        if s.global.standby_cluster.is_some() {
+            return standby_cluster::source(s.global).map(Primary::Remote);
+        }
+        let leader = cluster.leader_member()?;
+        (leader.name != *s.me()).then_some(Primary::Leader(leader))
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Primary::Leader(leader) => &leader.name,
+            Primary::Remote(source) => &source.name,
+        }
+    }
+
+    fn source(&self) -> Option<Source> {
+        match self {
+            Primary::Leader(leader) => bootstrap::member_source(leader, true),
+            Primary::Remote(source) => Some(source.clone()),
+        }
+    }
+
+    /// How often it is asked, and how many times before a stopped server is started without an answer. A
+    /// remote primary may be away for long, or be a standby itself while two sites change their roles.
+    fn patience(&self, s: &Situation<'_>) -> (Duration, u32) {
+        match self {
+            Primary::Leader(_) => (RETRY, TRIES_BEFORE_START),
+            Primary::Remote(_) => (s.global.loop_wait, 1),
+        }
+    }
+}
+
 /// The step that divergence needs, if it needs one.
 pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option<Step> {
     if !s.can_repair_divergence() {
         return None;
     }
-    let leader = cluster
-        .leader_member()
-        .filter(|leader| leader.name != *s.me())?;
+    let primary = Primary::of(s, cluster)?;
+    let (retry, tries_before_start) = primary.patience(s);
     let stopped = !s.server.process.is_alive();
     match s.memory.rewind {
-        RewindState::Initial if stopped => Some(check(s, leader, why)),
-        RewindState::Check { undecided: None } => Some(check(s, leader, why)),
+        RewindState::Initial if stopped => check(s, &primary, why),
+        RewindState::Check { undecided: None } => check(s, &primary, why),
         RewindState::Check {
             undecided: Some((_, tries)),
-        } if stopped && tries >= TRIES_BEFORE_START => {
+        } if stopped && tries >= tries_before_start => {
             why.note(
                 "ha.md §8.3",
-                "the comparison with the leader cannot be made now",
+                format!("the comparison with {} cannot be made now", primary.name()),
             );
             None
         }
         RewindState::Check {
             undecided: Some((at, _)),
-        } if s.now >= at + RETRY => Some(check(s, leader, why)),
+        } if s.now >= at + retry => check(s, &primary, why),
         RewindState::Check {
             undecided: Some((at, _)),
         } if stopped => {
             why.outcome(format!(
                 "waiting for {} to be ready for a comparison",
-                leader.name
+                primary.name()
             ));
-            Some(Step::WaitUntil(at + RETRY))
+            Some(Step::WaitUntil(at + retry))
         }
-        RewindState::Needed => repair(s, cluster, leader, why),
+        RewindState::Needed => repair(s, cluster, &primary, why),
         RewindState::Failed if s.local.remove_on_rewind_failure || s.local.remove_on_divergence => {
             why.note(
                 "ha.md §8.5.6",
                 "pg_rewind failed, and the configuration asks for a new copy then",
             );
-            why.outcome(format!(
-                "reinitialize from {} after a failed pg_rewind",
-                leader.name
-            ));
-            Some(Step::StartJob(reinitialize(leader)))
+            reinitialize(s, cluster, &primary, why)
         }
         _ => None,
     }
 }
 
 /// Steps 2 of `ha.md` §8.3: a leader that has not been promoted yet cannot be compared with.
-fn check(s: &Situation<'_>, leader: &Member, why: &mut Reasons) -> Step {
-    let connection = leader.data.connection();
-    let (Some(Role::Primary), Some(connection)) = (leader.data.role, connection) else {
+fn check(s: &Situation<'_>, primary: &Primary<'_>, why: &mut Reasons) -> Option<Step> {
+    let promoted = match primary {
+        Primary::Leader(leader) => leader.data.role == Some(Role::Primary),
+        Primary::Remote(_) => true,
+    };
+    let Some(source) = primary.source().filter(|_| promoted) else {
+        let name = primary.name();
         why.note(
             "ha.md §8.3.2",
-            format!("{} leads, and is not a primary yet", leader.name),
+            format!("{name} leads, and is not a primary yet"),
         );
-        why.outcome(format!("waiting for {} to be promoted", leader.name));
-        return Step::WaitUntil(s.now + RETRY);
+        why.outcome(format!("waiting for {name} to be promoted"));
+        return Some(Step::WaitUntil(s.now + RETRY));
     };
-    why.outcome(format!(
-        "comparing the local WAL with that of {}",
-        leader.name
-    ));
-    Step::StartJob(Job::CheckDivergence {
-        leader: leader.name.clone(),
-        connection,
-    })
+    why.outcome(format!("comparing the local WAL with that of {source}"));
+    Some(Step::StartJob(Job::CheckDivergence { source }))
 }
 
 /// `ha.md` §8.4.
 fn repair(
     s: &Situation<'_>,
     cluster: &Cluster,
-    leader: &Member,
+    primary: &Primary<'_>,
     why: &mut Reasons,
 ) -> Option<Step> {
-    let connection = leader.data.connection()?;
+    let source = primary.source()?;
     if s.can_rewind() {
-        if leader.data.checkpoint_pending {
+        if let Primary::Leader(leader) = primary
+            && leader.data.checkpoint_pending
+        {
             why.note(
                 "ha.md §8.5.3",
                 format!("{} has made no checkpoint since its promotion", leader.name),
@@ -104,10 +140,11 @@ fn repair(
             ));
             return Some(Step::WaitUntil(s.now + RETRY));
         }
-        let crashed_standby =
-            s.server.control.as_ref().is_some_and(|control| {
-                control.state == primacy_model::ControlState::InArchiveRecovery
-            });
+        let crashed_standby = s
+            .server
+            .control
+            .as_ref()
+            .is_some_and(|control| control.state == ControlState::InArchiveRecovery);
         if crashed_standby && !s.server.process.is_alive() && !s.memory.crash_recovery_tried {
             why.note(
                 "ha.md §8.4.1",
@@ -116,33 +153,48 @@ fn repair(
             why.outcome("doing crash recovery in a single user mode");
             return Some(Step::StartJob(Job::CrashRecovery));
         }
-        why.note("ha.md §8.4.1", "the local WAL left the leader's");
-        why.outcome(format!("running pg_rewind from {}", leader.name));
+        why.note("ha.md §8.4.1", "the local WAL left the primary's");
+        why.outcome(format!("running pg_rewind from {source}"));
+        // What a remote primary did since its promotion, nobody publishes here.
+        let checkpoint_confirmed = match primary {
+            Primary::Leader(leader) => leader.data.version.is_some(),
+            Primary::Remote(_) => false,
+        };
         return Some(Step::StartJob(Job::Rewind {
-            leader: leader.name.clone(),
-            connection,
-            checkpoint_confirmed: cluster.is_led_by(&leader.name) && leader.data.version.is_some(),
+            source,
+            checkpoint_confirmed,
         }));
     }
-    if s.local.remove_on_divergence {
+    if s.local.remove_on_divergence && s.global.standby_cluster.is_none() {
         why.note(
             "ha.md §8.4.2",
             "the local WAL left the leader's, pg_rewind cannot be used",
         );
-        why.outcome(format!(
-            "reinitialize due to diverged timelines, from {}",
-            leader.name
-        ));
-        return Some(Step::StartJob(reinitialize(leader)));
+        return reinitialize(s, cluster, primary, why);
     }
     None
 }
 
-fn reinitialize(leader: &Member) -> Job {
-    Job::CreateReplica {
-        source: Some(leader.name.clone()),
-        connection: leader.data.connection(),
+/// A new copy: of the leader; the leader of a standby cluster copies the remote primary.
+fn reinitialize(
+    s: &Situation<'_>,
+    cluster: &Cluster,
+    primary: &Primary<'_>,
+    why: &mut Reasons,
+) -> Option<Step> {
+    let leader = cluster
+        .leader_member()
+        .filter(|leader| leader.name != *s.me());
+    let source = match leader {
+        Some(leader) => bootstrap::member_source(leader, true),
+        None => primary.source(),
+    }?;
+    why.outcome(format!(
+        "reinitialize due to diverged timelines, from {source}"
+    ));
+    Some(Step::StartJob(Job::CreateReplica {
+        source: Some(source),
         reinitialize: true,
         basebackup_only: false,
-    }
+    }))
 }

@@ -3,7 +3,8 @@
 use primacy_model::{Process, Role, State};
 
 use super::{Action, Answer, CallbackEvent, JobReport, LogLevel, Machine, StepOutcome, step_name};
-use crate::decision::{DemotionMode, Exit, Job, Step, StopReason};
+use crate::decide::bootstrap;
+use crate::decision::{DemotionMode, Exit, Job, Step, StopReason, Upstream};
 use crate::situation::{JobInFlight, Lease, PendingOperation, RewindState};
 use crate::time::Moment;
 
@@ -49,7 +50,7 @@ impl Machine {
             }
             Step::ClaimInitialize if done => {
                 self.memory.bootstrapping = Some(None);
-                self.start_job(Job::Bootstrap, now, actions);
+                self.start_job(bootstrap::first_job(&self.global), now, actions);
             }
             Step::ClaimInitialize if outcome == StepOutcome::Refused => self.retry_later(now),
             Step::CancelBootstrap => {
@@ -78,6 +79,7 @@ impl Machine {
         let memory = &mut self.memory;
         match &job {
             Job::Bootstrap => memory.state = State::InitializingNewCluster,
+            Job::BootstrapStandbyLeader { .. } => memory.state = State::CreatingReplica,
             Job::CreateReplica { .. } => {
                 memory.state = State::CreatingReplica;
                 if matches!(
@@ -139,6 +141,12 @@ impl Machine {
                     self.memory.bootstrapping = Some(Some(true));
                 }
             }
+            Job::BootstrapStandbyLeader { .. } => {
+                // Its roles and databases are those of the remote cluster: nothing follows the start.
+                let copied = matches!(report, JobReport::Started { .. });
+                self.memory.bootstrapping = Some(Some(copied));
+                self.memory.rewind = RewindState::NotNeeded;
+            }
             Job::CreateReplica { .. } => {
                 self.memory.state = State::Stopped;
                 self.memory.rewind = RewindState::Initial;
@@ -199,7 +207,10 @@ impl Machine {
                 JobReport::PrePromoteFailed => self.memory.pre_promote_failed_at = Some(now),
                 _ => self.retry_later(now),
             },
-            Job::Stop { reason, .. } => self.stopped(reason, report, now, actions),
+            Job::Stop { reason, .. } => {
+                self.stopped(reason, report, now, actions);
+                self.tell_last_position(&job, actions);
+            }
         }
     }
 
@@ -234,6 +245,9 @@ impl Machine {
                 }
                 match job {
                     Job::StartPrimary { .. } => self.memory.role = Role::Primary,
+                    Job::Start {
+                        upstream: Upstream::Remote(_),
+                    } if self.leads_standby_cluster() => self.memory.role = Role::StandbyLeader,
                     Job::Start { .. } => self.memory.role = Role::Replica,
                     _ => {}
                 }
@@ -252,6 +266,7 @@ impl Machine {
                 }
             }
             _ => {
+                self.lost_by_a_failed_start(actions);
                 self.memory.start_failed_at = Some(now);
                 self.memory.state = if restart {
                     State::RestartFailed
@@ -282,6 +297,10 @@ impl Machine {
             return;
         };
         self.memory.state = State::Stopped;
+        actions.push(Action::Callback(
+            CallbackEvent::OnStop,
+            self.memory.role.for_callbacks(),
+        ));
         match reason {
             StopReason::Demotion(mode) => {
                 self.memory.role = Role::Demoted;
@@ -300,10 +319,6 @@ impl Machine {
                 if let Some(shutdown) = &mut self.memory.shutdown {
                     shutdown.stopped = Some(shutdown_lsn);
                 }
-                actions.push(Action::Callback(
-                    CallbackEvent::OnStop,
-                    self.memory.role.for_callbacks(),
-                ));
             }
             StopReason::StaleData => {}
         }

@@ -39,7 +39,9 @@ impl Machine {
             }
             match &observation.wal {
                 Some(wal) if wal.is_primary() => memory.role = Role::Primary,
-                Some(_) if memory.role != Role::Promoted => memory.role = Role::Replica,
+                Some(_) if !matches!(memory.role, Role::Promoted | Role::StandbyLeader) => {
+                    memory.role = Role::Replica;
+                }
                 Some(_) => {}
                 None if observation.data_directory == DataDirectory::Empty => {
                     memory.role = Role::Uninitialized;

@@ -47,18 +47,19 @@ fn s6_1_2_a_new_member_copies_the_leader_or_whoever_offers() {
         }) => source.to_string(),
         other => panic!("{other:?}"),
     };
-    assert_eq!(source(empty("pg2")), "pg1");
+    assert_eq!(source(empty("pg2")), "leader 'pg1'");
     let offered = empty("pg2").with(|w| {
         w.cluster.members[2].data.tags = Tags::from_json(&json!({"clonefrom": true}));
     });
-    assert_eq!(source(offered), "pg3");
+    assert_eq!(source(offered), "replica 'pg3'");
 }
 
 #[test]
 fn s6_1_3_methods_without_a_source() {
     let world = empty("pg2").with(|w| {
         w.cluster.leader = None;
-        w.local.replica_method_without_source = true;
+        w.local.replica_methods = vec!["basebackup".into(), "archive".into()];
+        w.local.methods_without_source = ["archive".to_owned()].into();
     });
     let step = world.because("ha.md §6.1.3");
     assert!(

@@ -7,6 +7,7 @@ mod lease;
 mod pause;
 mod race;
 mod recover;
+mod standby_cluster;
 mod switchover;
 mod sync;
 mod world;

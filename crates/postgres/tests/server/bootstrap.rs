@@ -92,7 +92,7 @@ server_test!(bootstrap, a_custom_method_recovers_and_promotes, {
         ..CustomBootstrap::default()
     };
     node.server
-        .custom_bootstrap(&method, until())
+        .custom_bootstrap(&method, &[], until())
         .await
         .unwrap();
     assert!(node.observe().await.recovery_signal);

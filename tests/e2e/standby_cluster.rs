@@ -1,0 +1,180 @@
+//! A second site: a cluster that follows another one, loses its leader, and changes roles with it.
+
+use anyhow::{Context, Result, ensure};
+use primacy_testkit::settings::SCOPE;
+use primacy_testkit::{StoreKind, Target, TestCluster, Writer, sql, wait_until};
+use serde_json::{Value, json};
+
+/// The slot on the first site.
+const SLOT: &str = "site_b";
+
+/// The member that leads a standby cluster, in recovery, with all others streaming from it.
+async fn standby_leader(cluster: &TestCluster) -> Result<usize> {
+    let mut leaders = Vec::new();
+    for (index, agent) in cluster.agents.iter().enumerate() {
+        let status = agent.get("/patroni").await?;
+        if status["role"] == "standby_leader" && status["state"] == "running" {
+            leaders.push(index);
+        }
+    }
+    let [leader] = leaders[..] else {
+        anyhow::bail!("members {leaders:?} (from 0) say that they are the standby leader");
+    };
+    let port = cluster.agents[leader].postgres_port;
+    let recovering = sql::text(port, "select pg_is_in_recovery()::text").await?;
+    ensure!(recovering == "true", "the standby leader accepts writes");
+    for member in cluster.others(leader) {
+        let upstream = upstream(cluster, member).await?;
+        let name = &cluster.agents[member].name;
+        ensure!(
+            upstream == port.to_string(),
+            "{name} streams from {upstream:?}"
+        );
+    }
+    Ok(leader)
+}
+
+/// The port that a standby streams from; empty when it does not.
+async fn upstream(cluster: &TestCluster, member: usize) -> Result<String> {
+    let statement =
+        "select (select sender_port::text from pg_stat_wal_receiver where status = 'streaming')";
+    sql::text(cluster.agents[member].postgres_port, statement).await
+}
+
+async fn wait_standby_leader(cluster: &TestCluster) -> Result<usize> {
+    let what = "one standby leader, and all others streaming from it";
+    wait_until(what, cluster.timing.recovery(), || standby_leader(cluster)).await
+}
+
+/// A writer whose commits are told from those of the other site's.
+async fn numbered_writer(cluster: &TestCluster, number: i32) -> Result<Writer> {
+    let members = cluster.agents.iter();
+    let members = members.map(|agent| (agent.rest_port, agent.postgres_port));
+    let writer = Writer::start(number, Target::Primary(members.collect()));
+    writer.wait_progress(cluster.timing.failover()).await?;
+    Ok(writer)
+}
+
+/// Waits until a member has this row.
+async fn wait_row(cluster: &TestCluster, member: usize, row: &str) -> Result<()> {
+    let agent = &cluster.agents[member];
+    let what = format!("{row} to arrive on {}", agent.name);
+    wait_until(&what, cluster.timing.recovery(), async || {
+        let statement = format!("select count(*)::text from sites where row = '{row}'");
+        let count = sql::text(agent.postgres_port, &statement).await?;
+        ensure!(count == "1", "{count} rows");
+        Ok(())
+    })
+    .await
+}
+
+fn listed<'a>(rows: &'a Value, name: &str) -> Result<&'a Value> {
+    let rows = rows.as_array().context("`list` printed no array")?;
+    let row = rows.iter().find(|row| row["Member"] == *name);
+    row.with_context(|| format!("`list` has no {name}"))
+}
+
+/// Both sites lose nothing: what the first acknowledged before it was demoted is on the second.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_sites_change_roles() -> Result<()> {
+    let first = crate::cluster(StoreKind::Embedded)
+        .members(2)
+        .dynamic("slots", json!({SLOT: {"type": "physical"}}))
+        .start()
+        .await?;
+    let primary = first.leader().await?;
+    let primary_port = first.agents[primary].postgres_port;
+    sql::execute(primary_port, "create table sites (row text)").await?;
+    let mut second = crate::cluster(StoreKind::Embedded)
+        .dynamic(
+            "standby_cluster",
+            json!({"host": "127.0.0.1", "port": primary_port, "primary_slot_name": SLOT}),
+        )
+        .prepare()
+        .await?;
+    second.start_all()?;
+    let old = wait_standby_leader(&second).await?;
+    ensure!(
+        upstream(&second, old).await? == primary_port.to_string(),
+        "the standby leader does not stream from the other site"
+    );
+    let active =
+        format!("select active::text from pg_replication_slots where slot_name = '{SLOT}'");
+    ensure!(
+        sql::text(primary_port, &active).await? == "true",
+        "the slot is not used"
+    );
+    let agent = &second.agents[old];
+    let checks = (
+        agent.check("/standby-leader").await?,
+        agent.check("/primary").await?,
+        agent.check("/replica").await?,
+    );
+    ensure!(checks == (200, 503, 503), "{checks:?}");
+    let rows = second.control_ok(&["list", "-f", "json", SCOPE]).await?;
+    let rows: Value = serde_json::from_str(&rows)?;
+    let row = listed(&rows, &agent.name)?;
+    ensure!(row["Role"] == "Standby Leader", "{row}");
+
+    // A failover within the standby cluster.
+    second.agents[old].kill_node().await?;
+    let new = wait_until(
+        "another standby leader that streams from the other site",
+        second.timing.failover(),
+        async || {
+            for member in second.others(old) {
+                let status = second.agents[member].get("/patroni").await?;
+                if status["role"] == "standby_leader"
+                    && upstream(&second, member).await? == primary_port.to_string()
+                {
+                    return Ok(member);
+                }
+            }
+            anyhow::bail!("none")
+        },
+    )
+    .await?;
+    second.start_agent(old)?;
+    ensure!(
+        wait_standby_leader(&second).await? == new,
+        "the returned standby leader took the lead again"
+    );
+    sql::execute(primary_port, "insert into sites values ('by the first')").await?;
+    wait_row(&second, old, "by the first").await?;
+
+    // A planned change of sites.
+    let writer = first.writer().await?;
+    let second_port = second.agents[new].postgres_port.to_string();
+    let remote = ["--host", "127.0.0.1", "--port", &second_port];
+    let demote = [&["demote-cluster", SCOPE, "--force"][..], &remote].concat();
+    let printed = first.control_ok(&demote).await?;
+    ensure!(
+        printed.contains("cluster is successfully demoted"),
+        "{printed}"
+    );
+    let ledger = TestCluster::collect([writer]).await?;
+    let printed = second
+        .control_ok(&["promote-cluster", SCOPE, "--force"])
+        .await?;
+    ensure!(
+        printed.contains("cluster is successfully promoted"),
+        "{printed}"
+    );
+    let leader = second.leader().await?;
+    ensure!(leader == new, "{leader} leads the second site, not {new}");
+    let new_port = second.agents[new].postgres_port;
+    ledger.verify_durable(new_port).await?;
+    ensure!(
+        wait_standby_leader(&first).await? == primary,
+        "another member leads the first site"
+    );
+    sql::execute(new_port, "insert into sites values ('by the second')").await?;
+    for member in [0, 1] {
+        wait_row(&first, member, "by the second").await?;
+    }
+    let recovering = "select pg_is_in_recovery()::text";
+    ensure!(sql::text(primary_port, recovering).await? == "true");
+    first.pass();
+    let ledger = TestCluster::collect([numbered_writer(&second, 2).await?]).await?;
+    second.finish(ledger).await
+}
