@@ -1,8 +1,10 @@
 //! A second site: a cluster that follows another one, loses its leader, and changes roles with it.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, ensure};
 use primacy_testkit::settings::SCOPE;
-use primacy_testkit::{StoreKind, Target, TestCluster, Writer, sql, wait_until};
+use primacy_testkit::{Scratch, StoreKind, Target, TestCluster, Writer, sql, wait_until};
 use serde_json::{Value, json};
 
 /// The slot on the first site.
@@ -177,4 +179,112 @@ async fn two_sites_change_roles() -> Result<()> {
     first.pass();
     let ledger = TestCluster::collect([numbered_writer(&second, 2).await?]).await?;
     second.finish(ledger).await
+}
+
+/// Nothing but an archive connects the sites. What the first wrote last is in a segment that never gets full.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn archive_alone() -> Result<()> {
+    let shared = Scratch::new()?;
+    let (archive, backup) = (shared.path().join("archive"), shared.path().join("backup"));
+    shared.account().create_dir(&archive)?;
+    let archive = archive.display();
+    let postgresql = json!({
+        "use_pg_rewind": true,
+        "parameters": {
+            "archive_mode": "on",
+            "archive_command": format!("cp %p {archive}/%f.new && mv {archive}/%f.new {archive}/%f"),
+            "wal_log_hints": "on",
+        },
+    });
+    let restore = format!("cp {archive}/%f %p");
+    let first = crate::cluster(StoreKind::Embedded)
+        .members(1)
+        .dynamic("postgresql", postgresql.clone())
+        .start()
+        .await?;
+    let first_port = first.agents[0].postgres_port;
+    sql::execute(first_port, "create table sites (row text)").await?;
+    base_backup(&shared, first_port, &backup).await?;
+
+    let script = shared.path().join("copy");
+    let log = shared.path().join("copied");
+    let text = format!(
+        "for word; do case $word in --datadir=*) data=${{word#*=}};; esac; done\n\
+         echo \"$@\" >> {}\ncp -a {}/. $data\n",
+        log.display(),
+        backup.display()
+    );
+    shared.account().write(&script, &text)?;
+    let mut second = crate::cluster(StoreKind::Embedded)
+        .members(2)
+        .dynamic("synchronous_mode", json!(false))
+        .dynamic("postgresql", postgresql)
+        .dynamic(
+            "standby_cluster",
+            json!({"restore_command": restore, "create_replica_methods": ["copy"]}),
+        )
+        .postgresql(
+            "copy",
+            json!({"command": format!("sh {}", script.display()), "no_leader": true}),
+        )
+        .prepare()
+        .await?;
+    second.start_all()?;
+    let leader = wait_standby_leader(&second).await?;
+    let data = second.agents[leader].data_dir();
+    let expected = format!(
+        "--no_leader=True --scope={SCOPE} --role=replica --datadir={} --connstring=",
+        data.display()
+    );
+    let copied = std::fs::read_to_string(&log)?;
+    ensure!(copied.lines().any(|line| line == expected), "{copied}");
+    let status = second.agents[leader].get("/patroni").await?;
+    ensure!(
+        status["replication_state"] == "in archive recovery",
+        "{status}"
+    );
+    sql::execute(first_port, "insert into sites values ('archived')").await?;
+    sql::execute(first_port, "select pg_switch_wal()").await?;
+    for member in [0, 1] {
+        wait_row(&second, member, "archived").await?;
+    }
+
+    // Nothing archives this row but the demotion.
+    sql::execute(first_port, "insert into sites values ('at last')").await?;
+    first
+        .control_ok(&[
+            "demote-cluster",
+            SCOPE,
+            "--force",
+            "--restore-command",
+            &restore,
+        ])
+        .await?;
+    wait_row(&second, leader, "at last").await?;
+    second
+        .control_ok(&["promote-cluster", SCOPE, "--force"])
+        .await?;
+    let second_port = second.agents[leader].postgres_port;
+    sql::execute(second_port, "insert into sites values ('by the second')").await?;
+    sql::execute(second_port, "select pg_switch_wal()").await?;
+    wait_row(&first, 0, "by the second").await?;
+    second.wait_healthy().await?;
+    first.pass();
+    second.pass();
+    Ok(())
+}
+
+async fn base_backup(shared: &Scratch, port: u16, directory: &Path) -> Result<()> {
+    let bin_dir = primacy_testkit::programs::postgresql_bin_dir()?;
+    let mut command = shared.command(bin_dir.join("pg_basebackup"));
+    command
+        .args(["-h", "127.0.0.1", "-U", "replicator", "-c", "fast", "-p"])
+        .arg(port.to_string())
+        .arg("-D")
+        .arg(directory)
+        .env("PGPASSWORD", "replication secret");
+    let output = tokio::process::Command::from(command).output().await?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "pg_basebackup: {stderr}");
+    Ok(())
 }
