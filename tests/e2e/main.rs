@@ -28,6 +28,7 @@ mod control;
 mod fence;
 mod freeze_agent;
 mod haproxy;
+mod hooks;
 mod kill_agent;
 mod kill_node;
 mod kill_postmaster;

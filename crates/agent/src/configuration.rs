@@ -157,9 +157,10 @@ pub(crate) async fn cache(server: &Server, dynamic: Map<String, Value>) -> std::
 /// a restart: name to (value in force, value in the files) (`configuration.md` §5.3).
 pub(crate) async fn apply_to_running(
     server: &Server,
+    always_reload: bool,
     deadline: Instant,
 ) -> Result<PendingRestartReasons, primacy_postgres::Error> {
-    if server.write_files(None, deadline).await? {
+    if server.write_files(None, deadline).await? || always_reload {
         server.reload(deadline).await?;
         // The postmaster reads its files in its own time, and tells nobody when it has.
         tokio::time::sleep(RELOAD_SETTLES).await;

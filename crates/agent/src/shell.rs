@@ -75,6 +75,8 @@ pub(crate) struct Shell {
     fencing: Fencing,
     /// The configuration changed since it was last brought to the server.
     settings_changed: bool,
+    /// The server is to read its files again even if none changes.
+    reload_wanted: bool,
     exit: Option<Exit>,
 }
 
@@ -156,6 +158,7 @@ impl Shell {
             observation: Arc::default(),
             fencing: parts.fencing,
             settings_changed: true,
+            reload_wanted: false,
             exit: None,
         };
         (shell, receiver)
@@ -174,12 +177,14 @@ impl Shell {
         mut signals: Signals,
     ) -> (Exit, Logging) {
         let mut watch = self.store.watch();
+        let mut reloads = self.server.reloads();
         loop {
             let wake = clock::instant(self.machine.wake_at());
             let event = tokio::select! {
                 Some(event) = events.recv() => Some(event),
                 Some(request) = requests.recv() => self.take_request(request).await,
                 Some(event) = watch.recv() => self.take_watch(event),
+                Ok(()) = reloads.changed() => { self.reloaded(); None }
                 _ = sleep_until(wake) => Some(Event::Tick),
                 _ = signals.terminate.recv() => Some(Event::Terminate),
                 _ = signals.interrupt.recv() => Some(Event::Terminate),
@@ -495,6 +500,16 @@ impl Shell {
         self.callbacks.call(&self.server, callback, role.as_str());
     }
 
+    /// Nobody is called while a new cluster is being made.
+    fn reloaded(&self) {
+        let memory = self.machine.memory();
+        if memory.bootstrapping.is_none() {
+            let role = memory.role.for_callbacks();
+            self.callbacks
+                .call(&self.server, Callback::OnReload, role.as_str());
+        }
+    }
+
     // ---- configuration ---------------------------------------------------------------------------------
 
     /// SIGHUP, `POST /reload`: the local configuration is read again, and the files of PostgreSQL are written
@@ -526,19 +541,23 @@ impl Shell {
         {
             tracing::error!("the REST API keeps its old settings: {}", chain(&error));
         }
+        self.settings_changed = true;
+        self.reload_wanted = true;
         self.apply_configuration();
     }
 
     /// Brings PostgreSQL's files up to the configuration, reloads it where it runs, and finds out which
-    /// parameters wait for a restart.
+    /// parameters wait for a restart. What cannot be done now is done
+    /// after the next look at a server that answers.
     fn apply_configuration(&mut self) {
-        self.settings_changed = false;
         self.take_settings(self.settings(None));
         let running = self.observation.wal.is_some();
         let initialized = self.observation.data_directory == primacy_model::DataDirectory::Valid;
         if self.machine.job().is_some() || !initialized {
             return;
         }
+        self.settings_changed = !running;
+        let always_reload = running && std::mem::take(&mut self.reload_wanted);
         let server = self.server.clone();
         let events = self.events.clone();
         let configuration = self.configuration.dynamic().clone();
@@ -550,7 +569,7 @@ impl Shell {
             if !running {
                 return;
             }
-            match apply_to_running(&server, deadline).await {
+            match apply_to_running(&server, always_reload, deadline).await {
                 Ok(pending) => {
                     let pending = (!pending.is_empty())
                         .then_some(primacy_model::PendingRestart { reasons: pending });

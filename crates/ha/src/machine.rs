@@ -519,7 +519,7 @@ impl Machine {
             self.next_pass = self.next_pass.min(at);
         }
         let healthy = self.server.wal.is_some() && self.view.is_some() && self.job.is_none();
-        if healthy && !self.memory.joined {
+        if healthy && !self.memory.joined && self.memory.bootstrapping.is_none() {
             self.memory.joined = true;
             actions.push(Action::Callback(
                 CallbackEvent::OnStart,

@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use indexmap::IndexMap;
 use primacy_model::{PostmasterIdentity, Process};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
 use crate::session::Session;
@@ -23,6 +23,7 @@ pub(crate) struct Inner {
     settings: RwLock<Arc<Settings>>,
     memory: Mutex<Memory>,
     disk: Arc<Semaphore>,
+    reloads: watch::Sender<u64>,
     pub(crate) session: Session,
 }
 
@@ -52,6 +53,7 @@ impl Server {
                 settings: RwLock::new(Arc::new(settings)),
                 memory: Mutex::default(),
                 disk: Arc::new(Semaphore::new(DISK_THREADS)),
+                reloads: watch::Sender::default(),
                 session: Session::default(),
             }),
         }
@@ -73,6 +75,15 @@ impl Server {
             .settings
             .write()
             .unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
+
+    /// Changes with every reload of the server's files, whatever it was for.
+    pub fn reloads(&self) -> watch::Receiver<u64> {
+        self.inner.reloads.subscribe()
+    }
+
+    pub(crate) fn reloaded(&self) {
+        self.inner.reloads.send_modify(|count| *count += 1);
     }
 
     pub(crate) fn memory<T>(&self, use_it: impl FnOnce(&mut Memory) -> T) -> T {

@@ -321,7 +321,10 @@ impl Server {
     pub async fn reload(&self, deadline: Instant) -> Result<(), Error> {
         let identity = self.running(deadline).await?;
         match self.signal(identity, Signal::HUP)? {
-            true => Ok(()),
+            true => {
+                self.reloaded();
+                Ok(())
+            }
             false => Err(Error::NotPossible("PostgreSQL is not running".into())),
         }
     }

@@ -157,11 +157,21 @@ impl Server {
                 tracing::warn!("no checkpoint before the stop: {error}");
             }
         }
-        if let Some(hook) = &self.settings().before_stop {
-            let until = Until::deadline(Instant::now() + request.timeout.unwrap_or(HOOK));
-            if let Err(error) = self.run_hook(hook, until).await {
+        let Some(hook) = self.settings().before_stop.clone() else {
+            return;
+        };
+        let server = self.clone();
+        let until = Until::deadline(Instant::now() + request.timeout.unwrap_or(HOOK));
+        let run = async move {
+            if let Err(error) = server.run_hook(&hook, until).await {
                 tracing::warn!("before_stop: {error}");
             }
+        };
+        if request.mode == StopMode::Immediate {
+            // A server that may not accept writes any more waits for nobody.
+            tokio::spawn(run);
+        } else {
+            run.await;
         }
     }
 

@@ -219,8 +219,9 @@ pub(super) fn next_look(s: &Situation<'_>, cluster: &Cluster) -> Step {
 }
 
 /// Before a replica that holds the lock is promoted (`ha.md` §13.5): `/sync` names it as the primary, with the
-/// standbys that were synchronous before, and its own `synchronous_standby_names` asks for the same ones. No
-/// commit can be acknowledged in between, and a crash before the promotion leaves them eligible (W12).
+/// primary before and the standbys that were synchronous with it, and its own `synchronous_standby_names` asks for
+/// the same ones. No commit can be acknowledged in between, and when the promotion does not come about, because
+/// of a crash or because `pre_promote` forbids it, any of them can lead (W12).
 pub(super) fn before_promotion(
     s: &Situation<'_>,
     cluster: &Cluster,
@@ -237,6 +238,7 @@ pub(super) fn before_promotion(
             .sync
             .standbys
             .iter()
+            .chain(&cluster.sync.leader)
             .filter(|name| *name != s.me())
             .cloned()
             .collect();

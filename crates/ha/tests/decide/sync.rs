@@ -181,7 +181,10 @@ fn s13_5_w12_before_the_promotion_sync_names_the_new_primary_and_keeps_the_other
         })
     };
     let step = winner().because("ha.md §13.5");
-    assert_eq!(writes_sync(step), ("pg2".into(), vec!["pg3".into()], 0));
+    assert_eq!(
+        writes_sync(step),
+        ("pg2".into(), vec!["pg1".into(), "pg3".into()], 0)
+    );
     let published = winner().with(|w| {
         w.cluster.sync.leader = Some("pg2".into());
         w.cluster.sync.standbys = vec!["pg3".into()];
