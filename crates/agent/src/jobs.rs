@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 const COPY_LIMIT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// initdb, hooks and single-user recovery.
 const BOOTSTRAP_LIMIT: Duration = Duration::from_secs(24 * 3600);
+/// For small files.
+const FILES: Duration = Duration::from_secs(30);
 /// One WAL segment, by a command of the administrator.
 const ARCHIVE_LIMIT: Duration = Duration::from_secs(60);
 /// A comparison with the leader: a few queries and one look at a WAL file.
@@ -50,8 +52,16 @@ pub(crate) async fn run(job: Job, context: JobContext) -> JobReport {
 async fn perform(job: &Job, context: &JobContext) -> Result<JobReport, postgres::Error> {
     let server = &context.server;
     match job {
-        Job::Bootstrap => bootstrap(context).await,
+        Job::Bootstrap => {
+            server
+                .mark_bootstrap_begun(context.until(FILES).deadline)
+                .await?;
+            bootstrap(context).await
+        }
         Job::BootstrapStandbyLeader { upstream } => {
+            server
+                .mark_bootstrap_begun(context.until(FILES).deadline)
+                .await?;
             let connection = match upstream {
                 Upstream::Remote(remote) => remote.connection.as_ref(),
                 Upstream::Member { .. } | Upstream::Nobody => None,

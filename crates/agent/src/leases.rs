@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use primacy_dcs::{ClusterStore, Outcome, Renewal, StoreError};
-use primacy_model::{MemberData, MemberName, Session, Status};
+use primacy_dcs::{ClusterStore, Expected, Outcome, Renewal, StoreError};
+use primacy_model::{MemberData, MemberName, Session, Status, SystemIdentifier, Version};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -14,6 +14,7 @@ pub(crate) struct Leases {
     name: MemberName,
     leader: Mutex<Option<Lease>>,
     member: Mutex<Option<Published>>,
+    claim: Mutex<Option<Claim>>,
     status: Mutex<Status>,
 }
 
@@ -21,6 +22,12 @@ pub(crate) struct Leases {
 struct Lease {
     session: Session,
     ttl: Duration,
+}
+
+/// The right to bootstrap the cluster: an empty `/initialize` that goes when this agent does (`ha.md` W11).
+struct Claim {
+    session: Session,
+    version: Version,
 }
 
 struct Published {
@@ -35,8 +42,72 @@ impl Leases {
             name,
             leader: Mutex::default(),
             member: Mutex::default(),
+            claim: Mutex::default(),
             status: Mutex::default(),
         }
+    }
+
+    /// Claims the bootstrap. `false`: somebody else has. After an error nothing is claimed, or a claim that
+    /// lapses by itself.
+    pub(crate) async fn claim_initialize(
+        &self,
+        ttl: Duration,
+        deadline: Instant,
+    ) -> Result<bool, StoreError> {
+        let mut claim = self.claim.lock().await;
+        let session = self.store.grant_lease(ttl, deadline).await?;
+        let outcome = self.store.claim_initialize(&session, deadline).await;
+        if let Ok(Outcome::Done(version)) = outcome {
+            *claim = Some(Claim { session, version });
+            return Ok(true);
+        }
+        let _ = self.store.revoke_lease(&session, deadline).await;
+        outcome.map(|_| false)
+    }
+
+    /// Puts the system identifier in the place of this agent's own claim, for good. `false`: there is none.
+    pub(crate) async fn complete_claim(
+        &self,
+        identifier: &SystemIdentifier,
+        deadline: Instant,
+    ) -> Result<bool, StoreError> {
+        let mut held = self.claim.lock().await;
+        let Some(claim) = held.as_ref() else {
+            return Ok(false);
+        };
+        let expected = Expected::Version(claim.version);
+        let outcome = self
+            .store
+            .write_initialize(identifier, expected, deadline)
+            .await?;
+        if let Some(claim) = held.take() {
+            let _ = self.store.revoke_lease(&claim.session, deadline).await;
+        }
+        Ok(outcome != Outcome::ConditionFailed)
+    }
+
+    /// Gives the claim up, if there is one.
+    pub(crate) async fn cancel_claim(&self, deadline: Instant) -> Result<(), StoreError> {
+        let Some(claim) = self.claim.lock().await.take() else {
+            return Ok(());
+        };
+        self.store
+            .cancel_initialize(claim.version, deadline)
+            .await?;
+        let _ = self.store.revoke_lease(&claim.session, deadline).await;
+        Ok(())
+    }
+
+    async fn renew_claim(&self, deadline: Instant) -> Result<(), StoreError> {
+        let mut held = self.claim.lock().await;
+        let Some(claim) = held.as_ref() else {
+            return Ok(());
+        };
+        if self.store.renew_lease(&claim.session, deadline).await? == Renewal::Lapsed {
+            tracing::warn!("the claim to bootstrap the cluster lapsed; another member may make it");
+            *held = None;
+        }
+        Ok(())
     }
 
     /// Creates the leader key under a lease that is granted for it. `false` is a lost race.
@@ -45,6 +116,7 @@ impl Leases {
         ttl: Duration,
         deadline: Instant,
     ) -> Result<bool, StoreError> {
+        self.claim.lock().await.take();
         let mut held = self.leader.lock().await;
         let session = self.store.grant_lease(ttl, deadline).await?;
         // Kept also when the answer is lost: if the key was created, it hangs on this lease.
@@ -130,13 +202,14 @@ impl Leases {
         Ok(())
     }
 
-    /// Publishes the member key, or keeps it alive when nothing changed.
+    /// Publishes the member key, or keeps it alive when nothing changed. So does a claim to the bootstrap.
     pub(crate) async fn publish(
         &self,
         data: MemberData,
         ttl: Duration,
         deadline: Instant,
     ) -> Result<(), StoreError> {
+        self.renew_claim(deadline).await?;
         let mut published = self.member.lock().await;
         let alive = match published
             .as_ref()

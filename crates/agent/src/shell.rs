@@ -390,6 +390,14 @@ impl Shell {
                     deadline,
                 ));
             });
+        } else if step == Step::AbandonBootstrap {
+            let server = self.server.clone();
+            self.report(async move {
+                Event::StepDone(match abandon(&server, deadline).await {
+                    Ok(()) => StepOutcome::Done,
+                    Err(error) => StepOutcome::Failed(chain(&error)),
+                })
+            });
         } else if steps::writes_to_store(&step) {
             let _ = self
                 .writes
@@ -825,9 +833,9 @@ async fn abandon(server: &Server, deadline: Instant) -> Result<(), primacy_postg
             events: None,
         })
         .await?;
-    server
-        .move_data_directory_aside(deadline + LOOK_BUDGET)
-        .await
+    let deadline = deadline + LOOK_BUDGET;
+    server.move_data_directory_aside(deadline).await?;
+    server.mark_bootstrap_finished(deadline).await
 }
 
 async fn write_in_order(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use primacy_dcs::{ClusterStore, Expected, Outcome, StoreError};
-use primacy_ha::{SlotChange, Step, StepOutcome, Upstream, merge_history};
+use primacy_ha::{Over, SlotChange, Step, StepOutcome, Upstream, merge_history};
 use primacy_model::{FailoverRequest, MemberName, Timeline};
 use primacy_postgres::{FollowChange, Server};
 use serde_json::{Map, Value};
@@ -50,6 +50,9 @@ pub(crate) async fn perform(step: Step, context: &StepContext, deadline: Instant
         Step::WriteHistory(timeline) => write_history(context, timeline, deadline).await,
         Step::ChangeSlots(changes) => change_slots(context, changes, deadline).await,
         Step::Follow(upstream) => follow(context, &upstream, deadline).await,
+        Step::ForgetBootstrap => {
+            from_server(context.server.mark_bootstrap_finished(deadline).await)
+        }
         Step::ResumeReplay => from_server(context.server.resume_replay(deadline).await),
         step => match write(step, context, deadline).await {
             Ok(true) => StepOutcome::Done,
@@ -81,15 +84,19 @@ async fn write(step: Step, context: &StepContext, deadline: Instant) -> Result<b
             context.leases.release(optime, deadline).await?;
             true
         }
-        Step::ClaimInitialize => done(store.claim_initialize(deadline).await?),
-        Step::WriteInitialize {
-            identifier,
-            create_only,
-        } => {
-            let expected = if create_only {
-                Expected::Absent
-            } else {
-                Expected::Anything
+        Step::ClaimInitialize => {
+            context
+                .leases
+                .claim_initialize(context.ttl, deadline)
+                .await?
+        }
+        Step::WriteInitialize { identifier, over } => {
+            let expected = match over {
+                Over::Nothing => Expected::Absent,
+                Over::OwnClaim => {
+                    return context.leases.complete_claim(&identifier, deadline).await;
+                }
+                Over::Anything => Expected::Anything,
             };
             done(
                 store
@@ -113,7 +120,7 @@ async fn write(step: Step, context: &StepContext, deadline: Instant) -> Result<b
         Step::WriteSync(sync) => done(store.write_sync(&sync, sync.version, deadline).await?),
         Step::DeleteSync(version) => done(store.delete_sync(version, deadline).await?),
         Step::CancelBootstrap => {
-            store.cancel_initialize(deadline).await?;
+            context.leases.cancel_claim(deadline).await?;
             true
         }
         other => {

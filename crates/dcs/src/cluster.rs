@@ -262,9 +262,14 @@ impl ClusterStore {
             .await
     }
 
-    /// Claims the right to bootstrap the cluster. `ConditionFailed` means that somebody else has.
-    pub async fn claim_initialize(&self, deadline: Instant) -> Result<Outcome, StoreError> {
-        self.put("initialize", b"", None, Condition::Absent, deadline)
+    /// Claims the right to bootstrap the cluster for as long as the lease lives. `ConditionFailed` means that
+    /// somebody else has.
+    pub async fn claim_initialize(
+        &self,
+        lease: &Session,
+        deadline: Instant,
+    ) -> Result<Outcome, StoreError> {
+        self.put("initialize", b"", Some(lease), Condition::Absent, deadline)
             .await
     }
 
@@ -280,9 +285,14 @@ impl ClusterStore {
             .await
     }
 
-    /// Gives up a bootstrap, so that somebody else may try.
-    pub async fn cancel_initialize(&self, deadline: Instant) -> Result<Outcome, StoreError> {
-        self.delete("initialize", Condition::Always, deadline).await
+    /// Gives up a bootstrap, so that somebody else may try; `claim` is the version that claiming it returned.
+    pub async fn cancel_initialize(
+        &self,
+        claim: Version,
+        deadline: Instant,
+    ) -> Result<Outcome, StoreError> {
+        self.delete("initialize", Condition::Version(claim), deadline)
+            .await
     }
 
     /// Writes the dynamic configuration.

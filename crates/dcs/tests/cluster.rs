@@ -307,8 +307,12 @@ async fn writes_expect_what_they_say() {
     assert!(!done(cluster.delete_sync(version, soon()).await.unwrap()));
     assert!(done(cluster.delete_sync(next, soon()).await.unwrap()));
 
-    assert!(done(cluster.claim_initialize(soon()).await.unwrap()));
-    assert!(!done(cluster.claim_initialize(soon()).await.unwrap()));
+    let lease = cluster.grant_lease(TTL, soon()).await.unwrap();
+    let claim = async || cluster.claim_initialize(&lease, soon()).await.unwrap();
+    let Outcome::Done(first) = claim().await else {
+        panic!("nobody had claimed it");
+    };
+    assert!(!done(claim().await));
     assert_eq!(
         cluster.read(soon()).await.unwrap().initialize,
         Initialize::Running
@@ -324,10 +328,14 @@ async fn writes_expect_what_they_say() {
         .await
         .unwrap();
     assert!(done(written));
-    cluster.cancel_initialize(soon()).await.unwrap();
+    // What took the place of the claim is not the claimant's to remove, nor does it go with the lease.
+    assert!(!done(
+        cluster.cancel_initialize(first, soon()).await.unwrap()
+    ));
+    cluster.revoke_lease(&lease, soon()).await.unwrap();
     assert_eq!(
         cluster.read(soon()).await.unwrap().initialize,
-        Initialize::Absent
+        Initialize::Done(identifier)
     );
 
     let lease = cluster.grant_lease(TTL, soon()).await.unwrap();

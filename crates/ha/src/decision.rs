@@ -54,11 +54,15 @@ pub enum Step {
     WriteInitialize {
         /// The cluster's system identifier.
         identifier: SystemIdentifier,
-        /// Only if there is no such key: somebody else may be writing another one.
-        create_only: bool,
+        /// What may be there before.
+        over: Over,
     },
-    /// The bootstrap failed: delete `/initialize`, move the data directory aside, end.
+    /// The bootstrap failed: give the claim in `/initialize` up, move the data directory aside, end.
     CancelBootstrap,
+    /// The data directory holds what an earlier agent's bootstrap left: stop it, move it aside.
+    AbandonBootstrap,
+    /// The bootstrap is over: remove its marker.
+    ForgetBootstrap,
     /// Write the dynamic configuration that this member runs with to `/config`.
     WriteConfig,
     /// Write the empty request to `/failover` if it still has this version.
@@ -88,6 +92,17 @@ pub enum Step {
     CancelJob,
     /// End the process.
     Exit(Exit),
+}
+
+/// What a write of `/initialize` may take the place of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// Nothing: somebody else may be writing another one.
+    Nothing,
+    /// This member's claim to the bootstrap.
+    OwnClaim,
+    /// Whatever is there.
+    Anything,
 }
 
 /// How the process ends.

@@ -17,7 +17,8 @@ pub use decide::decide;
 pub use decide::history::merge as merge_history;
 pub use decide::slots::SlotChange;
 pub use decision::{
-    Decision, DemotionMode, Exit, Job, Reason, Remote, Source, Step, StopMode, StopReason, Upstream,
+    Decision, DemotionMode, Exit, Job, Over, Reason, Remote, Source, Step, StopMode, StopReason,
+    Upstream,
 };
 pub use machine::{
     Action, Answer, CallbackEvent, Event, JobProgress, JobReport, JournalEntry, LogLevel, Machine,

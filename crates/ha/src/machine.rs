@@ -493,7 +493,7 @@ impl Machine {
                     Step::SetSynchronousStandbyNames(_)
                     | Step::ChangeSlots(_)
                     | Step::Follow(_) => self.observation_budget(),
-                    Step::CancelBootstrap => self.global.retry_timeout * 2,
+                    Step::CancelBootstrap | Step::AbandonBootstrap => self.global.retry_timeout * 2,
                     _ => self.global.retry_timeout,
                 };
                 self.pass = Pass::Acting(step.clone());

@@ -24,6 +24,8 @@ pub struct Observation {
     pub recovery_signal: bool,
     /// `backup_label` is there: a base backup that has not reached consistency.
     pub backup_label: bool,
+    /// An agent of this member began to make a new cluster here and did not say that it was finished.
+    pub unfinished_bootstrap: bool,
 }
 
 /// The data directory (`ha.md` §3 I).

@@ -31,6 +31,7 @@ mod settings;
 mod slots;
 mod start;
 mod stop;
+mod unfinished;
 mod version;
 mod wal;
 mod walsender_client;

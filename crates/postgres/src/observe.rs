@@ -27,6 +27,7 @@ struct Files {
     process: Process,
     recovery_signal: bool,
     backup_label: bool,
+    unfinished_bootstrap: bool,
 }
 
 impl Server {
@@ -58,6 +59,7 @@ impl Server {
             process: files.process,
             recovery_signal: files.recovery_signal,
             backup_label: files.backup_label,
+            unfinished_bootstrap: files.unfinished_bootstrap,
             ..Observation::default()
         };
         if let Process::Running(_) = observation.process {
@@ -122,6 +124,7 @@ fn look(data_dir: &Path) -> Files {
             .iter()
             .any(|name| data_dir.join(name).exists()),
         backup_label: data_dir.join("backup_label").exists(),
+        unfinished_bootstrap: crate::unfinished::is_marked(data_dir),
     }
 }
 

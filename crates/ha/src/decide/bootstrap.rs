@@ -1,10 +1,10 @@
 //! A new cluster, or a new member (`ha.md` §6).
 
 use primacy_config::GlobalConfig;
-use primacy_model::{Cluster, Initialize, Member, State};
+use primacy_model::{Cluster, DataDirectory, Initialize, Member, State};
 
 use super::{Reasons, standby_cluster};
-use crate::decision::{Job, Source, Step};
+use crate::decision::{Job, Over, Source, Step};
 use crate::situation::Situation;
 
 /// Nothing in the data directory, not paused, not the owner (`ha.md` §6.1).
@@ -57,6 +57,41 @@ pub(super) fn empty_data_directory(
         "waiting for the leader to be reachable"
     });
     Step::Wait
+}
+
+/// A key that is not there is only created: others may see its absence, too.
+pub(super) fn over(initialize: &Initialize) -> Over {
+    match initialize {
+        Initialize::Absent => Over::Nothing,
+        _ => Over::Anything,
+    }
+}
+
+/// An earlier agent of this member died while it made a new cluster (W11). What it left looks like a cluster, and
+/// may lack its roles, or everything; nobody ever relied on it. A marker beside the data directory tells.
+pub(super) fn unfinished(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option<Step> {
+    if !s.server.unfinished_bootstrap || s.memory.bootstrapping.is_some() {
+        return None;
+    }
+    let mine = s.server.system_identifier.as_ref();
+    let published = cluster.initialize.system_identifier();
+    if published.is_some() && published == mine {
+        why.outcome("the bootstrap is finished");
+        return Some(Step::ForgetBootstrap);
+    }
+    if s.server.data_directory == DataDirectory::Empty && !s.server.process.is_alive() {
+        why.outcome("nothing is left of an unfinished bootstrap");
+        return Some(Step::ForgetBootstrap);
+    }
+    if s.global.pause {
+        return None;
+    }
+    why.note(
+        "ha.md W11",
+        "an earlier bootstrap of this member did not come to its end, and the cluster does not know it",
+    );
+    why.outcome("moving the data directory of an unfinished bootstrap aside");
+    Some(Step::AbandonBootstrap)
 }
 
 /// What makes a new cluster once the bid for it is won (`ha.md` §6.1.1).
@@ -141,10 +176,15 @@ fn publish_new_cluster(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) 
             );
             return Step::CancelBootstrap;
         }
-        _ => {
+        // A claim that lapsed meanwhile may be another member's now (W11).
+        initialize => {
+            let over = match initialize {
+                Initialize::Running => Over::OwnClaim,
+                other => over(other),
+            };
             return Step::WriteInitialize {
                 identifier: mine.clone(),
-                create_only: false,
+                over,
             };
         }
     }

@@ -106,6 +106,9 @@ fn first_step(s: &Situation<'_>, why: &mut Reasons) -> Verdict<Step> {
     {
         return Ok(step);
     }
+    if let Some(step) = bootstrap::unfinished(s, cluster, why) {
+        return Ok(step);
+    }
     if let Some(step) = starting::decide(s, cluster, why)? {
         return Ok(step);
     }
@@ -357,7 +360,7 @@ fn system_identifier(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) ->
             ));
             Some(Step::WriteInitialize {
                 identifier: mine.clone(),
-                create_only: cluster.initialize == Initialize::Absent,
+                over: bootstrap::over(&cluster.initialize),
             })
         }
         _ => None,

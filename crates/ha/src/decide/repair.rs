@@ -2,7 +2,7 @@
 
 use primacy_model::{Cluster, Initialize};
 
-use super::Reasons;
+use super::{Reasons, bootstrap};
 use crate::decision::Step;
 use crate::situation::Situation;
 
@@ -16,7 +16,7 @@ pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) ->
         why.outcome("writing the system ID of the cluster");
         return Some(Step::WriteInitialize {
             identifier: mine.clone(),
-            create_only: cluster.initialize == Initialize::Absent,
+            over: bootstrap::over(&cluster.initialize),
         });
     }
     if cluster

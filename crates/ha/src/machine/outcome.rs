@@ -53,6 +53,12 @@ impl Machine {
                 self.start_job(bootstrap::first_job(&self.global), now, actions);
             }
             Step::ClaimInitialize if outcome == StepOutcome::Refused => self.retry_later(now),
+            Step::WriteInitialize { .. }
+                if outcome == StepOutcome::Refused && self.memory.bootstrapping.is_some() =>
+            {
+                // Another member makes, or made, the cluster.
+                self.memory.bootstrapping = Some(Some(false));
+            }
             Step::CancelBootstrap => {
                 let reason = "failed to bootstrap the cluster; the log above says why".to_owned();
                 actions.push(Action::Exit(Exit { code: 1, reason }));

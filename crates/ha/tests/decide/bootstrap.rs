@@ -1,7 +1,9 @@
 //! `ha.md` §6: a new cluster, a new member.
 
-use primacy_ha::{Job, Step};
-use primacy_model::{Cluster, ControlState, DataDirectory, Initialize, Role, Tags};
+use primacy_ha::{Job, Over, Step};
+use primacy_model::{
+    Cluster, ControlState, DataDirectory, Initialize, Role, SystemIdentifier, Tags,
+};
 use serde_json::json;
 
 use crate::world::{World, leader, system};
@@ -89,7 +91,7 @@ fn s6_2_the_new_cluster_is_published_key_by_key_the_leader_key_last() {
         matches!(
             step,
             Step::WriteInitialize {
-                create_only: false,
+                over: Over::OwnClaim,
                 ..
             }
         ),
@@ -134,11 +136,76 @@ fn s3_j_existing_data_starts_a_cluster_that_was_never_initialized() {
         matches!(
             step,
             Step::WriteInitialize {
-                create_only: true,
+                over: Over::Nothing,
                 ..
             }
         ),
         "{step:?}"
     );
     assert!(matches!(adopted("pg2").because("ha.md §3 J"), Step::Exit(exit) if exit.code == 1));
+}
+
+/// `ha.md` W11: what a dead bootstrapper left looks like a cluster, and is none.
+#[test]
+fn w11_an_unfinished_bootstrap_of_ones_own_is_moved_aside() {
+    let restarted = |initialize| {
+        World::unlocked("pg1")
+            .stopped(ControlState::InProduction)
+            .with(|w| {
+                w.cluster.initialize = initialize;
+                w.server.unfinished_bootstrap = true;
+                w.memory.joined = false;
+            })
+    };
+    let other = SystemIdentifier::parse("7710395762296189999").expect("an identifier");
+    for initialize in [
+        Initialize::Absent,
+        Initialize::Running,
+        Initialize::Done(other),
+    ] {
+        let world = restarted(initialize);
+        assert_eq!(world.because("ha.md W11"), Step::AbandonBootstrap);
+    }
+    let published = restarted(Initialize::Done(system()));
+    assert_eq!(published.step(), Step::ForgetBootstrap);
+    let nothing_left = restarted(Initialize::Absent).with(|w| {
+        w.server.data_directory = DataDirectory::Empty;
+        w.server.system_identifier = None;
+    });
+    assert_eq!(nothing_left.step(), Step::ForgetBootstrap);
+    let paused = restarted(Initialize::Absent).with(|w| w.global.pause = true);
+    assert_eq!(paused.step(), Step::Wait);
+    let under_way = restarted(Initialize::Running).with(|w| {
+        w.memory.bootstrapping = Some(None);
+    });
+    assert_eq!(under_way.step(), Step::CancelBootstrap);
+}
+
+/// `ha.md` W11: a claim that lapsed may be another member's now.
+#[test]
+fn w11_a_new_cluster_is_published_over_ones_own_claim_only() {
+    let done = |initialize| {
+        World::of("pg1")
+            .with(|w| {
+                w.memory.bootstrapping = Some(Some(true));
+                w.lease = primacy_ha::Lease::None;
+                w.cluster.leader = None;
+                w.cluster.initialize = initialize;
+            })
+            .step()
+    };
+    assert!(matches!(
+        done(Initialize::Running),
+        Step::WriteInitialize {
+            over: Over::OwnClaim,
+            ..
+        }
+    ));
+    assert!(matches!(
+        done(Initialize::Absent),
+        Step::WriteInitialize {
+            over: Over::Nothing,
+            ..
+        }
+    ));
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use primacy_ha::{Job, Step};
+use primacy_ha::{Job, Over, Step};
 use primacy_model::{DynamicConfig, History, Initialize, Lsn, Role, Timeline, Version};
 
 use crate::world::{NOW, World, held, leader};
@@ -61,7 +61,7 @@ fn s3_d_the_owner_repairs_keys() {
     assert!(matches!(
         world.because("ha.md §3 D"),
         Step::WriteInitialize {
-            create_only: true,
+            over: Over::Nothing,
             ..
         }
     ));
