@@ -17,6 +17,8 @@ needed=(
     "command openssl openssl"
     "command etcd etcd-server"
     "command haproxy haproxy"
+    "command ip iproute2"
+    "command nft nftables"
     "file /usr/share/doc/python3-venv python3-venv"
 )
 
@@ -62,7 +64,7 @@ if ((${#missing[@]})); then
     "${as_root[@]}" apt-get update -q
     # Services that come with a package stay off: the tests start their own, on their own ports.
     started=()
-    for service in etcd haproxy; do
+    for service in etcd haproxy nftables; do
         [[ " ${missing[*]} " == *" $service"* ]] && started+=("$service")
     done
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"

@@ -33,6 +33,7 @@ mod kill_agent;
 mod kill_node;
 mod kill_postmaster;
 mod mixed;
+mod partition;
 mod pause;
 mod quorum_loss;
 mod rewind;

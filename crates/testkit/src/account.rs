@@ -43,18 +43,36 @@ impl Account {
     /// that no `PG*` or `PATRONI_*` variable of the developer's gets in.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
-        command
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", &self.user.dir)
-            .env("USER", &self.user.name)
-            .env("LC_ALL", "C.UTF-8");
+        self.set_environment(&mut command);
         if self.switch {
             command
                 .uid(self.user.uid.as_raw())
                 .gid(self.user.gid.as_raw());
         }
         command
+    }
+
+    /// The same in a network namespace. Its process is the program's from the start, as with [`Self::command`].
+    pub fn command_in(&self, namespace: &Path, program: impl AsRef<OsStr>) -> Command {
+        // Only root may enter a namespace, so the account is switched after that.
+        let mut command = Command::new("nsenter");
+        self.set_environment(&mut command);
+        command
+            .arg(format!("--net={}", namespace.display()))
+            .arg(format!("--setuid={}", self.user.uid))
+            .arg(format!("--setgid={}", self.user.gid))
+            .arg("--")
+            .arg(program);
+        command
+    }
+
+    fn set_environment(&self, command: &mut Command) {
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", &self.user.dir)
+            .env("USER", &self.user.name)
+            .env("LC_ALL", "C.UTF-8");
     }
 
     /// Hands a file or directory over to this account.

@@ -1,6 +1,7 @@
 //! One member of a test cluster: the agent's process, and the server that it owns.
 
 use std::fs::OpenOptions;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::http::{self, Response};
+use crate::network::{self, Machine};
 use crate::processes;
 use crate::programs::CommandLine;
 use crate::scratch::Scratch;
@@ -28,6 +30,8 @@ pub struct Agent {
     pub config: PathBuf,
     pub postgres_port: u16,
     pub rest_port: u16,
+    /// Where the member runs, if not on the test's own machine.
+    machine: Option<Machine>,
     command: CommandLine,
     process: Option<Child>,
 }
@@ -39,6 +43,7 @@ impl Agent {
         dir: &Path,
         config: &Path,
         ports: (u16, u16),
+        machine: Option<Machine>,
         command: &CommandLine,
     ) -> Self {
         Self {
@@ -47,9 +52,15 @@ impl Agent {
             config: config.to_owned(),
             postgres_port: ports.0,
             rest_port: ports.1,
+            machine,
             command: command.clone(),
             process: None,
         }
+    }
+
+    /// The address that the other members reach this one at.
+    pub fn address(&self) -> Ipv4Addr {
+        network::address_of(&self.machine)
     }
 
     pub fn data_dir(&self) -> PathBuf {
@@ -83,7 +94,7 @@ impl Agent {
             .create(true)
             .append(true)
             .open(self.log_file())?;
-        let mut command = scratch.command(&self.command.program);
+        let mut command = scratch.command_on(self.machine.as_ref(), &self.command.program);
         command
             .args(&self.command.arguments)
             .arg(&self.config)

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::agent::Agent;
 use crate::ledger::{self, Ledger};
-use crate::ports;
+use crate::network::{Network, address_of, free_port};
 use crate::programs::{self, CommandLine};
 use crate::scratch::Scratch;
 use crate::settings::{self, MemberSettings, SCOPE};
@@ -84,9 +84,16 @@ pub struct ClusterBuilder {
     postgresql: Map<String, Value>,
     replaced_names: bool,
     patroni: Vec<usize>,
+    on_network: bool,
 }
 
 impl ClusterBuilder {
+    /// Gives every member, with its part of the store, a machine of its own on a network that can be cut.
+    pub fn on_network(mut self) -> Self {
+        self.on_network = true;
+        self
+    }
+
     /// Calls the executable by the names that it replaces, `patroni` and `patronictl`, with their command lines.
     pub fn by_replaced_names(mut self) -> Self {
         self.replaced_names = true;
@@ -143,7 +150,15 @@ impl ClusterBuilder {
             dynamic.extend(self.dynamic);
         }
         let synchronous = dynamic["synchronous_mode"] != json!(false);
-        let store = Store::start(self.store, self.members).await?;
+        let network = match self.on_network {
+            true => Some(Network::new(self.members)?),
+            false => None,
+        };
+        let clients = match &network {
+            Some(network) => network.addresses(),
+            None => "127.0.0.1/32".to_owned(),
+        };
+        let store = Store::start(self.store, self.members, network.as_ref()).await?;
         let (agent, control) = if self.replaced_names {
             let name = |name: &str| executable.with_file_name(name);
             (
@@ -164,7 +179,10 @@ impl ClusterBuilder {
             let name = format!("pg{}", index + 1);
             let dir = scratch.path().join(&name);
             scratch.account().create_dir(&dir)?;
-            let (postgres_port, rest_port) = (ports::free()?, ports::free()?);
+            let machine = network
+                .as_ref()
+                .map(|network| network.machine(index).clone());
+            let (postgres_port, rest_port) = (free_port(&machine)?, free_port(&machine)?);
             let none = json!({});
             let tags = self
                 .tags
@@ -173,6 +191,8 @@ impl ClusterBuilder {
                 .map_or(&none, |(_, tags)| tags);
             let text = settings::agent_yaml(&MemberSettings {
                 name: &name,
+                host: address_of(&machine),
+                clients: &clients,
                 postgres_port,
                 rest_port,
                 dir: &dir,
@@ -190,6 +210,7 @@ impl ClusterBuilder {
                 &dir,
                 &config,
                 (postgres_port, rest_port),
+                machine,
                 &agent,
             ));
         }
@@ -203,6 +224,7 @@ impl ClusterBuilder {
             executable,
             passed: false,
             scratch,
+            network,
         };
         for member in self.patroni {
             cluster.run_by(member, Implementation::Patroni)?;
@@ -263,8 +285,10 @@ pub struct TestCluster {
     agent: CommandLine,
     control: CommandLine,
     passed: bool,
-    // Last, so that the others' destructors find the directory still there.
+    // After the others, whose destructors find the directory still there.
     scratch: Scratch,
+    // After the processes on its machines, which the scratch directory takes away.
+    network: Option<Network>,
 }
 
 impl TestCluster {
@@ -279,11 +303,26 @@ impl TestCluster {
             postgresql: Map::new(),
             replaced_names: false,
             patroni: Vec::new(),
+            on_network: false,
         }
     }
 
     pub fn scratch(&self) -> &Scratch {
         &self.scratch
+    }
+
+    /// The network that the members are on.
+    ///
+    /// # Errors
+    /// The cluster was not made [`ClusterBuilder::on_network`].
+    pub fn network(&self) -> Result<&Network> {
+        self.network.as_ref().context("the cluster has no network")
+    }
+
+    /// The ports that servers and agents listen at, of all members.
+    pub fn member_ports(&self) -> Vec<u16> {
+        let ports = |agent: &Agent| [agent.postgres_port, agent.rest_port];
+        self.agents.iter().flat_map(ports).collect()
     }
 
     /// From its next start on, the member's agent is of this implementation.

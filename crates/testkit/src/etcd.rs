@@ -1,6 +1,7 @@
 //! A real etcd cluster whose members can be frozen, killed and started again.
 
 use std::fs::OpenOptions;
+use std::net::Ipv4Addr;
 use std::process::{Child, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::http;
-use crate::ports;
+use crate::network::{self, Machine, Network, free_port};
 use crate::processes;
 use crate::scratch::Scratch;
 use crate::wait::wait_until;
@@ -32,9 +33,16 @@ pub struct EtcdCluster {
 
 #[derive(Debug)]
 struct Member {
+    machine: Option<Machine>,
     client_port: u16,
     peer_port: u16,
     process: Mutex<Option<Child>>,
+}
+
+impl Member {
+    fn address(&self) -> Ipv4Addr {
+        network::address_of(&self.machine)
+    }
 }
 
 impl EtcdCluster {
@@ -51,9 +59,23 @@ impl EtcdCluster {
     /// # Errors
     /// As [`EtcdCluster::start`].
     pub async fn start_with(members: usize, extra_arguments: &[&str]) -> Result<Self> {
-        let member = || -> Result<Member> {
-            let (client_port, peer_port) = (ports::free()?, ports::free()?);
+        Self::run((0..members).map(|_| None).collect(), extra_arguments).await
+    }
+
+    /// Starts a cluster of three with each member on one of the network's first machines.
+    ///
+    /// # Errors
+    /// As [`EtcdCluster::start`].
+    pub async fn start_on(network: &Network) -> Result<Self> {
+        let machines = (0..3).map(|member| Some(network.machine(member).clone()));
+        Self::run(machines.collect(), &[]).await
+    }
+
+    async fn run(machines: Vec<Option<Machine>>, extra_arguments: &[&str]) -> Result<Self> {
+        let member = |machine: Option<Machine>| -> Result<Member> {
+            let (client_port, peer_port) = (free_port(&machine)?, free_port(&machine)?);
             Ok(Member {
+                machine,
                 client_port,
                 peer_port,
                 process: Mutex::default(),
@@ -61,7 +83,7 @@ impl EtcdCluster {
         };
         let cluster = EtcdCluster {
             scratch: Scratch::new()?,
-            members: (0..members).map(|_| member()).collect::<Result<_>>()?,
+            members: machines.into_iter().map(member).collect::<Result<_>>()?,
             extra_arguments: extra_arguments.iter().map(ToString::to_string).collect(),
         };
         cluster.start_all()?;
@@ -76,7 +98,14 @@ impl EtcdCluster {
 
     /// The member's address for clients: `127.0.0.1:2379`.
     pub fn host(&self, member: usize) -> String {
-        format!("127.0.0.1:{}", self.members[member].client_port)
+        let member = &self.members[member];
+        format!("{}:{}", member.address(), member.client_port)
+    }
+
+    /// All ports that it uses.
+    pub fn ports(&self) -> Vec<u16> {
+        let ports = |member: &Member| [member.client_port, member.peer_port];
+        self.members.iter().flat_map(ports).collect()
     }
 
     /// The URLs of all members, for clients.
@@ -95,29 +124,28 @@ impl EtcdCluster {
         if process.is_some() {
             return Ok(());
         }
-        let url = |port: u16| format!("http://127.0.0.1:{port}");
+        let url = |member: &Member, port: u16| format!("http://{}:{port}", member.address());
         let peers = (0..).zip(&self.members);
         let peers: Vec<String> = peers
-            .map(|(index, member): (usize, _)| format!("etcd{index}={}", url(member.peer_port)))
+            .map(|(index, member): (usize, _)| {
+                format!("etcd{index}={}", url(member, member.peer_port))
+            })
             .collect();
-        let Member {
-            client_port,
-            peer_port,
-            ..
-        } = &self.members[member];
+        let own = &self.members[member];
+        let (client_url, peer_url) = (url(own, own.client_port), url(own, own.peer_port));
         let dir = self.scratch.path().join(format!("etcd{member}"));
         self.scratch.account().create_dir(&dir)?;
         let log = OpenOptions::new()
             .create(true)
             .append(true)
             .open(dir.join("etcd.log"))?;
-        let mut command = self.scratch.command("etcd");
+        let mut command = self.scratch.command_on(own.machine.as_ref(), "etcd");
         command.arg(format!("--name=etcd{member}"));
         command.arg(format!("--data-dir={}", dir.join("data").display()));
-        command.arg(format!("--listen-client-urls={}", url(*client_port)));
-        command.arg(format!("--advertise-client-urls={}", url(*client_port)));
-        command.arg(format!("--listen-peer-urls={}", url(*peer_port)));
-        command.arg(format!("--initial-advertise-peer-urls={}", url(*peer_port)));
+        command.arg(format!("--listen-client-urls={client_url}"));
+        command.arg(format!("--advertise-client-urls={client_url}"));
+        command.arg(format!("--listen-peer-urls={peer_url}"));
+        command.arg(format!("--initial-advertise-peer-urls={peer_url}"));
         command.arg(format!("--initial-cluster={}", peers.join(",")));
         command.args(&self.extra_arguments);
         command

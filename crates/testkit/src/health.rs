@@ -162,7 +162,7 @@ pub(crate) async fn check_list(cluster: &TestCluster, listed: &Value) -> Result<
             truth.timeline
         );
         ensure!(
-            row["Host"] == format!("127.0.0.1:{}", agent.postgres_port),
+            row["Host"] == format!("{}:{}", agent.address(), agent.postgres_port),
             "the host of {row}"
         );
     }

@@ -53,35 +53,43 @@ pub fn free() -> Result<u16> {
 }
 
 fn lease_block() -> Result<Block> {
-    let directory = Path::new(LEASES);
-    if !directory.exists() {
-        // Another test may be creating it at this moment; whoever comes second finds it there.
-        let _ = std::fs::create_dir(directory);
-        let _ = std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o1777));
-    }
     // Starting anywhere spreads concurrent tests out, so that a port just released by one is not the next one's first.
     let blocks = (END - FIRST) / BLOCK;
     let offset = rand::random_range(0..blocks);
     for index in 0..blocks {
         let base = FIRST + (offset + index) % blocks * BLOCK;
-        let path = directory.join(base.to_string());
-        let lease = open_lease(&path)
-            .with_context(|| format!("cannot open the port lease {}", path.display()))?;
-        match lease.try_lock() {
-            Ok(()) => {
-                return Ok(Block {
-                    next: base,
-                    end: base + BLOCK,
-                    _lease: lease,
-                });
-            }
-            Err(TryLockError::WouldBlock) => {}
-            Err(TryLockError::Error(error)) => {
-                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
-            }
+        if let Some(lease) = lease(Path::new(LEASES), base)? {
+            return Ok(Block {
+                next: base,
+                end: base + BLOCK,
+                _lease: lease,
+            });
         }
     }
     bail!("all ports for tests are leased by running processes (see {LEASES})")
+}
+
+/// Leases `number` among those that `directory` is for, until the file is dropped or the process ends. `None`: another
+/// process has it.
+///
+/// # Errors
+/// The directory is not writable.
+pub(crate) fn lease(directory: &Path, number: u16) -> Result<Option<File>> {
+    if !directory.exists() {
+        // Another test may be creating it at this moment; whoever comes second finds it there.
+        let _ = std::fs::create_dir(directory);
+        let _ = std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o1777));
+    }
+    let path = directory.join(number.to_string());
+    let lease =
+        open_lease(&path).with_context(|| format!("cannot open the lease {}", path.display()))?;
+    match lease.try_lock() {
+        Ok(()) => Ok(Some(lease)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
+    }
 }
 
 /// Opens a lease file for reading, which is enough to lock it, also where another user created it: in a sticky

@@ -7,6 +7,7 @@ use std::sync::{Mutex, Once};
 use anyhow::{Context, Result};
 
 use crate::account::Account;
+use crate::network::{self, Machine};
 use crate::processes;
 
 /// Set to any value, scratch directories stay (their processes do not).
@@ -50,7 +51,22 @@ impl Scratch {
 
     /// A command that runs as the unprivileged account, inside this directory, and ends with it.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> std::process::Command {
-        let mut command = self.account.command(program);
+        self.confine(self.account.command(program))
+    }
+
+    /// The same on a machine of a test's network, if it has one.
+    pub fn command_on(
+        &self,
+        machine: Option<&Machine>,
+        program: impl AsRef<std::ffi::OsStr>,
+    ) -> std::process::Command {
+        match machine {
+            None => self.command(program),
+            Some(machine) => self.confine(self.account.command_in(&machine.namespace, program)),
+        }
+    }
+
+    fn confine(&self, mut command: std::process::Command) -> std::process::Command {
         processes::mark(&mut command, &self.path);
         command.current_dir(&self.path);
         command
@@ -102,5 +118,6 @@ fn clean_up_on_signal() {
     for path in &paths {
         remove(path);
     }
+    network::remove_live();
     std::process::exit(130);
 }

@@ -1,5 +1,6 @@
 //! The configuration files of test agents, as a person would write them.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -13,6 +14,10 @@ pub const SCOPE: &str = "e2e";
 #[derive(Debug)]
 pub struct MemberSettings<'a> {
     pub name: &'a str,
+    /// The address that it listens at.
+    pub host: Ipv4Addr,
+    /// Where clients come from: a network in `pg_hba.conf`'s notation.
+    pub clients: &'a str,
     pub postgres_port: u16,
     pub rest_port: u16,
     /// The member's own directory: data, logs, pgpass and socket are below it.
@@ -34,6 +39,8 @@ pub struct MemberSettings<'a> {
 pub fn agent_yaml(settings: &MemberSettings<'_>) -> String {
     let MemberSettings {
         name,
+        host,
+        clients,
         postgres_port,
         rest_port,
         dir,
@@ -52,8 +59,8 @@ namespace: /service/
 name: {name}
 
 restapi:
-  listen: 127.0.0.1:{rest_port}
-  connect_address: 127.0.0.1:{rest_port}
+  listen: {host}:{rest_port}
+  connect_address: {host}:{rest_port}
 
 {store}: {section}
 
@@ -64,8 +71,8 @@ bootstrap:
   - locale: C.UTF-8
 
 postgresql:
-  listen: 127.0.0.1:{postgres_port}
-  connect_address: 127.0.0.1:{postgres_port}
+  listen: {host}:{postgres_port}
+  connect_address: {host}:{postgres_port}
   data_dir: {dir}/data
   bin_dir: {bin_dir}
   pgpass: {dir}/pgpass
@@ -74,8 +81,8 @@ postgresql:
     replication: {{username: replicator, password: 'replication secret'}}
     rewind: {{username: rewinder, password: 'rewind secret'}}
   pg_hba:
-  - host all all 127.0.0.1/32 scram-sha-256
-  - host replication replicator 127.0.0.1/32 scram-sha-256
+  - host all all {clients} scram-sha-256
+  - host replication replicator {clients} scram-sha-256
   parameters:
     unix_socket_directories: {dir}
     logging_collector: 'on'

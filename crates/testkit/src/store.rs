@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::StoreKind;
 use crate::etcd::EtcdCluster;
-use crate::ports;
+use crate::network::{Network, address_of, free_port};
 
 /// A running store.
 #[derive(Debug)]
@@ -20,17 +20,42 @@ pub enum Store {
 }
 
 impl Store {
-    pub(crate) async fn start(kind: StoreKind, members: usize) -> Result<Self> {
+    /// Starts a store for so many members; on a network, each of its members on a machine of the cluster's.
+    pub(crate) async fn start(
+        kind: StoreKind,
+        members: usize,
+        network: Option<&Network>,
+    ) -> Result<Self> {
         match kind {
             StoreKind::Embedded => {
-                let addresses: Result<Vec<String>> = (0..members)
-                    .map(|_| Ok(format!("127.0.0.1:{}", ports::free()?)))
-                    .collect();
+                let address = |member| -> Result<String> {
+                    let machine = network.map(|network| network.machine(member).clone());
+                    let port = free_port(&machine)?;
+                    Ok(format!("{}:{port}", address_of(&machine)))
+                };
+                let addresses: Result<Vec<String>> = (0..members).map(address).collect();
                 Ok(Self::Embedded {
                     addresses: addresses?,
                 })
             }
-            StoreKind::Etcd3 => Ok(Self::Etcd3(EtcdCluster::start(3).await?)),
+            StoreKind::Etcd3 => {
+                let etcd = match network {
+                    None => EtcdCluster::start(3).await?,
+                    Some(network) => EtcdCluster::start_on(network).await?,
+                };
+                Ok(Self::Etcd3(etcd))
+            }
+        }
+    }
+
+    /// All ports that its members and its clients use.
+    pub fn ports(&self) -> Vec<u16> {
+        match self {
+            Self::Embedded { addresses } => {
+                let port = |address: &String| address.rsplit(':').next()?.parse().ok();
+                addresses.iter().filter_map(port).collect()
+            }
+            Self::Etcd3(etcd) => etcd.ports(),
         }
     }
 

@@ -1,0 +1,109 @@
+//! The network parts the primary from the others, each on a machine of its own. Clients on its side keep trying.
+
+use anyhow::{Result, ensure};
+use primacy_testkit::{ClusterBuilder, Network, StoreKind, TestCluster, Writer};
+use serde_json::{Value, json};
+
+on_both_stores!(cut_off, cut_in_one_direction);
+
+/// From everyone, from the store only, from the other servers only.
+async fn cut_off(store: StoreKind) -> Result<()> {
+    if !possible() {
+        return Ok(());
+    }
+    let cluster = on_network(store).start().await?;
+    let writer = cluster.writer().await?;
+    let mut writers = cluster.direct_writers();
+
+    fails_over(&cluster, &writer, &|network, primary| {
+        network.cut_off(primary, None)
+    })
+    .await?;
+    let store_ports = cluster.store.ports();
+    fails_over(&cluster, &writer, &|network, primary| {
+        network.cut_off(primary, Some(&store_ports))
+    })
+    .await?;
+
+    // Nobody else can be the primary while this one holds the lock. Its commits wait until its standbys are given up.
+    let primary = cluster.leader().await?;
+    cluster
+        .network()?
+        .cut_off(primary, Some(&cluster.member_ports()))?;
+    writer.wait_progress(cluster.timing.recovery()).await?;
+    ensure!(cluster.leader().await? == primary, "the lead moved");
+    cluster.network()?.heal()?;
+    ensure!(cluster.wait_healthy().await? == primary, "the lead moved");
+
+    writers.push(writer);
+    let ledger = TestCluster::collect(writers).await?;
+    cluster.finish(ledger).await
+}
+
+/// The primary is heard and hears nothing, so that it never knows what became of its requests; or it hears and is
+/// not heard.
+async fn cut_in_one_direction(store: StoreKind) -> Result<()> {
+    if !possible() {
+        return Ok(());
+    }
+    let cluster = on_network(store).start().await?;
+    let writer = cluster.writer().await?;
+    let mut writers = cluster.direct_writers();
+
+    fails_over(&cluster, &writer, &|network, primary| {
+        network.deafen(primary, None)
+    })
+    .await?;
+    fails_over(&cluster, &writer, &|network, primary| {
+        network.mute(primary, None)
+    })
+    .await?;
+
+    writers.push(writer);
+    let ledger = TestCluster::collect(writers).await?;
+    cluster.finish(ledger).await
+}
+
+/// With such a cut another member takes over, and the old primary has stopped before; healed, it follows.
+async fn fails_over(
+    cluster: &TestCluster,
+    writer: &Writer,
+    cut: &dyn Fn(&Network, usize) -> Result<()>,
+) -> Result<()> {
+    let old = cluster.leader().await?;
+    cut(cluster.network()?, old)?;
+    let new = cluster.wait_new_leader(old).await?;
+    ensure!(
+        cluster.leader().await? == new,
+        "the old primary still says that it is one"
+    );
+    writer.wait_progress(cluster.timing.failover()).await?;
+    cluster.network()?.heal()?;
+    ensure!(cluster.wait_healthy().await? == new, "the lead moved back");
+    Ok(())
+}
+
+fn possible() -> bool {
+    let root = primacy_testkit::account::is_root();
+    if !root {
+        println!("skipped: only root can make networks");
+    }
+    root
+}
+
+/// Streams that a cut silenced end soon, rather than after PostgreSQL's minute.
+fn on_network(store: StoreKind) -> ClusterBuilder {
+    let parameters: Value = json!({
+        "max_connections": 40,
+        "max_wal_senders": 8,
+        "max_replication_slots": 8,
+        "wal_log_hints": "on",
+        "hot_standby": "on",
+        "wal_sender_timeout": "5s",
+        "wal_receiver_timeout": "5s",
+    });
+    crate::cluster(store).on_network().dynamic(
+        "postgresql",
+        json!({"use_pg_rewind": true, "parameters": parameters}),
+    )
+}
