@@ -14,7 +14,9 @@ use primacy_ha::{
     Action, Answer, CallbackEvent, Event, Exit, Job, JobReport, Lease, LogLevel, Machine,
     OperatorRequest, PeerReport, RenewalResult, Step, StepOutcome, StoreKey, Upstream,
 };
-use primacy_model::{MemberData, Observation, PostmasterIdentity, Process, Role, SlotKind};
+use primacy_model::{
+    JournalKind, MemberData, Observation, PostmasterIdentity, Process, Role, SlotKind,
+};
 use primacy_net::HttpClient;
 use primacy_postgres::{
     Callback, CallbackRunner, ObserveOptions, Server, StopMode, StopRequest, kill_now,
@@ -197,6 +199,8 @@ impl Shell {
                 let (done, flushed) = oneshot::channel();
                 let _ = self.writes.send(StoreWrite::Flush(done));
                 let _ = tokio::time::timeout(FAREWELL, flushed).await;
+                let journal = Arc::clone(&self.journal);
+                let _ = tokio::task::spawn_blocking(move || journal.flush(FAREWELL)).await;
                 if let Some(api) = self.api.take() {
                     api.stop().await;
                 }
@@ -329,10 +333,11 @@ impl Shell {
                 for reason in &entry.reasons {
                     tracing::debug!(rule = reason.rule, "{}", reason.text);
                 }
-                if !entry.step.starts_with("Wait") {
+                if entry.kind == JournalKind::Step {
                     tracing::info!("{}", describe(&entry));
                 }
-                self.journal.keep(entry);
+                let name = self.configuration.effective().local.name.clone();
+                self.journal.keep(&entry.record(name));
             }
             Action::Log(level, text) => match level {
                 LogLevel::Error => tracing::error!("{text}"),

@@ -1,16 +1,19 @@
 //! From the command line to a running shell (`ha.md` §1.1). Everything that a person must put right is found
 //! here, before anything is changed on disk, and said in one sentence.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
+use jiff::Timestamp;
+use primacy_config::local::LocalConfig;
 use primacy_config::{Environment, from_environment};
 use primacy_dcs::ClusterStore;
 use primacy_ha::Machine;
-use primacy_model::{Observation, Role, State};
+use primacy_model::{JournalKind, JournalRecord, Observation, Role, State};
 use primacy_net::{Bytes, HeaderMap, Method};
 use primacy_postgres::{ObserveOptions, Server};
 use tokio::signal::unix::{SignalKind, signal};
@@ -110,7 +113,8 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
         bail!("{text}: it answers at {url}");
     }
 
-    let journal = Arc::new(Journal::default());
+    let journal = Arc::new(Journal::open(&config));
+    journal.keep(&began(&config));
     let (requests, request_queue) = mpsc::channel(REQUESTS_MAX);
     let look = server
         .observe(
@@ -227,6 +231,22 @@ async fn answers(client: &primacy_net::HttpClient, api_url: &str) -> bool {
         .request(Method::GET, &url, HeaderMap::new(), Bytes::new(), deadline)
         .await
         .is_ok()
+}
+
+/// The first entry of this process in the journal.
+fn began(config: &LocalConfig) -> JournalRecord {
+    let (version, process) = (env!("CARGO_PKG_VERSION"), std::process::id());
+    JournalRecord {
+        at: Timestamp::now(),
+        member: config.name.clone(),
+        kind: JournalKind::Event,
+        text: format!("the agent begins: primacy {version}, process {process}"),
+        step: String::new(),
+        reasons: Vec::new(),
+        leader: None,
+        peers: BTreeMap::new(),
+        repeated: 0,
+    }
 }
 
 /// What is told before the first pass.

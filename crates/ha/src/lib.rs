@@ -8,6 +8,7 @@
 
 mod decide;
 mod decision;
+mod describe;
 mod machine;
 mod member;
 mod situation;

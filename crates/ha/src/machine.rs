@@ -14,6 +14,8 @@
 
 mod action;
 mod event;
+mod happenings;
+mod journal;
 mod lease;
 mod operator;
 mod outcome;
@@ -26,19 +28,21 @@ use std::time::Duration;
 use jiff::Timestamp;
 use primacy_config::{GlobalConfig, TimingLimits};
 use primacy_model::{
-    Cluster, MemberData, MemberName, Observation, ScheduledAt, Status, Timeline, Version,
+    Cluster, JournalKind, MemberData, MemberName, Observation, ScheduledAt, Status, Timeline,
+    Version,
 };
 
 use crate::decide::{decide, slots};
-use crate::decision::{Decision, Step};
+use crate::decision::Step;
 use crate::member;
 use crate::situation::{JobInFlight, Lease, Local, Memory, Peers, Shutdown, Situation, StoreView};
 use crate::time::Moment;
 
-pub use action::{Action, Answer, CallbackEvent, JournalEntry, LogLevel};
+pub use action::{Action, Answer, CallbackEvent, LogLevel};
 pub use event::{
     Event, JobProgress, JobReport, OperatorRequest, RenewalResult, StepOutcome, StoreKey,
 };
+pub use journal::JournalEntry;
 
 /// After a step that could not be performed.
 const RETRY: Duration = Duration::from_secs(1);
@@ -101,7 +105,10 @@ pub struct Machine {
     published_at: Moment,
     status: Option<Status>,
     outcome: String,
-    journaled: String,
+    /// The last pass without a step that was logged.
+    logged: String,
+    rations: journal::Rations,
+    seen: happenings::Seen,
     restart_reply: Option<u64>,
     was_paused: bool,
 }
@@ -142,7 +149,9 @@ impl Machine {
             published_at: now,
             status: None,
             outcome: String::new(),
-            journaled: String::new(),
+            logged: String::new(),
+            rations: journal::Rations::default(),
+            seen: happenings::Seen::default(),
             restart_reply: None,
             was_paused: false,
         }
@@ -153,6 +162,7 @@ impl Machine {
         let mut actions = Vec::new();
         self.take(event, now, wall, &mut actions);
         self.keep_lease(now, wall, &mut actions);
+        self.tell_changes(now, wall, &mut actions);
         self.set_fence(&mut actions);
         if self.pass == Pass::Idle && (self.again || now >= self.next_pass) {
             self.begin_pass(now, &mut actions);
@@ -232,9 +242,10 @@ impl Machine {
                     self.decide(now, wall, actions);
                 }
             }
-            Event::Renewed { sent, result } => self.renewed(sent, result, now, actions),
+            Event::Renewed { sent, result } => self.renewed(sent, result, now, wall, actions),
             Event::StepDone(outcome) => {
                 if let Pass::Acting(step) = std::mem::replace(&mut self.pass, Pass::Idle) {
+                    self.tell_step(&step, &outcome, now, wall, actions);
                     self.step_done(step, outcome, now, actions);
                 }
             }
@@ -263,7 +274,10 @@ impl Machine {
                     }
                 }
             }
-            Event::JobDone(report) => self.job_done(report, now, actions),
+            Event::JobDone(report) => {
+                self.tell_job(&report, now, wall, actions);
+                self.job_done(report, now, actions);
+            }
             Event::PostmasterChanged => self.again = true,
             Event::StoreChanged(key) => self.again |= self.concerns_me(&key),
             Event::Configured(local) => {
@@ -272,8 +286,13 @@ impl Machine {
                 self.again = true;
             }
             Event::PendingRestart(pending) => self.memory.pending_restart = pending,
-            Event::Operator(request) => self.operator(request, actions),
+            Event::Operator(request) => {
+                self.tell_request(&request, now, wall, actions);
+                self.operator(request, actions);
+            }
             Event::Terminate => {
+                let text = "the agent is told to end".to_owned();
+                self.tell(JournalKind::Event, text, now, wall, actions);
                 self.memory.shutdown.get_or_insert(Shutdown {
                     since: now,
                     stopped: None,
@@ -372,6 +391,7 @@ impl Machine {
     }
 
     fn decide(&mut self, now: Moment, wall: Timestamp, actions: &mut Vec<Action>) {
+        self.tell_changes(now, wall, actions);
         self.look_for_triggers();
         self.name_standby_leader(actions);
         self.compare_with_remote(now);
@@ -392,31 +412,8 @@ impl Machine {
             job: self.job.as_ref(),
             peers: self.peers.as_ref(),
         });
-        self.journal(&decision, wall, actions);
+        self.journal(&decision, now, wall, actions);
         self.perform(decision.step, now, wall, actions);
-    }
-
-    /// Passes that only repeat the last one are not kept again.
-    fn journal(&mut self, decision: &Decision, wall: Timestamp, actions: &mut Vec<Action>) {
-        if matches!(decision.step, Step::AskPeers(_)) {
-            return;
-        }
-        if !decision.outcome.is_empty() {
-            self.outcome.clone_from(&decision.outcome);
-        }
-        let resting = matches!(decision.step, Step::Wait | Step::WaitUntil(_));
-        if resting && (self.regular_pass || self.outcome != self.journaled) {
-            actions.push(Action::Log(LogLevel::Info, self.outcome.clone()));
-        }
-        if !resting || self.outcome != self.journaled {
-            self.journaled.clone_from(&self.outcome);
-            actions.push(Action::Journal(JournalEntry {
-                at: wall,
-                outcome: decision.outcome.clone(),
-                step: step_name(&decision.step),
-                reasons: decision.reasons.clone(),
-            }));
-        }
     }
 
     fn perform(&mut self, step: Step, now: Moment, wall: Timestamp, actions: &mut Vec<Action>) {
@@ -637,14 +634,4 @@ fn next_schedule(
     let wait = at.duration_since(wall);
     // What is past already was looked at in this pass.
     (!wait.is_negative()).then(|| now + wait.unsigned_abs())
-}
-
-/// The step's name and what identifies it, for people.
-fn step_name(step: &Step) -> String {
-    match step {
-        Step::StartJob(job) => format!("start: {}", job.name()),
-        Step::WriteSync(sync) => format!("write /sync {}", sync.to_json()),
-        Step::AskPeers(_) => "ask the members".into(),
-        other => format!("{other:?}"),
-    }
 }

@@ -9,6 +9,7 @@ mod cluster;
 mod document;
 mod failover;
 mod history;
+mod journal;
 mod lsn;
 mod member;
 mod name;
@@ -23,6 +24,7 @@ pub use cluster::{Cluster, DynamicConfig, Initialize, Leader, Session, Version};
 pub use document::{cluster_document, json_line};
 pub use failover::{FailoverRequest, ScheduledAt};
 pub use history::{History, HistoryEntry};
+pub use journal::{JournalKind, JournalPeer, JournalReason, JournalRecord};
 pub use lsn::{Lsn, ParseLsnError};
 pub use member::{
     ConnUrl, Member, MemberData, PendingRestart, PendingRestartReasons, ReplicationState,

@@ -158,7 +158,7 @@ impl Api {
             Route::Config => self.config().await,
             Route::Metrics => Ok(self.metrics().await),
             Route::Failsafe => self.failsafe(),
-            Route::Journal => Ok(self.journal()),
+            Route::Journal => self.journal(query),
             Route::PatchConfig => {
                 self.patch_config(body::required(headers, body).await?)
                     .await

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use primacy_model::{Observation, cluster_document};
 use serde_json::Value;
 use tokio::sync::oneshot;
@@ -12,6 +13,7 @@ use super::answer::{Answer, ErrorPage, Headers};
 use super::route::Query;
 use super::status::Status;
 use super::{Api, health, metrics};
+use crate::journal::JournalQuery;
 use crate::published::Published;
 use crate::request::Request;
 
@@ -25,6 +27,9 @@ const HEALTH_PATIENCE: Duration = Duration::from_secs(1);
 const STATUS_PATIENCE: Duration = Duration::from_millis(1500);
 /// How old what is told of PostgreSQL is, at most; ours, ignored by everybody else.
 const OBSERVED_AGO: &str = "X-Primacy-Observed-Ago-Ms";
+
+/// How many entries of the journal are told when nobody says how many.
+const JOURNAL_LIMIT: usize = 1000;
 
 /// An observation that may be told of, and the snapshot that goes with it.
 struct Sight {
@@ -54,9 +59,15 @@ impl Api {
         })
     }
 
-    /// GET `/journal`: the decisions of this process, oldest first.
-    pub(super) fn journal(&self) -> Answer {
-        Answer::json(200, self.journal.to_json(&self.published().name))
+    /// GET `/journal`: what was done and why, oldest first, the newest `limit` between `since` and `until` (RFC 3339).
+    pub(super) fn journal(&self, query: &Query) -> Result<Answer, Answer> {
+        let query = journal_query(query).map_err(|text| Answer::text(400, text))?;
+        Ok(Answer::Text {
+            code: 200,
+            text: self.journal.to_json(query).into(),
+            content_type: "application/json",
+            headers: Headers::new(),
+        })
     }
 
     /// GET `/metrics`.
@@ -181,4 +192,24 @@ impl Api {
             age,
         }
     }
+}
+
+fn journal_query(query: &Query) -> Result<JournalQuery, String> {
+    let time = |name: &str| match query.get(name) {
+        None => Ok(None),
+        Some(text) => text.parse::<Timestamp>().map(Some).map_err(|_| {
+            format!("{name} is {text:?}: write a time as 2026-11-21T02:13:05Z, with its offset")
+        }),
+    };
+    let limit = match query.get("limit") {
+        None => JOURNAL_LIMIT,
+        Some(text) => text
+            .parse()
+            .map_err(|_| format!("limit is {text:?}: write a number"))?,
+    };
+    Ok(JournalQuery {
+        since: time("since")?,
+        until: time("until")?,
+        limit,
+    })
 }

@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod dcs;
+mod journal;
 mod log;
 mod postgresql;
 mod restapi;
@@ -13,6 +14,7 @@ use serde_json::Value;
 
 pub use bootstrap::{Bootstrap, BootstrapMethod};
 pub use dcs::{DcsSection, EtcdSection, RaftSection, RawSection};
+pub use journal::Journal;
 pub use log::{Log, LogFormat, LogType};
 pub use postgresql::{
     Authentication, Callbacks, Credentials, Postgresql, ReplicaMethod, RoleOverride,
@@ -49,6 +51,8 @@ pub struct LocalConfig {
     pub tags: Tags,
     /// The watchdog device.
     pub watchdog: Watchdog,
+    /// Why things were done, kept.
+    pub journal: Journal,
     /// Which store, and how to reach it.
     pub dcs: DcsSection,
     /// Citus group and database, when both are set rightly.
@@ -88,6 +92,7 @@ impl LocalConfig {
             postgresql: Postgresql::parse(root)?,
             tags: tags(root.get("tags").unwrap_or(&empty), warnings),
             watchdog: Watchdog::parse(root, warnings)?,
+            journal: Journal::parse(root)?,
             dcs: DcsSection::parse(root)?,
             citus: root.get("citus").and_then(citus),
         })

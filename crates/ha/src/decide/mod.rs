@@ -19,6 +19,7 @@ mod starting;
 mod switchover;
 pub(crate) mod sync;
 
+pub(crate) use race::limitation;
 pub(crate) use switchover::next_schedule;
 
 use std::collections::BTreeMap;

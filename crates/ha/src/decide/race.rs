@@ -333,7 +333,7 @@ fn is_lagging(s: &Situation<'_>, cluster: &Cluster, mine: Lsn, why: &mut Reasons
 }
 
 /// Why a member's answer does not count in a race or as a candidate; `None` when it does.
-pub(super) fn limitation(peer: &PeerReport) -> Option<&'static str> {
+pub(crate) fn limitation(peer: &PeerReport) -> Option<&'static str> {
     if peer.tags.nofailover() {
         Some("not allowed to promote")
     } else if peer.watchdog_failed {

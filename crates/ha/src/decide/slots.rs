@@ -50,7 +50,8 @@ pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) ->
     Some(Step::ChangeSlots(changes))
 }
 
-fn describe(changes: &[SlotChange]) -> String {
+/// The changes in words.
+pub(crate) fn describe(changes: &[SlotChange]) -> String {
     let words: Vec<String> = changes
         .iter()
         .map(|change| match change {

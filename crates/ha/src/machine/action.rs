@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use primacy_model::{MemberData, MemberName, Role, Status};
 use serde_json::{Map, Value};
 
-use crate::decision::{Exit, Job, Reason, Step};
+use super::JournalEntry;
+use crate::decision::{Exit, Job, Step};
 use crate::time::Moment;
 
 /// The answer to an operator's request.
@@ -86,7 +86,7 @@ pub enum Action {
         /// The answer.
         answer: Answer,
     },
-    /// Keep this, and log it.
+    /// Keep this; steps are logged, too.
     Journal(JournalEntry),
     /// Log this.
     Log(LogLevel, String),
@@ -118,17 +118,4 @@ pub enum LogLevel {
     Info,
     /// Details.
     Debug,
-}
-
-/// One decision, kept.
-#[derive(Clone, Debug, PartialEq)]
-pub struct JournalEntry {
-    /// When.
-    pub at: Timestamp,
-    /// The pass in one sentence.
-    pub outcome: String,
-    /// The step.
-    pub step: String,
-    /// The rules that led to it.
-    pub reasons: Vec<Reason>,
 }

@@ -1,13 +1,15 @@
 //! The lease is kept by the clock, beside the passes.
 
 use jiff::Timestamp;
+use primacy_model::JournalKind;
 
-use super::{
-    Action, FENCE_MARGIN, JournalEntry, LogLevel, Machine, Pass, RENEWAL_RETRY, RenewalResult,
-};
+use super::{Action, FENCE_MARGIN, LogLevel, Machine, Pass, RENEWAL_RETRY, RenewalResult};
 use crate::decision::{DemotionMode, Job, Reason, Step};
 use crate::situation::{Demotion, Lease, RewindState};
 use crate::time::Moment;
+
+/// The step, in the journal.
+const KILL: &str = "kill PostgreSQL";
 
 impl Machine {
     /// Renews by the clock, and fences when the deadline comes near. Safety over availability: a server that
@@ -24,13 +26,8 @@ impl Machine {
                     rule: "design.md idea 4",
                     text: format!("the lease ends at {until:?}, it is {now:?}"),
                 };
-                actions.push(Action::Journal(JournalEntry {
-                    at: wall,
-                    outcome: "the leader lock could not be renewed in time: killed PostgreSQL"
-                        .into(),
-                    step: "KillNow".into(),
-                    reasons: vec![reason],
-                }));
+                let outcome = "the leader lock could not be renewed in time: killed PostgreSQL";
+                self.journal_forced(KILL, outcome, reason, wall, actions);
                 actions.push(Action::KillNow);
                 self.begin_demotion(DemotionMode::Offline);
             }
@@ -53,6 +50,7 @@ impl Machine {
         sent: Moment,
         result: RenewalResult,
         now: Moment,
+        wall: Timestamp,
         actions: &mut Vec<Action>,
     ) {
         self.renewing = false;
@@ -81,15 +79,20 @@ impl Machine {
                 ));
                 if self.may_accept_writes() && !self.global.pause {
                     // Somebody else may lead from now on.
+                    let reason = Reason {
+                        rule: "ha.md §5.3",
+                        text: "the store says that the leader key is not mine any more".into(),
+                    };
+                    let outcome = "the leader lock is lost: killed PostgreSQL";
+                    self.journal_forced(KILL, outcome, reason, wall, actions);
                     actions.push(Action::KillNow);
                     self.begin_demotion(DemotionMode::ImmediateNoLock);
                 }
             }
             RenewalResult::Failed(reason) => {
-                actions.push(Action::Log(
-                    LogLevel::Warning,
-                    format!("the leader lock could not be renewed: {reason}"),
-                ));
+                let text = format!("the leader lock could not be renewed: {reason}");
+                self.tell(JournalKind::Event, text.clone(), now, wall, actions);
+                actions.push(Action::Log(LogLevel::Warning, text));
                 if adopting {
                     self.retry_later(now);
                 }

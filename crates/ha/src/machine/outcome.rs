@@ -2,7 +2,7 @@
 
 use primacy_model::{Process, Role, State};
 
-use super::{Action, Answer, CallbackEvent, JobReport, LogLevel, Machine, StepOutcome, step_name};
+use super::{Action, Answer, CallbackEvent, JobReport, LogLevel, Machine, StepOutcome};
 use crate::decide::bootstrap;
 use crate::decision::{DemotionMode, Exit, Job, Step, StopReason, Upstream};
 use crate::situation::{JobInFlight, Lease, PendingOperation, RewindState};
@@ -20,7 +20,7 @@ impl Machine {
         if let StepOutcome::Failed(reason) = &outcome {
             actions.push(Action::Log(
                 LogLevel::Warning,
-                format!("{} failed: {reason}", step_name(&step)),
+                format!("{step} failed: {reason}"),
             ));
             self.retry_later(now);
         }
