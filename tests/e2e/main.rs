@@ -29,6 +29,7 @@ mod fence;
 mod freeze_agent;
 mod haproxy;
 mod hooks;
+mod journal;
 mod kill_agent;
 mod kill_node;
 mod kill_postmaster;

@@ -45,6 +45,24 @@ pub(crate) fn parse(text: &str) -> Result<Option<Zoned>, Failure> {
     }
 }
 
+/// Reads a moment of the past, in the same forms; a time of day alone is the last one of that kind.
+pub(crate) fn past(text: &str) -> Result<Timestamp, Failure> {
+    past_in(text.trim(), &Zoned::now()).ok_or_else(|| {
+        Failure::refused(format!(
+            "{text:?} is no time: write 2026-11-21T02:13, with an offset if it is not local time, or 02:13"
+        ))
+    })
+}
+
+fn past_in(text: &str, now: &Zoned) -> Option<Timestamp> {
+    let at = parse_in(text, now)?;
+    let time_alone = text.parse::<DateTime>().is_err() && text.parse::<Timestamp>().is_err();
+    if time_alone && at > *now {
+        return Some(at.checked_sub(1.day()).ok()?.timestamp());
+    }
+    Some(at.timestamp())
+}
+
 fn parse_in(text: &str, now: &Zoned) -> Option<Zoned> {
     if let Ok(timestamp) = text.parse::<Timestamp>() {
         let offset = Pieces::parse(text)
@@ -103,6 +121,20 @@ mod tests {
             assert_eq!(parsed.as_deref(), expected, "{text}");
         }
         assert!(parse("now").unwrap().is_none() && parse(" ").unwrap().is_none());
+    }
+
+    #[test]
+    fn moments_of_the_past() {
+        for (text, expected) in [
+            ("22:30", Some("2026-11-20T21:30:00Z")),
+            ("23:30", Some("2026-11-19T22:30:00Z")),
+            ("2026-11-19T02:13:05Z", Some("2026-11-19T02:13:05Z")),
+            ("2026-11-19 02:13", Some("2026-11-19T01:13:00Z")),
+            ("last night", None),
+        ] {
+            let at = past_in(text, &now()).map(|at| at.to_string());
+            assert_eq!(at.as_deref(), expected, "{text}");
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@ const ONE: &str = "[OPTIONS] [CLUSTER_NAME]";
 const MANY: &str = "[OPTIONS] [CLUSTER_NAMES]...";
 const MEMBERS: &str = "[OPTIONS] CLUSTER_NAME [MEMBER_NAMES]...";
 
-const SUMMARIES: [Summary; 18] = [
+const SUMMARIES: [Summary; 19] = [
     Summary("demote-cluster", ONE, "Demote cluster to a standby cluster"),
     Summary(
         "dsn",
@@ -69,7 +69,15 @@ const SUMMARIES: [Summary; 18] = [
         "[OPTIONS] [CLUSTER_NAME] [MEMBER_NAMES]...",
         "Output version of the command or of a running instance",
     ),
+    Summary(
+        WHY,
+        "[OPTIONS] [MEMBER_NAMES]...",
+        "Tell what the members did and left, and why",
+    ),
 ];
+
+/// Ours alone: patronictl has no such command.
+const WHY: &str = "why";
 
 pub(super) const ROLES: [&str; 6] = [
     "leader",
@@ -105,6 +113,7 @@ pub fn command(program: Program) -> Command {
 pub fn subcommands(program: Program) -> Vec<Command> {
     SUMMARIES
         .iter()
+        .filter(|Summary(name, ..)| program == Program::Primacy || *name != WHY)
         .map(|Summary(name, usage, about)| {
             let command = Command::new(*name)
                 .about(*about)
@@ -255,6 +264,18 @@ fn arguments(command: &str) -> Vec<Arg> {
         ],
         "show-config" => vec![cluster(), group()],
         "version" => vec![cluster(), members(), group()],
+        WHY => vec![
+            members(),
+            option("CLUSTER_NAME", None, "The cluster, instead of the configured one").long("cluster"),
+            option("at", None, "What happened around this time: ISO 8601, or a time of day"),
+            option("since", None, "Not what was before"),
+            option("until", None, "Not what came later"),
+            option("limit", Some('n'), "The newest so many, 100 by default"),
+            option("file", None, "Read a journal from disk instead of asking the members; may be repeated")
+                .action(ArgAction::Append),
+            format(),
+            group(),
+        ],
         _ => Vec::new(),
     }
 }

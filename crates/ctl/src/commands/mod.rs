@@ -14,6 +14,7 @@ mod show_config;
 mod standby_cluster;
 mod switchover;
 mod version;
+mod why;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -123,6 +124,7 @@ async fn carry_out(
         "switchover" => switchover::run(context, switchover::Kind::Switchover).await,
         "topology" => list::run(context, list::Shape::Tree).await,
         "version" => version::run(context).await,
+        "why" => why::run(context).await,
         unknown => Err(Failure::Usage {
             command: None,
             text: format!("No such command '{unknown}'."),

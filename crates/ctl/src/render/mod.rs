@@ -2,11 +2,13 @@
 
 mod format;
 mod history;
+mod journal;
 mod member_table;
 mod table;
 mod topology;
 
 pub use format::Format;
 pub use history::history;
+pub use journal::Story;
 pub use member_table::{Style, View, member_table};
 pub use table::{Align, Table};
