@@ -25,6 +25,7 @@ macro_rules! on_both_stores {
 mod bad_input;
 mod bootstrap;
 mod control;
+mod failsafe;
 mod fence;
 mod freeze_agent;
 mod haproxy;

@@ -83,7 +83,7 @@ async fn fails_over(
     Ok(())
 }
 
-fn possible() -> bool {
+pub(super) fn possible() -> bool {
     let root = primacy_testkit::account::is_root();
     if !root {
         println!("skipped: only root can make networks");

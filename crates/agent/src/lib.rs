@@ -4,6 +4,7 @@
 pub mod api;
 mod clock;
 mod configuration;
+mod failsafe;
 mod fencing;
 mod jobs;
 pub mod journal;

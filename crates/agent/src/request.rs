@@ -1,7 +1,7 @@
 //! What others may ask of the machine, over a channel; each request carries the way for its answer.
 
+use primacy_ha::{FailsafeAnswer, FailsafeLeader};
 use primacy_model::{Observation, ScheduledRestart};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -53,7 +53,7 @@ pub enum Request {
     Failsafe {
         /// The asking leader.
         leader: FailsafeLeader,
-        /// The WAL position of this member, when accepted.
+        /// The answer.
         reply: oneshot::Sender<FailsafeAnswer>,
     },
 }
@@ -87,27 +87,3 @@ pub enum RestartAnswer {
 /// A restart is scheduled already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AlreadyScheduled;
-
-/// The body of POST `/failsafe`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FailsafeLeader {
-    /// Its name.
-    pub name: String,
-    /// Where its PostgreSQL is.
-    pub conn_url: String,
-    /// Where its API is.
-    pub api_url: String,
-    /// Slot to position.
-    pub slots: BTreeMap<String, u64>,
-}
-
-/// The answer to POST `/failsafe`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FailsafeAnswer {
-    /// `Accepted`, with this member's WAL position if it is known.
-    Accepted(Option<u64>),
-    /// `Running as a leader`.
-    RunningAsLeader,
-    /// Another leader is known: the asking one must not stay (`ha.md` W9).
-    OtherLeader(String),
-}

@@ -11,8 +11,8 @@ use jiff::Timestamp;
 use primacy_config::GlobalConfig;
 use primacy_dcs::{ClusterStore, Renewal, Subject, WatchEvent};
 use primacy_ha::{
-    Action, Answer, CallbackEvent, Event, Exit, Job, JobReport, Lease, LogLevel, Machine,
-    OperatorRequest, PeerReport, RenewalResult, Step, StepOutcome, StoreKey, Upstream,
+    Action, Answer, CallbackEvent, Event, Exit, FailsafeAnswer, Job, JobReport, Lease, LogLevel,
+    Machine, OperatorRequest, PeerReport, RenewalResult, Step, StepOutcome, StoreKey, Upstream,
 };
 use primacy_model::{
     JournalKind, MemberData, Observation, PostmasterIdentity, Process, Role, SlotKind,
@@ -36,9 +36,9 @@ use crate::leases::Leases;
 use crate::logging::Logging;
 use crate::peers::ask_members;
 use crate::published::Published;
-use crate::request::{AlreadyScheduled, FailsafeAnswer, Request, RestartAnswer};
+use crate::request::{AlreadyScheduled, Request, RestartAnswer};
 use crate::steps::{self, StepContext};
-use crate::{clock, settings};
+use crate::{clock, failsafe, settings};
 
 /// The one parameter that the agent manages itself.
 const SYNCHRONOUS_STANDBY_NAMES: &str = "synchronous_standby_names";
@@ -120,6 +120,7 @@ enum Reply {
     Reinitialize(oneshot::Sender<Result<(), String>>),
     Schedule(oneshot::Sender<Result<(), AlreadyScheduled>>),
     Unschedule(oneshot::Sender<bool>),
+    Failsafe(oneshot::Sender<FailsafeAnswer>),
 }
 
 impl Shell {
@@ -286,6 +287,24 @@ impl Shell {
                             .collect(),
                     )
                 });
+            }
+            Action::AskFailsafe {
+                sent,
+                deadline,
+                members,
+                leader,
+            } => {
+                let client = self.peers.clone();
+                self.report(async move {
+                    let by = clock::instant(deadline);
+                    let answers = failsafe::ask(&client, members, &leader, by).await;
+                    Event::FailsafeAnswered { sent, answers }
+                });
+            }
+            Action::AnswerFailsafe { id, answer } => {
+                if let Some(Reply::Failsafe(reply)) = self.replies.remove(&id) {
+                    let _ = reply.send(answer);
+                }
             }
             Action::Renew { sent, deadline } => {
                 let leases = Arc::clone(&self.leases);
@@ -639,8 +658,8 @@ impl Shell {
                 return None;
             }
             Request::Failsafe { leader, reply } => {
-                let _ = reply.send(self.failsafe(&leader.name));
-                return None;
+                let id = self.expect(Reply::Failsafe(reply));
+                return Some(Event::FailsafeAsked { id, leader });
             }
         };
         Some(Event::Operator(operator))
@@ -679,21 +698,8 @@ impl Shell {
             Some(Reply::Unschedule(reply)) => {
                 let _ = reply.send(answer == Answer::Done);
             }
-        }
-    }
-
-    /// This version does not stay a primary without a store, and does not help another one to: it accepts
-    /// only the leader that it knows.
-    fn failsafe(&self, asking: &str) -> FailsafeAnswer {
-        if self.machine.memory().role.accepts_writes() {
-            return FailsafeAnswer::RunningAsLeader;
-        }
-        let leader = self.machine.view().and_then(|(view, _)| view.leader_name());
-        match leader {
-            Some(leader) if *leader != *asking => FailsafeAnswer::OtherLeader(leader.to_string()),
-            _ => {
-                FailsafeAnswer::Accepted(self.observation.wal.as_ref().map(|wal| wal.position().0))
-            }
+            // Answered by an action of its own.
+            Some(Reply::Failsafe(_)) => {}
         }
     }
 
@@ -737,10 +743,9 @@ impl Shell {
             ),
             None => (None, Instant::now()),
         };
-        let failsafe_map = view
-            .as_ref()
-            .filter(|view| !view.failsafe.is_empty())
-            .and_then(|view| serde_json::to_value(&view.failsafe).ok());
+        let failsafe_map = Some(machine.failsafe_map())
+            .filter(|map| !map.is_empty())
+            .and_then(|map| serde_json::to_value(map).ok());
         let (_, observed_at) = machine.server();
         self.published.send_replace(Arc::new(Published {
             scope: effective.local.scope.clone(),
@@ -758,7 +763,7 @@ impl Shell {
                 Lease::Held { until, .. } => Some(clock::instant(until)),
                 Lease::None => None,
             },
-            failsafe_until: None,
+            failsafe_until: machine.failsafe_until().map(clock::instant),
             tags: effective.local.tags.clone(),
             sync_withdrawn: memory.sync_withdrawn_at.is_some(),
             dcs_last_seen: self.dcs_last_seen,
@@ -778,9 +783,6 @@ impl Shell {
 /// What the dynamic configuration asks for and this version does not do.
 fn unsupported(global: &GlobalConfig) -> Vec<&'static str> {
     let mut texts = Vec::new();
-    if global.failsafe_mode {
-        texts.push("failsafe_mode is not supported by this version: without the store a primary is demoted");
-    }
     if global
         .permanent_slots
         .values()

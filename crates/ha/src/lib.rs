@@ -26,7 +26,8 @@ pub use machine::{
     OperatorRequest, RenewalResult, StepOutcome, StoreKey,
 };
 pub use situation::{
-    Demotion, JobInFlight, Lease, Local, Memory, PeerReport, Peers, PendingOperation, RewindState,
-    Shutdown, Situation, StoreView, SyncProgress,
+    Demotion, Failsafe, FailsafeAnswer, FailsafeLeader, FailsafePromise, FailsafeReply,
+    FailsafeVerdict, JobInFlight, Lease, Local, Memory, PeerReport, Peers, PendingOperation,
+    RewindState, Shutdown, Situation, StoreView, SyncProgress,
 };
 pub use time::Moment;

@@ -14,6 +14,7 @@
 
 mod action;
 mod event;
+mod failsafe;
 mod happenings;
 mod journal;
 mod lease;
@@ -32,7 +33,7 @@ use primacy_model::{
     Version,
 };
 
-use crate::decide::{decide, slots};
+use crate::decide::{decide, failsafe as failsafe_rules, slots};
 use crate::decision::Step;
 use crate::member;
 use crate::situation::{JobInFlight, Lease, Local, Memory, Peers, Shutdown, Situation, StoreView};
@@ -79,6 +80,11 @@ pub struct Machine {
     /// The time to live that the request under way asked for; the configuration may change meanwhile.
     requested_ttl: Duration,
     next_renewal: Moment,
+    asking: failsafe::Asking,
+    /// The lock was taken again then, after it had lapsed while the members kept their promises.
+    regained_at: Option<Moment>,
+    /// This member asked for the lock, and no view since then has told what came of it.
+    acquisition_in_doubt: bool,
     /// The deadline that the fence was told.
     fence: Option<Moment>,
     view: Option<Cluster>,
@@ -89,6 +95,8 @@ pub struct Machine {
     observed_at: Moment,
     job: Option<JobInFlight>,
     pass: Pass,
+    /// When the view of the pass under way was asked for.
+    gathering_since: Moment,
     /// When the step under way was handed out.
     acting_since: Moment,
     /// The pass under way is the one of the rhythm, not one that an event asked for.
@@ -128,6 +136,9 @@ impl Machine {
             renewing: false,
             requested_ttl: Duration::ZERO,
             next_renewal: now,
+            asking: failsafe::Asking::default(),
+            regained_at: None,
+            acquisition_in_doubt: false,
             fence: None,
             view: None,
             view_at: now,
@@ -137,6 +148,7 @@ impl Machine {
             observed_at: now,
             job: None,
             pass: Pass::Idle,
+            gathering_since: now,
             acting_since: now,
             regular_pass: false,
             peers: None,
@@ -181,6 +193,9 @@ impl Machine {
             at = at.min(until - FENCE_MARGIN);
             if !self.renewing {
                 at = at.min(self.next_renewal);
+            }
+            if let Some(due) = self.failsafe_due() {
+                at = at.min(due);
             }
         }
         at
@@ -243,6 +258,12 @@ impl Machine {
                 }
             }
             Event::Renewed { sent, result } => self.renewed(sent, result, now, wall, actions),
+            Event::FailsafeAnswered { sent, answers } => {
+                self.members_answered(sent, &answers, now, wall, actions);
+            }
+            Event::FailsafeAsked { id, leader } => {
+                self.asked_for_promise(id, leader, now, wall, actions);
+            }
             Event::StepDone(outcome) => {
                 if let Pass::Acting(step) = std::mem::replace(&mut self.pass, Pass::Idle) {
                     self.tell_step(&step, &outcome, now, wall, actions);
@@ -325,8 +346,17 @@ impl Machine {
             cluster: false,
             server: false,
         };
+        self.gathering_since = now;
+        let patience = match self.lease {
+            // What is left of the lease is for acting on the store's silence as well.
+            Lease::Held {
+                until,
+                failing_since: Some(_),
+            } => self.global.retry_timeout.min(until.since(now) / 2),
+            _ => self.global.retry_timeout,
+        };
         actions.push(Action::ReadCluster {
-            deadline: now + self.global.retry_timeout,
+            deadline: now + patience,
         });
         actions.push(Action::Observe {
             deadline: now + self.observation_budget(),
@@ -350,9 +380,17 @@ impl Machine {
                 if cluster.leader.is_some() || self.last_healthy.is_none() {
                     self.last_healthy = Some(cluster.clone());
                 }
-                if !cluster.is_led_by(&self.local.name) {
+                // In failsafe mode the lock may lapse; the heartbeat takes it again.
+                let kept = cluster.is_unlocked()
+                    && (self.failsafe_holds(now)
+                        || self
+                            .regained_at
+                            .is_some_and(|at| at >= self.gathering_since));
+                if !cluster.is_led_by(&self.local.name) && !kept {
                     self.lease = Lease::None;
                 }
+                self.acquisition_in_doubt = false;
+                self.saw_failsafe_map(&cluster.failsafe);
                 self.take_configuration(&cluster, actions);
                 self.view = Some(cluster);
                 self.view_at = now;
@@ -395,25 +433,39 @@ impl Machine {
         self.look_for_triggers();
         self.name_standby_leader(actions);
         self.compare_with_remote(now);
-        let store = match &self.view {
-            Some(view) => StoreView::Seen(view),
-            None => StoreView::Unreachable,
-        };
-        let decision = decide(&Situation {
+        let promise = self.memory.failsafe.promise.as_ref();
+        let promised = self
+            .view
+            .as_ref()
+            .and_then(|view| failsafe_rules::with_promised_leader(view, promise, now));
+        let decision = decide(&self.situation(promised.as_ref(), now, wall));
+        self.journal(&decision, now, wall, actions);
+        self.perform(decision.step, now, wall, actions);
+    }
+
+    /// The picture to decide by; `view` takes the place of what the store said.
+    fn situation<'a>(
+        &'a self,
+        view: Option<&'a Cluster>,
+        now: Moment,
+        wall: Timestamp,
+    ) -> Situation<'a> {
+        Situation {
             now,
             wall,
             local: &self.local,
             global: &self.global,
-            store,
+            store: match view.or(self.view.as_ref()) {
+                Some(view) => StoreView::Seen(view),
+                None => StoreView::Unreachable,
+            },
             last_healthy: self.last_healthy.as_ref(),
             lease: self.lease,
             server: &self.server,
             memory: &self.memory,
             job: self.job.as_ref(),
             peers: self.peers.as_ref(),
-        });
-        self.journal(&decision, now, wall, actions);
-        self.perform(decision.step, now, wall, actions);
+        }
     }
 
     fn perform(&mut self, step: Step, now: Moment, wall: Timestamp, actions: &mut Vec<Action>) {
@@ -523,6 +575,11 @@ impl Machine {
                 self.memory.role.for_callbacks(),
             ));
         }
+        if let Some(promise) = &self.memory.failsafe.promise
+            && now < promise.until
+        {
+            self.next_pass = self.next_pass.min(promise.until);
+        }
         self.due_restart(wall, actions);
         self.write_status(now, actions);
         if self.view.is_some() {
@@ -565,6 +622,7 @@ impl Machine {
                 .collect();
             map.insert(self.local.name.clone(), self.local.api_url.clone());
             if map != view.failsafe {
+                self.writes_failsafe_map(&map);
                 actions.push(Action::WriteFailsafe(map));
             }
         }

@@ -152,6 +152,8 @@ pub struct Memory {
     pub history_done: Option<Timeline>,
     /// When slots of members were last seen wanted, by slot name.
     pub slots_seen: BTreeMap<String, Moment>,
+    /// Failsafe mode.
+    pub failsafe: Failsafe,
 }
 
 impl Default for Memory {
@@ -183,8 +185,77 @@ impl Default for Memory {
             last_timeline: None,
             history_done: None,
             slots_seen: BTreeMap::new(),
+            failsafe: Failsafe::default(),
         }
     }
+}
+
+/// Failsafe mode (`ha.md` §15), both sides of it.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Failsafe {
+    /// As the leader: what the members answered last, since the lock cannot be renewed.
+    pub verdict: Option<FailsafeVerdict>,
+    /// As another member: the promise not to take over.
+    pub promise: Option<FailsafePromise>,
+    /// Members' WAL positions, from their answers.
+    pub positions: BTreeMap<MemberName, Lsn>,
+}
+
+/// What the members' answers came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FailsafeVerdict {
+    /// All accepted: the lease was prolonged.
+    Accepted,
+    /// One did not, and why.
+    Refused(String),
+}
+
+/// A promise not to take over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailsafePromise {
+    /// From whom.
+    pub leader: FailsafeLeader,
+    /// Until when.
+    pub until: Moment,
+}
+
+/// The leader that asks the members, as it describes itself: the body of `POST /failsafe`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailsafeLeader {
+    /// Its name.
+    pub name: MemberName,
+    /// Where its PostgreSQL is.
+    pub conn_url: String,
+    /// Where its API is.
+    pub api_url: String,
+    /// Slot to position, its own position under its own slot name; `None` when it does not know.
+    pub slots: Option<BTreeMap<String, Lsn>>,
+    /// For how long the promise must hold; `None` from Patroni, which takes it from the configuration.
+    pub ttl: Option<Duration>,
+}
+
+/// This member's answer to a leader that asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FailsafeAnswer {
+    /// It promises, and tells its WAL position if it knows it.
+    Accepted(Option<Lsn>),
+    /// Failsafe mode is off.
+    Off,
+    /// It leads itself, or may.
+    RunningAsLeader,
+    /// It knows another leader (W9).
+    OtherLeader(MemberName),
+}
+
+/// A member's answer to this leader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FailsafeReply {
+    /// It promised, and told its WAL position.
+    Accepted(Option<Lsn>),
+    /// It said something else.
+    Refused(String),
+    /// It did not answer in time.
+    Silent(String),
 }
 
 /// Divergence and rewind (`ha.md` §8.2).

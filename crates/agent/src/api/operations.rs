@@ -1,15 +1,15 @@
 //! The other operations: reload, reinitialise, failsafe (`rest-api.md` §7.4, §8.6, §8.7).
 
-use std::collections::BTreeMap;
-
 use primacy_config::scalar::parse_bool;
+use primacy_ha::FailsafeAnswer;
 use primacy_model::{Role, State};
 use primacy_net::{HeaderMap, RequestBody};
 use serde_json::{Map, Value};
 
 use super::answer::{Answer, ErrorPage};
 use super::{Api, body};
-use crate::request::{FailsafeAnswer, FailsafeLeader, Request};
+use crate::failsafe;
+use crate::request::Request;
 
 impl Api {
     pub(super) async fn reload(&self) -> Result<Answer, Answer> {
@@ -51,19 +51,20 @@ impl Api {
         if published.state == State::Running && published.role == Role::Primary {
             return Err(leads());
         }
-        let leader = failsafe_leader(&body)
+        let leader = failsafe::leader(&body)
             .ok_or_else(|| Answer::Dropped("name, conn_url or api_url is missing".into()))?;
         match self
             .ask(|reply| Request::Failsafe { leader, reply })
             .await?
         {
             FailsafeAnswer::Accepted(position) => {
-                let accepted = Answer::text(200, "Accepted");
+                let accepted = Answer::text(200, failsafe::ACCEPTED);
                 Ok(match position {
-                    Some(position) => accepted.with_header("lsn", position.to_string()),
+                    Some(position) => accepted.with_header(failsafe::LSN, position.0.to_string()),
                     None => accepted,
                 })
             }
+            FailsafeAnswer::Off => Err(Answer::Page(ErrorPage::BadGateway)),
             FailsafeAnswer::RunningAsLeader => Err(leads()),
             // The asking member takes anything but `Accepted` for a refusal.
             FailsafeAnswer::OtherLeader(name) => Err(Answer::text(
@@ -72,21 +73,4 @@ impl Api {
             )),
         }
     }
-}
-
-fn failsafe_leader(body: &Map<String, Value>) -> Option<FailsafeLeader> {
-    let text = |key: &str| body.get(key).and_then(Value::as_str).map(str::to_owned);
-    let slots = body
-        .get("slots")
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten();
-    Some(FailsafeLeader {
-        name: text("name")?,
-        conn_url: text("conn_url")?,
-        api_url: text("api_url")?,
-        slots: slots
-            .filter_map(|(name, position)| Some((name.clone(), position.as_u64()?)))
-            .collect::<BTreeMap<_, _>>(),
-    })
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod bootstrap;
 mod demotion;
+pub(crate) mod failsafe;
 mod follow;
 pub(crate) mod history;
 mod in_flight;
@@ -83,9 +84,15 @@ fn first_step(s: &Situation<'_>, why: &mut Reasons) -> Verdict<Step> {
     if let Some(step) = lost_lease(s, cluster, why) {
         return Ok(step);
     }
+    if let Some(step) = failsafe::lock_lapsed(s, cluster, why) {
+        return Ok(step);
+    }
     let owner = cluster.is_led_by(s.me());
     // A lock that is being given up is not taken back by looking at an old view.
     if owner && s.lease == Lease::None && s.memory.demotion.is_none() {
+        if let Some(step) = failsafe::unwanted_lock(s, why) {
+            return Ok(step);
+        }
         why.note(
             "ha.md §5.3",
             "the leader key names me, and I hold no lease on it",
@@ -193,6 +200,9 @@ fn unreachable_store(s: &Situation<'_>, why: &mut Reasons) -> Step {
         why.outcome("DCS cannot be read, the leader lock still holds");
         return Step::Wait;
     }
+    if failsafe::stays(s, why) {
+        return Step::Wait;
+    }
     why.note(
         "ha.md §3.3",
         "primary, no store, no failsafe: nobody may be told, so nobody may write here",
@@ -218,6 +228,7 @@ fn lost_lease(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option
         || !s.server.process.is_alive()
         || !cluster.is_led_by(s.me())
         || !(s.now >= until || failing)
+        || failsafe::stays(s, why)
     {
         return None;
     }

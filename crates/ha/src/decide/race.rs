@@ -6,7 +6,7 @@ use std::time::Duration;
 use primacy_config::SynchronousMode;
 use primacy_model::{Cluster, FailoverRequest, Lsn, Member, MemberName};
 
-use super::{Ask, Reasons, Verdict, demote, follow, switchover};
+use super::{Ask, Reasons, Verdict, demote, failsafe, follow, switchover};
 use crate::decision::{DemotionMode, Step};
 use crate::situation::{PeerReport, Situation};
 
@@ -140,6 +140,9 @@ fn is_healthiest(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Ver
             "ha.md §10.1 row 12",
             "synchronous mode, and I am not in /sync".into(),
         );
+    }
+    if failsafe::may_have_promised(s, cluster, || race_members(s, cluster), why)? {
+        return Ok(false);
     }
     let candidates = race_members(s, cluster)
         .into_iter()

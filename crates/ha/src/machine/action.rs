@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::JournalEntry;
 use crate::decision::{Exit, Job, Step};
+use crate::situation::{FailsafeAnswer, FailsafeLeader};
 use crate::time::Moment;
 
 /// The answer to an operator's request.
@@ -45,6 +46,25 @@ pub enum Action {
     AskPeers {
         /// Name to API address.
         members: BTreeMap<MemberName, String>,
+    },
+    /// Ask the members to accept this leader without a store (`POST /failsafe`), each at most twice; answer with
+    /// [`Event::FailsafeAnswered`].
+    AskFailsafe {
+        /// Handed back in the answer.
+        sent: Moment,
+        /// By then.
+        deadline: Moment,
+        /// Name to API address.
+        members: BTreeMap<MemberName, String>,
+        /// What to tell them.
+        leader: FailsafeLeader,
+    },
+    /// Answer a leader that asked this member.
+    AnswerFailsafe {
+        /// Which request.
+        id: u64,
+        /// The answer.
+        answer: FailsafeAnswer,
     },
     /// Renew the lease of the leader key; answer with [`Event::Renewed`].
     Renew {

@@ -1,10 +1,13 @@
 //! What the world reports to the machine.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use primacy_model::{Cluster, Lsn, MemberData, Observation, PendingRestart, ScheduledRestart};
+use primacy_model::{
+    Cluster, Lsn, MemberData, MemberName, Observation, PendingRestart, ScheduledRestart,
+};
 
-use crate::situation::{Local, Peers};
+use crate::situation::{FailsafeLeader, FailsafeReply, Local, Peers};
 use crate::time::Moment;
 
 /// What the world reports.
@@ -24,6 +27,20 @@ pub enum Event {
         sent: Moment,
         /// What came of it.
         result: RenewalResult,
+    },
+    /// The members were asked to accept this leader.
+    FailsafeAnswered {
+        /// When.
+        sent: Moment,
+        /// Each member's answer.
+        answers: BTreeMap<MemberName, FailsafeReply>,
+    },
+    /// A leader without a store asks this member to accept it.
+    FailsafeAsked {
+        /// For the answer.
+        id: u64,
+        /// Who asks.
+        leader: FailsafeLeader,
     },
     /// The step was performed.
     StepDone(StepOutcome),

@@ -15,11 +15,13 @@ impl Machine {
     /// Renews by the clock, and fences when the deadline comes near. Safety over availability: a server that
     /// could be killed a moment too early is better than one that acknowledges a commit too late.
     pub(super) fn keep_lease(&mut self, now: Moment, wall: Timestamp, actions: &mut Vec<Action>) {
+        self.ask_for_promises(now, wall, actions);
         let Lease::Held { until, .. } = self.lease else {
             return;
         };
         if now + FENCE_MARGIN >= until {
             self.lease = Lease::None;
+            self.leave_failsafe();
             self.again = true;
             if self.may_accept_writes() && !self.global.pause {
                 let reason = Reason {
@@ -63,6 +65,11 @@ impl Machine {
             RenewalResult::Renewed => {
                 // A lease that was given up, or that ended, is not brought back by a late answer.
                 if adopting || self.lease != Lease::None {
+                    if self.failsafe_holds(now) {
+                        self.regained_at = Some(now);
+                        self.again = true;
+                    }
+                    self.leave_failsafe();
                     self.lease = Lease::Held {
                         until: sent + self.requested_ttl,
                         failing_since: None,
@@ -70,8 +77,10 @@ impl Machine {
                     self.next_renewal = sent + self.global.loop_wait;
                 }
             }
+            RenewalResult::Lapsed if self.survives_lapse(now) => {}
             RenewalResult::Lapsed => {
                 self.lease = Lease::None;
+                self.leave_failsafe();
                 self.again = true;
                 actions.push(Action::Log(
                     LogLevel::Error,
@@ -88,6 +97,11 @@ impl Machine {
                     actions.push(Action::KillNow);
                     self.begin_demotion(DemotionMode::ImmediateNoLock);
                 }
+            }
+            RenewalResult::Failed(_) if self.failsafe_holds(now) => {
+                // The first failures were told. It is no hurry: the members' promises are renewed meanwhile.
+                self.forget_lapse();
+                self.next_renewal = now + self.global.loop_wait;
             }
             RenewalResult::Failed(reason) => {
                 let text = format!("the leader lock could not be renewed: {reason}");
@@ -125,6 +139,14 @@ impl Machine {
             && (self.memory.role.accepts_writes()
                 || self.server.wal.as_ref().is_some_and(|wal| wal.is_primary())
                 || matches!(self.job.as_ref().map(|job| &job.job), Some(Job::Promote)))
+    }
+
+    /// The primary is down for a moment, by this agent's hand.
+    pub(super) fn restarts_primary(&self) -> bool {
+        matches!(
+            self.job.as_ref().map(|job| &job.job),
+            Some(Job::StartPrimary { .. } | Job::Restart { upstream: None, .. })
+        )
     }
 
     pub(super) fn begin_demotion(&mut self, mode: DemotionMode) {

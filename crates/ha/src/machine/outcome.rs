@@ -26,7 +26,11 @@ impl Machine {
         }
         let done = outcome == StepOutcome::Done;
         match step {
+            Step::AcquireLeader { .. } if matches!(outcome, StepOutcome::Failed(_)) => {
+                self.acquisition_in_doubt = true;
+            }
             Step::AcquireLeader { .. } if done => {
+                self.leave_failsafe();
                 // Counted from before the lease was granted.
                 let sent = self.acting_since;
                 self.lease = Lease::Held {
@@ -319,6 +323,7 @@ impl Machine {
                 }
                 if mode == DemotionMode::ImmediateNoLock || mode == DemotionMode::Offline {
                     self.lease = Lease::None;
+                    self.leave_failsafe();
                 }
             }
             StopReason::Shutdown => {

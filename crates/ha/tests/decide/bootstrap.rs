@@ -111,15 +111,9 @@ fn s6_2_the_new_cluster_is_published_key_by_key_the_leader_key_last() {
 
 #[test]
 fn s6_2_a_bootstrap_that_failed_is_taken_back() {
-    let failed = World::of("pg1").with(|w| {
-        w.memory.bootstrapping = Some(Some(false));
-        w.cluster.leader = None;
-    });
+    let failed = World::unlocked("pg1").with(|w| w.memory.bootstrapping = Some(Some(false)));
     assert_eq!(failed.because("ha.md §6.2"), Step::CancelBootstrap);
-    let primary = World::of("pg1").with(|w| {
-        w.memory.bootstrapping = Some(None);
-        w.cluster.leader = None;
-    });
+    let primary = World::unlocked("pg1").with(|w| w.memory.bootstrapping = Some(None));
     assert_eq!(primary.step(), Step::StartJob(Job::PostBootstrap));
 }
 

@@ -109,6 +109,7 @@ impl World {
     pub(crate) fn unlocked(me: &str) -> World {
         let mut world = World::of(me);
         world.cluster.leader = None;
+        world.lease = Lease::None;
         world
     }
 

@@ -17,7 +17,8 @@ use tokio::time::Instant;
 use super::super::{Api, ApiError, ApiServer};
 use super::*;
 use crate::logging::LogQueue;
-use crate::request::{FailsafeAnswer, Request, RestartAnswer};
+use crate::request::{Request, RestartAnswer};
+use primacy_ha::FailsafeAnswer;
 
 /// Generous: the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -145,8 +146,8 @@ async fn machine(
             }
             Request::Failsafe { leader, reply } => {
                 let _ = reply.send(match leader.name.as_str() {
-                    "pg0" => FailsafeAnswer::Accepted(Some(73_973_584)),
-                    other => FailsafeAnswer::OtherLeader(other.to_owned()),
+                    "pg0" => FailsafeAnswer::Accepted(Some(Lsn(73_973_584))),
+                    other => FailsafeAnswer::OtherLeader(other.into()),
                 });
             }
             #[allow(unreachable_patterns)]

@@ -1,197 +1,20 @@
 //! The machine's own duties: the lease by the clock, the fence, one thing after the other.
 
-#[path = "decide/world.rs"]
+mod driver;
+mod failsafe;
+#[path = "../decide/world.rs"]
 #[allow(dead_code)]
 mod world;
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-use primacy_config::{GlobalConfig, TimingLimits};
 use primacy_ha::{
-    Action, CallbackEvent, Event, Job, JobReport, JournalEntry, Lease, Machine, Moment,
-    RenewalResult, Step, StepOutcome,
+    Action, CallbackEvent, Event, Job, JournalEntry, Lease, RenewalResult, Step, StepOutcome,
 };
-use primacy_model::{Cluster, JournalKind, Lsn, Observation, Process, Role};
+use primacy_model::{JournalKind, Lsn, Role};
 
+use driver::{Driver, TTL, kills};
 use world::World;
-
-const TTL: Duration = Duration::from_secs(30);
-
-/// A machine and the answers that it gets.
-struct Driver {
-    machine: Machine,
-    now: Moment,
-    cluster: Cluster,
-    server: Observation,
-    reachable: bool,
-    seen: Vec<Action>,
-}
-
-impl Driver {
-    /// The agent of that member has just started; what it will find is what `world` says.
-    fn starting(world: World) -> Driver {
-        let now = Moment(Duration::from_secs(5_000));
-        let global = GlobalConfig {
-            use_slots: false,
-            ..GlobalConfig::default()
-        };
-        Driver {
-            machine: Machine::new(world.local, global, TimingLimits::PATRONI, now),
-            now,
-            cluster: world.cluster,
-            server: world.server,
-            reachable: true,
-            seen: Vec::new(),
-        }
-    }
-
-    /// The leader `pg1` with its lease, at rest.
-    fn leading() -> Driver {
-        let mut driver = Driver::starting(World::of("pg1"));
-        driver.rest();
-        assert!(driver.machine.lease().is_held(driver.now));
-        driver.seen.clear();
-        driver
-    }
-
-    fn step(&mut self, event: Event) -> Vec<Action> {
-        let actions = self.machine.step(event, self.now, Timestamp::UNIX_EPOCH);
-        self.seen.extend(actions.iter().cloned());
-        actions
-    }
-
-    /// Answers everything at once until nothing is asked any more.
-    fn rest(&mut self) {
-        let actions = self.step(Event::Tick);
-        self.finish(actions);
-    }
-
-    /// Answers these actions and all that follow from them.
-    fn finish(&mut self, mut queue: Vec<Action>) {
-        for _ in 0..200 {
-            if queue.is_empty() {
-                return;
-            }
-            let action = queue.remove(0);
-            if let Some(event) = self.answer(&action) {
-                queue.extend(self.step(event));
-            }
-        }
-        panic!(
-            "does not come to rest: {:#?}",
-            self.seen.iter().rev().take(10).collect::<Vec<_>>()
-        );
-    }
-
-    fn answer(&mut self, action: &Action) -> Option<Event> {
-        Some(match action {
-            Action::ReadCluster { .. } if self.reachable => {
-                Event::ClusterRead(Ok(self.cluster.clone()))
-            }
-            Action::ReadCluster { .. } => Event::ClusterRead(Err("the store is away".into())),
-            Action::Observe { .. } => {
-                let mut server = self.server.clone();
-                if let Some(wal) = &mut server.wal {
-                    wal.slots = None;
-                }
-                Event::Observed(server)
-            }
-            // Nobody else is there.
-            Action::AskPeers { members } => {
-                Event::PeersAnswered(members.keys().map(|name| (name.clone(), None)).collect())
-            }
-            Action::Renew { sent, .. } if self.reachable => Event::Renewed {
-                sent: *sent,
-                result: RenewalResult::Renewed,
-            },
-            Action::Renew { sent, .. } => Event::Renewed {
-                sent: *sent,
-                result: RenewalResult::Failed("away".into()),
-            },
-            Action::Perform {
-                step: Step::Checkpoint,
-                ..
-            } => Event::CheckpointDone(Ok(())),
-            Action::Perform { step, .. } => {
-                self.carry_out(step);
-                Event::StepDone(StepOutcome::Done)
-            }
-            Action::StartJob(job) => Event::JobDone(self.run(job)),
-            _ => return None,
-        })
-    }
-
-    fn carry_out(&mut self, step: &Step) {
-        match step {
-            Step::AcquireLeader { .. } => self.cluster.leader = Some(world::leader(self.me())),
-            Step::ReleaseLeader { .. } => self.cluster.leader = None,
-            _ => {}
-        }
-    }
-
-    fn me(&self) -> &'static str {
-        match self.machine.view().map(|(view, _)| view.members.len()) {
-            _ if self.server.wal.as_ref().is_some_and(|wal| wal.is_primary()) => "pg1",
-            _ => "pg2",
-        }
-    }
-
-    fn run(&mut self, job: &Job) -> JobReport {
-        match job {
-            Job::Stop { .. } => {
-                self.die();
-                JobReport::Stopped {
-                    shutdown_lsn: Some(Lsn(7)),
-                }
-            }
-            Job::Promote => {
-                self.server.wal = Some(world::primary_wal());
-                JobReport::Done
-            }
-            Job::Start { .. } => {
-                self.server = World::of("pg2").server;
-                JobReport::Started {
-                    ready: true,
-                    pending_restart: None,
-                }
-            }
-            _ => JobReport::Done,
-        }
-    }
-
-    fn die(&mut self) {
-        self.server.process = Process::Absent;
-        self.server.wal = None;
-        self.server.control = Some(world::control(primacy_model::ControlState::ShutDown));
-    }
-
-    /// Time passes; the machine is woken whenever it asked for it. Stops at the first action that `until` likes.
-    fn pass_time(&mut self, time: Duration, until: impl Fn(&Action) -> bool) -> bool {
-        let end = self.now + time;
-        while self.now < end {
-            self.now = self
-                .machine
-                .wake_at()
-                .max(self.now + Duration::from_millis(10))
-                .min(end);
-            let before = self.seen.len();
-            self.rest();
-            if self.seen[before..].iter().any(&until) {
-                return true;
-            }
-        }
-        false
-    }
-
-    fn saw(&self, what: impl Fn(&Action) -> bool) -> bool {
-        self.seen.iter().any(what)
-    }
-}
-
-fn kills(action: &Action) -> bool {
-    matches!(action, Action::KillNow)
-}
 
 #[test]
 fn the_lease_is_renewed_by_the_clock_and_counted_from_before_the_request() {
