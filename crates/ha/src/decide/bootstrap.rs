@@ -51,6 +51,17 @@ pub(super) fn empty_data_directory(
             basebackup_only: false,
         });
     }
+    why.note(
+        "ha.md §6.1.4",
+        match &cluster.initialize {
+            Initialize::Absent => "/initialize is absent, and there is nobody to copy".into(),
+            Initialize::Running => "/initialize is claimed, and there is nobody to copy yet".into(),
+            Initialize::Done(identifier) => {
+                format!("/initialize is {identifier}, and there is nobody to copy now")
+            }
+            Initialize::Invalid(text) => format!("/initialize is no system identifier: {text:?}"),
+        },
+    );
     why.outcome(if cluster.is_unlocked() {
         "waiting for leader to bootstrap"
     } else {

@@ -45,7 +45,11 @@ pub(super) fn decide(
     {
         why.note(
             "ha.md §3.1.1",
-            "crash recovery takes longer than primary_start_timeout",
+            format!(
+                "crash recovery for {:.0} s >= primary_start_timeout {} s",
+                s.now.since(job.since).as_secs_f64(),
+                s.global.primary_start_timeout.as_secs()
+            ),
         );
         return Ok(Step::CancelJob);
     }

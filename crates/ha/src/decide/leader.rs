@@ -42,7 +42,14 @@ pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) ->
         && !primary
         && s.now.since(at) < s.global.ttl
     {
-        why.note("ha.md §4.3.1", "pre_promote failed");
+        why.note(
+            "ha.md §4.3.1",
+            format!(
+                "pre_promote failed {:.0} s ago, less than ttl {} s",
+                s.now.since(at).as_secs_f64(),
+                s.global.ttl.as_secs()
+            ),
+        );
         why.outcome("released leader key because pre_promote script failed");
         return Ok(Step::ReleaseLeader { optime: None });
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use primacy_config::SynchronousMode;
-use primacy_model::{Cluster, FailoverRequest, Lsn, Member, MemberName};
+use primacy_model::{Cluster, FailoverRequest, Lsn, Member, MemberName, SystemIdentifier};
 
 use super::{Ask, Reasons, Verdict, demote, failsafe, follow, switchover};
 use crate::decision::{DemotionMode, Step};
@@ -64,7 +64,11 @@ fn is_healthiest(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Ver
     {
         return no(
             "ha.md §10.1 row 1",
-            "pre_promote failed here less than ttl ago".into(),
+            format!(
+                "pre_promote failed here {:?} ago, less than ttl {:?}",
+                s.now.since(at),
+                s.global.ttl
+            ),
         );
     }
     let immediate = cluster
@@ -88,18 +92,40 @@ fn is_healthiest(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Ver
     if s.is_primary() && s.global.pause {
         let mine = s.server.system_identifier.as_ref();
         let theirs = cluster.initialize.system_identifier();
-        return Ok(theirs.is_none() || theirs == mine);
+        let same = theirs.is_none() || theirs == mine;
+        let told = |identifier: Option<&SystemIdentifier>| match identifier {
+            Some(identifier) => identifier.to_string(),
+            None => "unknown".to_owned(),
+        };
+        let relation = if same { "fits" } else { "is not" };
+        why.note(
+            "ha.md §10.1 row 4",
+            format!(
+                "paused, and I am a primary: system identifier {} {relation} the cluster's, {}",
+                told(mine),
+                told(theirs)
+            ),
+        );
+        return Ok(same);
     }
     if let Some(timeline) = wal.timeline {
-        if cluster.timeline().is_some_and(|known| timeline < known) {
+        if let Some(known) = cluster.timeline()
+            && timeline < known
+        {
             return no(
                 "ha.md §10.1 row 5",
-                format!("I am a primary on timeline {timeline}, the cluster got further"),
+                format!("I am a primary on timeline {timeline}, the cluster got to {known}"),
             );
         }
         if s.sync_is_active(cluster) && !cluster.sync.has_leader(s.me()) {
             // W1: another primary published itself after this one was last in charge.
-            return no("ha.md W1", "a primary, but /sync names another one".into());
+            return no(
+                "ha.md W1",
+                format!(
+                    "I am a primary, but the one in /sync is {}",
+                    in_sync(cluster)
+                ),
+            );
         }
         why.note(
             "ha.md §10.1 row 5",
@@ -118,10 +144,14 @@ fn is_healthiest(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Ver
         if request.is_switchover() && sync_active && !cluster.sync.has_member(s.me()) {
             return no(
                 "ha.md §10.1 row 8",
-                "a switchover, and I am not in /sync".into(),
+                format!("a switchover, and I am not in /sync: {}", in_sync(cluster)),
             );
         }
-        return Ok(manual_failover(s, cluster, request, why)?.unwrap_or(false));
+        if let Some(answer) = manual_failover(s, cluster, request, why)? {
+            return Ok(answer);
+        }
+        why.note("ha.md §10.1 row 9", "whom an operator chose is undecided");
+        return Ok(false);
     }
     if s.global.failsafe_mode
         && !cluster.failsafe.is_empty()
@@ -129,7 +159,10 @@ fn is_healthiest(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Ver
     {
         return no(
             "ha.md §10.1 row 11",
-            "failsafe mode, and I am not in /failsafe".into(),
+            format!(
+                "failsafe mode, and I am not in /failsafe: {}",
+                listed(cluster.failsafe.keys())
+            ),
         );
     }
     if sync_active
@@ -138,7 +171,10 @@ fn is_healthiest(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Ver
     {
         return no(
             "ha.md §10.1 row 12",
-            "synchronous mode, and I am not in /sync".into(),
+            format!(
+                "synchronous mode, and I am not in /sync: {}",
+                in_sync(cluster)
+            ),
         );
     }
     if failsafe::may_have_promised(s, cluster, || race_members(s, cluster), why)? {
@@ -198,7 +234,10 @@ fn compare_with_peers(
     {
         why.note(
             "ha.md §10.2.2",
-            format!("my timeline is behind the cluster's, {known}"),
+            match s.memory.last_timeline {
+                Some(mine) => format!("check_timeline: my timeline {mine} < the cluster's {known}"),
+                None => format!("check_timeline: my timeline is unknown, the cluster's is {known}"),
+            },
         );
         return Ok(false);
     }
@@ -265,6 +304,13 @@ fn compare_with_peers(
             );
             return Ok(false);
         }
+        why.note(
+            "ha.md §10.2.4",
+            format!(
+                "{name} is not ahead of my wal position ({} <= {mine})",
+                peer.position
+            ),
+        );
         if peer.position > Lsn::ZERO && cluster.sync.has_member(name) {
             votes.count += 1;
         }
@@ -323,6 +369,19 @@ impl Votes {
     }
 }
 
+/// Who is in `/sync`, for people: the primary first.
+fn in_sync(cluster: &Cluster) -> String {
+    listed(cluster.sync.leader.iter().chain(&cluster.sync.standbys))
+}
+
+fn listed<'a>(names: impl Iterator<Item = &'a MemberName>) -> String {
+    let names: Vec<&str> = names.map(|name| name.as_str()).collect();
+    if names.is_empty() {
+        return "nobody".into();
+    }
+    names.join(", ")
+}
+
 fn is_lagging(s: &Situation<'_>, cluster: &Cluster, mine: Lsn, why: &mut Reasons) -> bool {
     let lag = mine.behind(cluster.status.optime);
     let limit = s.global.maximum_lag_on_failover;
@@ -373,7 +432,13 @@ fn manual_failover(
             && s.global.synchronous_mode == SynchronousMode::On
             && !cluster.sync.has_member(s.me())
         {
-            why.note("ha.md §10.3.1c", "synchronous mode, and I am not in /sync");
+            why.note(
+                "ha.md §10.3.1c",
+                format!(
+                    "synchronous mode, and I am not in /sync: {}",
+                    in_sync(cluster)
+                ),
+            );
             return Ok(Some(false));
         }
         if let Some(url) = member.and_then(|member| member.data.api_url.clone()) {

@@ -58,6 +58,9 @@ impl<'a> Primary<'a> {
 /// The step that divergence needs, if it needs one.
 pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option<Step> {
     if !s.can_repair_divergence() {
+        if s.memory.rewind == RewindState::Needed {
+            why.note("ha.md §8.4", cannot_repair(s));
+        }
         return None;
     }
     let primary = Primary::of(s, cluster)?;
@@ -95,7 +98,25 @@ pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) ->
             );
             reinitialize(s, cluster, &primary, why)
         }
+        RewindState::Failed => {
+            why.note(
+                "ha.md §8.5.6",
+                "pg_rewind failed, and remove_data_directory_on_rewind_failure is off: reinitialize this member by hand",
+            );
+            None
+        }
         _ => None,
+    }
+}
+
+/// Why WAL that left the leader's stays as it is.
+fn cannot_repair(s: &Situation<'_>) -> &'static str {
+    if s.local.use_pg_rewind {
+        "the local WAL left the leader's; pg_rewind needs wal_log_hints or data checksums, which this cluster has not: \
+         reinitialize this member"
+    } else {
+        "the local WAL left the leader's; neither use_pg_rewind nor remove_data_directory_on_diverged_timelines is on: \
+         reinitialize this member"
     }
 }
 
@@ -172,6 +193,7 @@ fn repair(
         );
         return reinitialize(s, cluster, primary, why);
     }
+    why.note("ha.md §8.4", cannot_repair(s));
     None
 }
 

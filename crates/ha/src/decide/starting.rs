@@ -25,13 +25,17 @@ pub(super) fn decide(
         why.outcome("PostgreSQL is still starting up, waiting");
         return Ok(Some(Step::Wait));
     };
-    if s.now.since(since) >= s.global.primary_start_timeout
-        && switchover::failover_is_possible(s, cluster, None, why)?
-    {
-        why.note(
-            "ha.md §3.2",
-            "starting takes longer than primary_start_timeout",
-        );
+    let (starting, timeout) = (s.now.since(since), s.global.primary_start_timeout);
+    let relation = if starting >= timeout { ">=" } else { "<" };
+    why.note(
+        "ha.md §3.2",
+        format!(
+            "starting for {:.0} s {relation} primary_start_timeout {} s",
+            starting.as_secs_f64(),
+            timeout.as_secs()
+        ),
+    );
+    if starting >= timeout && switchover::failover_is_possible(s, cluster, None, why)? {
         why.outcome("demoting self because postgres is still starting up");
         return Ok(Some(demote(s, DemotionMode::Immediate)));
     }

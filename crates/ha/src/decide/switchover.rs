@@ -46,7 +46,7 @@ pub(super) fn leader_side(
         return clear(why, "paused: only a named candidate can take over".into());
     }
     if !possible_for(s, cluster, Some(request), None, None, why)? {
-        return clear(why, "nobody can take over".into());
+        return clear(why, "nobody can take over now".into());
     }
     why.outcome(if request.is_switchover() {
         "switchover: demoting myself"
@@ -80,7 +80,11 @@ fn due(s: &Situation<'_>, request: &FailoverRequest) -> Due {
     }
     let stale = Duration::from_secs(s.global.loop_wait.as_secs() * 3 / 2);
     if late.unsigned_abs() > stale {
-        return Due::Unusable("the scheduled time passed while nobody could act on it".into());
+        return Due::Unusable(format!(
+            "the scheduled time {timestamp} passed {:.0} s ago while nobody could act on it, more than {} s",
+            late.as_secs_f64(),
+            stale.as_secs()
+        ));
     }
     Due::Now
 }
@@ -134,7 +138,10 @@ fn possible_for(
         .filter_map(|member| Some((member.name.clone(), member.data.api_url.clone()?)))
         .collect();
     if candidates.is_empty() {
-        why.note("ha.md §11.4", "there is no candidate");
+        why.note(
+            "ha.md §11.4",
+            nobody(s, cluster, candidate, excluded, by_hand),
+        );
         return Ok(false);
     }
     let Some(peers) = s.peers else {
@@ -143,7 +150,10 @@ fn possible_for(
     let able = candidates.keys().filter(|name| match peers.get(*name) {
         Some(Some(peer)) => is_able(s, cluster, name, peer, min_lsn, why),
         _ => {
-            why.note("ha.md §11.4", format!("{name} does not answer"));
+            why.note(
+                "ha.md §11.4",
+                format!("{name} does not answer: it does not count"),
+            );
             false
         }
     });
@@ -160,6 +170,38 @@ fn possible_for(
         return Ok(able >= needed);
     }
     Ok(able > 0)
+}
+
+/// Why there is no candidate to ask.
+fn nobody(
+    s: &Situation<'_>,
+    cluster: &Cluster,
+    candidate: Option<&MemberName>,
+    excluded: Option<&MemberName>,
+    by_hand: bool,
+) -> String {
+    let sync = !by_hand && s.sync_is_active(cluster);
+    let reasons: Vec<String> = s
+        .others(cluster)
+        .map(|member| {
+            let name = &member.name;
+            if member.data.tags.nofailover() {
+                format!("{name} is tagged nofailover")
+            } else if candidate.is_some_and(|candidate| candidate != name) || excluded == Some(name)
+            {
+                format!("{name} is not the one to take over")
+            } else if sync && !cluster.sync.has_standby(name) {
+                format!("{name} is not in /sync")
+            } else {
+                format!("{name} publishes no api_url")
+            }
+        })
+        .collect();
+    if reasons.is_empty() {
+        "there is no candidate: there are no other members".into()
+    } else {
+        format!("there is no candidate: {}", reasons.join(", "))
+    }
 }
 
 fn is_able(
@@ -182,14 +224,19 @@ fn is_able(
             );
             return false;
         }
+        why.note(
+            "ha.md §11.4",
+            format!("{name} is at {}, not before {min_lsn}", peer.position),
+        );
     } else {
         let lag = peer.position.behind(cluster.status.optime);
         let limit = s.global.maximum_lag_on_failover;
+        let relation = if lag > limit { ">" } else { "<=" };
+        why.note(
+            "ha.md §11.4",
+            format!("{name} lags {lag} {relation} maximum_lag_on_failover {limit}"),
+        );
         if lag > limit {
-            why.note(
-                "ha.md §11.4",
-                format!("{name} lags: {lag} > maximum_lag_on_failover {limit}"),
-            );
             return false;
         }
     }
@@ -199,7 +246,14 @@ fn is_able(
     {
         why.note(
             "ha.md §11.4",
-            format!("the timeline of {name} is behind the cluster's, {known}"),
+            match peer.timeline {
+                Some(theirs) => format!(
+                    "check_timeline: {name} is on timeline {theirs} < the cluster's {known}"
+                ),
+                None => format!(
+                    "check_timeline: the timeline of {name} is unknown, the cluster's is {known}"
+                ),
+            },
         );
         return false;
     }

@@ -55,7 +55,11 @@ pub(super) fn maintain(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) 
     if kept != voters {
         why.note(
             "ha.md §13.3.6",
-            format!("{} no longer synchronous", names(voters.difference(&kept))),
+            voters
+                .difference(&kept)
+                .map(|name| unfit(s, cluster, name))
+                .collect::<Vec<_>>()
+                .join(", "),
         );
         return Some(write(s, cluster, kept));
     }
@@ -460,6 +464,37 @@ fn cascades_from(member: &Member, cluster: &Cluster, eligible: &BTreeSet<&str>) 
         }
     }
     false
+}
+
+/// Why a synchronous standby is no longer one.
+fn unfit(s: &Situation<'_>, cluster: &Cluster, name: &MemberName) -> String {
+    let Some(member) = cluster.member(name) else {
+        return format!("{name} publishes nothing any more");
+    };
+    if member.data.tags.nosync() {
+        return format!("{name} does not want to be synchronous");
+    }
+    let senders = s.wal().map_or(&[][..], |wal| &wal.senders);
+    let sender = senders
+        .iter()
+        .find(|sender| name.matches_application_name(&sender.application_name));
+    match (member.data.state, sender) {
+        (_, None) => format!("{name} receives nothing from here"),
+        (Some(State::Running), Some(sender)) if sender.state != "streaming" => {
+            format!("{name} does not stream: {}", sender.state)
+        }
+        (Some(State::Running), Some(_)) => {
+            let limit = match s.global.maximum_lag_on_syncnode {
+                Some(limit) => format!("; maximum_lag_on_syncnode {limit}"),
+                None => String::new(),
+            };
+            format!("others are to be synchronous instead of {name}{limit}")
+        }
+        (state, Some(_)) => {
+            let state = state.map_or("in no known state", State::as_str);
+            format!("{name} is {state}")
+        }
+    }
 }
 
 /// Who has everything that was acknowledged (`ha.md` §13.2): listed in the names in effect, synchronous by

@@ -1,6 +1,7 @@
 //! Table tests of the decision. Each names the rows of `ha.md` that it covers.
 
 mod bootstrap;
+mod explained;
 mod follow;
 mod leader;
 mod lease;
