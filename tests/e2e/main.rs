@@ -28,6 +28,7 @@ mod control;
 mod failsafe;
 mod fence;
 mod freeze_agent;
+mod full_disk;
 mod haproxy;
 mod hooks;
 mod journal;

@@ -1,7 +1,7 @@
 //! What a member does when it is asked something.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use openraft::error::{ClientWriteError, RaftError};
 use primacy_dcs::WatchEvent;
@@ -30,11 +30,8 @@ pub(crate) struct Core {
     pub(crate) addr: String,
     /// All members' addresses.
     pub(crate) members: Vec<String>,
-    pub(crate) disk: Arc<Disk>,
-    pub(crate) replica: Replica,
+    pub(crate) life: RwLock<Arc<Life>>,
     pub(crate) peers: Arc<Peers>,
-    /// Set once the member has joined.
-    pub(crate) raft: OnceLock<Raft>,
     /// Set while it leads and may serve.
     pub(crate) reign: Mutex<Option<Reign>>,
     /// It lost its file and must not vote yet.
@@ -47,7 +44,38 @@ pub(crate) struct Core {
     pub(crate) reports: Reports,
 }
 
+/// What a member has from the opening of its file to the closing. The consensus library stops for good when the disk
+/// fails it; the member then begins another life from what is on the disk, as if its process had been started again.
+pub(crate) struct Life {
+    pub(crate) disk: Arc<Disk>,
+    pub(crate) replica: Replica,
+    /// Set once the member has joined.
+    pub(crate) raft: OnceLock<Raft>,
+}
+
+impl Life {
+    pub(crate) fn new(disk: Arc<Disk>, replica: Replica) -> Arc<Life> {
+        Arc::new(Life {
+            disk,
+            replica,
+            raft: OnceLock::new(),
+        })
+    }
+}
+
 impl Core {
+    /// The present life. Nothing of an earlier one may reach it: its replica and its file are its own.
+    pub(crate) fn life(&self) -> Arc<Life> {
+        self.life
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(crate) fn begin(&self, life: Arc<Life>) {
+        *self.life.write().unwrap_or_else(PoisonError::into_inner) = life;
+    }
+
     /// Answers a partner (`from` is its address) or a client.
     pub(crate) async fn answer(
         &self,
@@ -55,15 +83,16 @@ impl Core {
         request: Request,
         deadline: Instant,
     ) -> Reply {
+        let life = self.life();
         match request {
-            Request::Probe => match self.disk.standing() {
+            Request::Probe => match life.disk.standing() {
                 Ok(standing) => Reply::Standing(standing),
                 Err(error) => unavailable(error),
             },
             Request::Call(call) => self.call(call, deadline).await,
             Request::Watch { .. } => unavailable("a watch needs a connection of its own"),
             _ if from.is_none() => unavailable("only members take part in the consensus"),
-            request => match self.raft.get() {
+            request => match life.raft.get() {
                 Some(raft) => self.take_part(raft, request).await,
                 None => unavailable(self.trouble().unwrap_or_else(|| "still joining".into())),
             },
@@ -107,7 +136,7 @@ impl Core {
 
     /// Members whose files come from different groups must not mix their logs.
     fn foreign(&self, theirs: Option<&str>) -> Option<String> {
-        let ours = self.replica.group()?;
+        let ours = self.life().replica.group()?;
         let theirs = theirs.filter(|theirs| *theirs != ours)?;
         let reason = format!(
             "{} belongs to group {ours}, not to group {theirs}: one of both was founded anew after its files \
@@ -126,13 +155,14 @@ impl Core {
         if let Some(reason) = self.foreign(call.group.as_deref()) {
             return Reply::Unavailable { reason };
         }
-        let Some(raft) = self.raft.get() else {
+        let life = self.life();
+        let Some(raft) = life.raft.get() else {
             return unavailable("this member has not joined yet");
         };
         let reign = *self.lock_reign();
         if let Some(reign) = reign {
             return match call.body {
-                Body::Read { prefix } => self.read(raft, &prefix, deadline).await,
+                Body::Read { prefix } => self.read(&life, raft, &prefix, deadline).await,
                 Body::Change { id, op } => {
                     let action = Action::Serve { id, op };
                     match propose(raft, reign, action, deadline).await {
@@ -151,7 +181,7 @@ impl Core {
         }
         let request = Request::Call(Call {
             forwarded: true,
-            group: self.replica.group(),
+            group: life.replica.group(),
             ..call
         });
         match self
@@ -165,9 +195,9 @@ impl Core {
         }
     }
 
-    async fn read(&self, raft: &Raft, prefix: &str, deadline: Instant) -> Reply {
+    async fn read(&self, life: &Life, raft: &Raft, prefix: &str, deadline: Instant) -> Reply {
         match timeout_at(deadline, raft.ensure_linearizable()).await {
-            Ok(Ok(_)) => Reply::Items(self.replica.read(|state| {
+            Ok(Ok(_)) => Reply::Items(life.replica.read(|state| {
                 let below = state.keys.range(prefix.to_owned()..);
                 let below = below.take_while(|(key, _)| key.starts_with(prefix));
                 below
@@ -182,7 +212,7 @@ impl Core {
     /// Reports changes below the prefix from now on.
     pub(crate) fn watch(&self, prefix: &str) -> mpsc::Receiver<WatchEvent> {
         let (events, receiver) = mpsc::channel(WATCH_QUEUE);
-        let mut notices = self.replica.subscribe();
+        let mut notices = self.life().replica.subscribe();
         let prefix = prefix.to_owned();
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
@@ -221,7 +251,7 @@ impl Core {
     }
 
     pub(crate) fn metrics(&self) -> Option<Metrics> {
-        Some(self.raft.get()?.metrics().borrow().clone())
+        Some(self.life().raft.get()?.metrics().borrow().clone())
     }
 
     /// Why this member takes no part, if it does not.

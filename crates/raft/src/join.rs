@@ -110,11 +110,12 @@ fn judge(others: &[(String, Option<Standing>)]) -> Verdict {
 
 /// Waits until this member may take part. Returns whether it must catch up first.
 pub(crate) async fn consult(core: &Core) -> Result<(), RaftError> {
+    let disk = core.life().disk.clone();
     let disk_error = |error: crate::disk::DiskError| RaftError::Disk {
-        path: core.disk.path().into(),
+        path: disk.path().into(),
         reason: error.to_string(),
     };
-    let standing = core.disk.standing().map_err(disk_error)?;
+    let standing = disk.standing().map_err(disk_error)?;
     if standing.recovering.is_some() {
         core.recovering.store(true, Ordering::Relaxed);
         return Ok(());
@@ -126,7 +127,7 @@ pub(crate) async fn consult(core: &Core) -> Result<(), RaftError> {
         match judge(&ask_all(core).await) {
             Verdict::Found => break,
             Verdict::Recover { vote, target } => {
-                core.disk.adopt(vote, target).map_err(disk_error)?;
+                disk.adopt(vote, target).map_err(disk_error)?;
                 core.recovering.store(true, Ordering::Relaxed);
                 tracing::info!(
                     "raft: {} joins the group with nothing, and votes when it has caught up",
@@ -166,10 +167,11 @@ async fn ask_all(core: &Core) -> Vec<(String, Option<Standing>)> {
 
 /// Lets a member that had lost its file vote again once it has caught up.
 pub(crate) async fn recover(core: Arc<Core>, raft: Raft) {
+    let disk = core.life().disk.clone();
     let Ok(Standing {
         recovering: Some(target),
         ..
-    }) = core.disk.standing()
+    }) = disk.standing()
     else {
         return;
     };
@@ -181,7 +183,7 @@ pub(crate) async fn recover(core: Arc<Core>, raft: Raft) {
     {
         return;
     }
-    match core.disk.recovered() {
+    match disk.recovered() {
         Ok(()) => {
             core.recovering.store(false, Ordering::Relaxed);
             raft.runtime_config().elect(true);

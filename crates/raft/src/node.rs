@@ -1,19 +1,20 @@
 //! A member of the group.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use openraft::{BasicNode, Config, ServerState, SnapshotPolicy};
 use primacy_dcs::Store;
 use tokio::net::TcpListener;
-use tokio::time::timeout;
+use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{canonical, node_id};
-use crate::core::Core;
-use crate::disk::Disk;
+use crate::core::{Core, Life};
+use crate::disk::{Disk, DiskError};
 use crate::faults::Faults;
 use crate::handshake::Identity;
 use crate::join;
@@ -36,6 +37,9 @@ const KEEP_ENTRIES: u64 = 100;
 
 /// Entries in one message: with the largest values it still fits in a frame.
 const ENTRIES_AT_ONCE: u64 = 16;
+
+/// Between two tries to go on after the disk failed: space may be freed at any time, and a try reads the whole file.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// How long leaving may take.
 const LEAVE: Duration = Duration::from_secs(5);
@@ -87,10 +91,7 @@ impl RaftNode {
         }
         let members = config.members();
         let disk = Arc::new(Disk::open(&config.data_dir, &addr, &members)?);
-        let replica = Replica::load(disk.clone()).map_err(|error| RaftError::Disk {
-            path: disk.path().into(),
-            reason: error.to_string(),
-        })?;
+        let replica = Replica::load(disk.clone()).map_err(|error| unreadable(&disk, &error))?;
         let bind = config.bind_addr.clone().unwrap_or_else(|| addr.clone());
         let listener = TcpListener::bind(&bind)
             .await
@@ -101,10 +102,8 @@ impl RaftNode {
         let core = Arc::new(Core {
             addr,
             members,
-            disk,
-            replica,
+            life: RwLock::new(Life::new(disk, replica)),
             peers: Arc::new(Peers::new(identity.clone(), stop.clone(), faults.clone())),
-            raft: OnceLock::new(),
             reign: Mutex::new(None),
             recovering: AtomicBool::new(false),
             trouble: Mutex::new(None),
@@ -115,7 +114,7 @@ impl RaftNode {
         });
         core.tasks
             .spawn(server::serve(core.clone(), identity, listener));
-        core.tasks.spawn(live(core.clone(), config.timings));
+        core.tasks.spawn(live(core.clone(), config));
         Ok(RaftNode { core })
     }
 
@@ -173,32 +172,60 @@ impl Drop for RaftNode {
     }
 }
 
-/// Joins, takes part until the member is stopped, and leaves in good order.
-async fn live(core: Arc<Core>, timings: Timings) {
-    let joined = core
-        .stop
-        .run_until_cancelled(join(core.clone(), timings))
-        .await;
-    match joined {
-        Some(Ok(raft)) => {
-            let part = async {
-                tokio::join!(
-                    reign::lead(core.clone(), raft.clone()),
-                    join::recover(core.clone(), raft.clone())
-                )
-            };
-            core.stop.run_until_cancelled(part).await;
-            core.stop.cancelled().await;
+/// One life after the other, until the member is stopped.
+async fn live(core: Arc<Core>, config: RaftConfig) {
+    let lives = async {
+        loop {
+            let failure = take_part(&core, config.timings).await;
             *core.lock_reign() = None;
+            let reason = format!("raft: {} cannot take part: {failure}", core.addr);
+            core.reports.trouble("own", reason);
+            core.set_trouble(Some(failure.to_string()));
+            end_life(&core).await;
+            begin_again(&core, &config).await;
         }
-        Some(Err(error)) => {
-            tracing::error!("raft: {} cannot take part: {error}", core.addr);
-            core.set_trouble(Some(error.to_string()));
-            core.stop.cancelled().await;
+    };
+    core.stop.run_until_cancelled(lives).await;
+    *core.lock_reign() = None;
+    end_life(&core).await;
+    core.tasks.close();
+}
+
+/// Joins and takes part as long as the library and the disk allow. Returns why they do not.
+async fn take_part(core: &Arc<Core>, timings: Timings) -> RaftError {
+    let raft = match join(core.clone(), timings).await {
+        Ok(raft) => raft,
+        Err(error) => return error,
+    };
+    core.set_trouble(None);
+    core.reports
+        .well("own", || format!("raft: {} takes part again", core.addr));
+    let part = async {
+        tokio::join!(
+            reign::lead(core.clone(), raft.clone()),
+            join::recover(core.clone(), raft.clone())
+        );
+        std::future::pending().await
+    };
+    let mut metrics = raft.metrics();
+    let stopped = async {
+        let last = metrics.wait_for(|metrics| metrics.running_state.is_err());
+        match last.await.as_ref().map(|metrics| &metrics.running_state) {
+            Ok(Err(fatal)) => fatal.to_string(),
+            _ => "it ended".into(),
         }
-        None => {}
-    }
-    if let Some(raft) = core.raft.get()
+    };
+    let reason = tokio::select! {
+        reason = stopped => reason,
+        reason = part => reason,
+    };
+    RaftError::Core { reason }
+}
+
+/// Ends what is left of a life: no more part in the group's talk, and the file is free.
+async fn end_life(core: &Core) {
+    let life = core.life();
+    if let Some(raft) = life.raft.get()
         && timeout(LEAVE, raft.shutdown()).await.is_err()
     {
         tracing::warn!(
@@ -206,31 +233,62 @@ async fn live(core: Arc<Core>, timings: Timings) {
             core.addr
         );
     }
-    core.disk.close();
-    core.tasks.close();
+    life.disk.close();
+}
+
+/// Opens the file again, as often as it takes.
+async fn begin_again(core: &Core, config: &RaftConfig) {
+    loop {
+        sleep(AGAIN).await;
+        let (config, addr, members) = (config.clone(), core.addr.clone(), core.members.clone());
+        let former = core.life().replica.clone();
+        let opened = spawn_blocking(move || {
+            let disk = Arc::new(Disk::open(&config.data_dir, &addr, &members)?);
+            let replica = former.load_again(disk.clone());
+            let replica = replica.map_err(|error| unreadable(&disk, &error))?;
+            Ok::<_, RaftError>(Life::new(disk, replica))
+        });
+        match opened.await {
+            Ok(Ok(life)) => {
+                core.recovering.store(false, Ordering::Relaxed);
+                core.begin(life);
+                return;
+            }
+            Ok(Err(error)) => core.set_trouble(Some(error.to_string())),
+            Err(error) => core.set_trouble(Some(error.to_string())),
+        }
+    }
+}
+
+fn unreadable(disk: &Disk, error: &DiskError) -> RaftError {
+    RaftError::Disk {
+        path: disk.path().into(),
+        reason: error.to_string(),
+    }
 }
 
 async fn join(core: Arc<Core>, timings: Timings) -> Result<Raft, RaftError> {
     join::consult(&core).await?;
+    let life = core.life();
     let fatal = |error: &dyn std::error::Error| RaftError::Core {
         reason: error.to_string(),
     };
     let config = library_config(timings, !core.recovering.load(Ordering::Relaxed))?;
     let network = Network {
         peers: core.peers.clone(),
-        replica: core.replica.clone(),
+        replica: life.replica.clone(),
     };
-    let log = Log::new(core.disk.clone());
+    let log = Log::new(life.disk.clone());
     let raft = Raft::new(
         node_id(&core.addr),
         Arc::new(config),
         network,
         log,
-        core.replica.clone(),
+        life.replica.clone(),
     )
     .await
     .map_err(|error| fatal(&error))?;
-    core.raft.get_or_init(|| raft.clone());
+    life.raft.get_or_init(|| raft.clone());
     if !core.recovering.load(Ordering::Relaxed)
         && !raft.is_initialized().await.map_err(|error| fatal(&error))?
     {

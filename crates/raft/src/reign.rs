@@ -64,14 +64,13 @@ async fn take_over(raft: &Raft) -> Option<Reign> {
 /// Lets leases lapse in time, as long as the reign lasts.
 async fn keep(core: &Core, raft: &Raft, reign: Reign, vote: Vote) {
     let mut metrics = raft.server_metrics();
+    let replica = core.life().replica.clone();
     loop {
         let leading = {
             let metrics = metrics.borrow_and_update();
             metrics.state == ServerState::Leader && metrics.vote == vote
         };
-        let (present, next) = core
-            .replica
-            .read(|state| (state.reign, state.next_deadline()));
+        let (present, next) = replica.read(|state| (state.reign, state.next_deadline()));
         if !leading || present != reign.index {
             return;
         }

@@ -45,13 +45,24 @@ struct Copy {
 impl Replica {
     /// The state of the last snapshot on the disk; the log behind it is applied by the library.
     pub(crate) fn load(disk: Arc<Disk>) -> Result<Replica, DiskError> {
+        let (notices, _) = broadcast::channel(WATCH_BACKLOG);
+        Self::load_for(disk, notices)
+    }
+
+    /// The same in another life of the member: whoever watches the former copy watches this one.
+    pub(crate) fn load_again(&self, disk: Arc<Disk>) -> Result<Replica, DiskError> {
+        let replica = Self::load_for(disk, self.notices.clone())?;
+        let _ = replica.notices.send(Notice::Replaced);
+        Ok(replica)
+    }
+
+    fn load_for(disk: Arc<Disk>, notices: broadcast::Sender<Notice>) -> Result<Replica, DiskError> {
         let copy = disk.snapshot()?.map_or_else(Copy::default, |stored| Copy {
             state: stored.state,
             applied: stored.meta.last_log_id,
             membership: stored.meta.last_membership,
         });
         let group = disk.group()?.map_or_else(OnceLock::new, OnceLock::from);
-        let (notices, _) = broadcast::channel(WATCH_BACKLOG);
         Ok(Replica {
             disk,
             copy: Arc::new(Mutex::new(copy)),

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Map, Value, json};
 
 use crate::agent::Agent;
+use crate::disk::Disk;
 use crate::ledger::{self, Ledger};
 use crate::network::{Network, address_of, free_port};
 use crate::programs::{self, CommandLine};
@@ -85,9 +86,16 @@ pub struct ClusterBuilder {
     replaced_names: bool,
     patroni: Vec<usize>,
     on_network: bool,
+    disk_megabytes: Option<u32>,
 }
 
 impl ClusterBuilder {
+    /// Gives every member a disk of this size, for everything that it writes, logs and embedded store included.
+    pub fn disks(mut self, megabytes: u32) -> Self {
+        self.disk_megabytes = Some(megabytes);
+        self
+    }
+
     /// Gives every member, with its part of the store, a machine of its own on a network that can be cut.
     pub fn on_network(mut self) -> Self {
         self.on_network = true;
@@ -174,11 +182,14 @@ impl ClusterBuilder {
         let agent = agent.unless_set(programs::AGENT_COMMAND);
         let bin_dir = programs::postgresql_bin_dir()?;
 
-        let mut agents = Vec::new();
+        let (mut agents, mut disks) = (Vec::new(), Vec::new());
         for index in 0..self.members {
             let name = format!("pg{}", index + 1);
             let dir = scratch.path().join(&name);
             scratch.account().create_dir(&dir)?;
+            if let Some(megabytes) = self.disk_megabytes {
+                disks.push(Disk::mount(&dir, megabytes, scratch.account())?);
+            }
             let machine = network
                 .as_ref()
                 .map(|network| network.machine(index).clone());
@@ -223,6 +234,7 @@ impl ClusterBuilder {
             control: control.unless_set(programs::CTL_COMMAND),
             executable,
             passed: false,
+            disks,
             scratch,
             network,
         };
@@ -285,6 +297,8 @@ pub struct TestCluster {
     agent: CommandLine,
     control: CommandLine,
     passed: bool,
+    /// The members' disks, where they have disks of their own.
+    pub disks: Vec<Disk>,
     // After the others, whose destructors find the directory still there.
     scratch: Scratch,
     // After the processes on its machines, which the scratch directory takes away.
@@ -304,6 +318,7 @@ impl TestCluster {
             replaced_names: false,
             patroni: Vec::new(),
             on_network: false,
+            disk_megabytes: None,
         }
     }
 

@@ -10,6 +10,7 @@
 pub mod account;
 pub mod agent;
 pub mod cluster;
+pub mod disk;
 pub mod etcd;
 pub mod haproxy;
 mod health;
@@ -30,6 +31,7 @@ pub mod writer;
 pub use account::Account;
 pub use agent::Agent;
 pub use cluster::{ClusterBuilder, Implementation, StoreKind, TestCluster};
+pub use disk::Disk;
 pub use haproxy::HaProxy;
 pub use ledger::Ledger;
 pub use network::Network;

@@ -7,6 +7,7 @@ use std::sync::{Mutex, Once};
 use anyhow::{Context, Result};
 
 use crate::account::Account;
+use crate::disk;
 use crate::network::{self, Machine};
 use crate::processes;
 
@@ -115,6 +116,10 @@ fn clean_up_on_signal() {
         }
     });
     let paths = live().clone();
+    for path in &paths {
+        processes::end_all(path);
+    }
+    disk::unmount_live();
     for path in &paths {
         remove(path);
     }

@@ -90,7 +90,8 @@ async fn all_members_restart_after_snapshot_and_purge() {
 
 /// Makes a snapshot of everything applied and removes the log before it.
 async fn purge(group: &TestGroup, number: usize) {
-    let raft = group.node(number).core().raft.get().unwrap();
+    let life = group.node(number).core().life();
+    let raft = life.raft.get().unwrap();
     raft.trigger().snapshot().await.unwrap();
     let taken = eventually("a snapshot", || raft.metrics().borrow().snapshot).await;
     raft.trigger().purge_log(taken.index).await.unwrap();
@@ -126,6 +127,7 @@ async fn a_member_that_was_away_for_long_catches_up_by_snapshot_and_says_resync(
         group
             .node(away)
             .core()
+            .life()
             .replica
             .read(|state| state.keys["/k"].value.0.clone())
     };
@@ -292,6 +294,7 @@ async fn a_member_of_a_former_group_is_kept_out() {
         group
             .node(2)
             .core()
+            .life()
             .replica
             .read(|state| state.keys.contains_key("/k"))
     };
@@ -325,7 +328,7 @@ async fn the_file_stays_small() {
     for number in 0..2500 {
         set(&*store, &format!("/k/{}", number % 10), &value).await;
     }
-    let size = fs::metadata(group.node(0).core().disk.path())
+    let size = fs::metadata(group.node(0).core().life().disk.path())
         .unwrap()
         .len();
     assert!(size < 12 << 20, "{size} bytes");
@@ -350,22 +353,40 @@ async fn the_file_stays_small() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_core_says_why() {
+async fn a_member_whose_disk_failed_says_why_and_begins_again() {
     let group = TestGroup::started(1).await;
     set(&*group.store(0), "/k", "1").await;
-    // The disk fails under the running member.
-    group.node(0).core().disk.close();
+    let mut watch = group.store(0).watch("/");
+    // The disk fails under the running member, and cannot be opened again.
+    let core = group.node(0).core();
+    let path = core.life().disk.path().to_owned();
+    let aside = path.with_extension("aside");
+    fs::rename(&path, &aside).unwrap();
+    fs::write(&path, "unreadable").unwrap();
+    core.life().disk.close();
     let failed = group
         .store(0)
         .write(put("/k", "2", Condition::Always), short())
         .await;
     assert!(failed.is_err());
-    let core = group.node(0).core();
     eventually("the trouble", || {
-        core.trouble().filter(|words| words.contains("stopped"))
+        core.trouble()
+            .filter(|words| words.contains("stopped") || words.contains(".raft"))
     })
     .await;
     let refused = group.store(0).read("/k", short()).await;
     assert!(is_unavailable(&refused), "{refused:?}");
-    assert_eq!(group.node(0).status().state, "stopped");
+
+    // The disk is well again.
+    fs::rename(&aside, &path).unwrap();
+    group.wait_until_whole().await;
+    set(&*group.store(0), "/k", "3").await;
+    assert_eq!(get(&*group.store(0), "/k").await.as_deref(), Some("3"));
+    assert_eq!(core.trouble(), None);
+    // Whoever watched before is told to read again.
+    let resync =
+        async { while watch.recv().await.expect("the watch goes on") != WatchEvent::Resync {} };
+    tokio::time::timeout(Duration::from_secs(60), resync)
+        .await
+        .expect("a resync");
 }

@@ -1,0 +1,51 @@
+//! The primary's disk is full, with everything on it: data, WAL, logs, what the agent and the embedded store write.
+
+use anyhow::{Result, ensure};
+use primacy_testkit::{StoreKind, TestCluster, sql, wait_until};
+
+on_both_stores!(primary_without_space);
+
+/// Data, WAL and logs of a cluster that does little, and room for what a base backup brings.
+const DISK_MEGABYTES: u32 = 320;
+
+/// PostgreSQL fails as soon as it needs another WAL segment, and again whenever it is started. Another member takes
+/// over; with space again, the old primary follows it.
+async fn primary_without_space(store: StoreKind) -> Result<()> {
+    if !primacy_testkit::account::is_root() {
+        println!("skipped: only root can mount disks");
+        return Ok(());
+    }
+    let cluster = crate::cluster(store).disks(DISK_MEGABYTES).start().await?;
+    let writer = cluster.writer().await?;
+    let mut writers = cluster.direct_writers();
+
+    let old = cluster.leader().await?;
+    let postmaster = cluster.agents[old].postmaster_pid();
+    cluster.disks[old].fill()?;
+    let switch = "select pg_switch_wal() from pg_create_restore_point('full')";
+    wait_until(
+        "PostgreSQL to run out of space",
+        cluster.timing.recovery(),
+        async || {
+            let port = cluster.agents[old].postgres_port;
+            for _ in 0..4 {
+                // Its own segments last for a while.
+                let _ = sql::execute(port, switch).await;
+            }
+            ensure!(
+                cluster.agents[old].postmaster_pid() != postmaster,
+                "it runs"
+            );
+            Ok(())
+        },
+    )
+    .await?;
+    let new = cluster.wait_new_leader(old).await?;
+    writer.wait_progress(cluster.timing.failover()).await?;
+
+    cluster.disks[old].free()?;
+    ensure!(cluster.wait_healthy().await? == new, "the lead moved back");
+    writers.push(writer);
+    let ledger = TestCluster::collect(writers).await?;
+    cluster.finish(ledger).await
+}
