@@ -25,10 +25,10 @@ pub(crate) use switchover::next_schedule;
 
 use std::collections::BTreeMap;
 
-use primacy_model::{Cluster, DataDirectory, Initialize, MemberName, Process};
+use primacy_model::{Cluster, DataDirectory, Initialize, MemberName, Process, Role};
 
 use crate::decision::{Decision, DemotionMode, Exit, Job, Reason, Step, StopMode, StopReason};
-use crate::situation::{Lease, Situation, StoreView};
+use crate::situation::{Lease, RewindState, Situation, StoreView};
 
 /// The one next step.
 pub fn decide(situation: &Situation<'_>) -> Decision {
@@ -244,7 +244,7 @@ fn lost_lease(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option
 /// again after loop_wait.
 fn failed_start(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option<Step> {
     let failed_at = s.memory.start_failed_at?;
-    if s.server.process.is_alive() || s.global.pause {
+    if s.server.process.is_alive() {
         return None;
     }
     let retry_at = failed_at + s.global.loop_wait;
@@ -389,9 +389,30 @@ fn process_absent(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Ve
         why.outcome("PAUSE: removed leader lock because postgres is not running");
         return Ok(Step::ReleaseLeader { optime: None });
     }
+    if was_stopped_here(s) {
+        why.note(
+            "ha.md §3 K",
+            "paused, and the agent stopped the server itself: to hand over, or to rewind it",
+        );
+        return recover::decide(s, cluster, why);
+    }
     why.note("ha.md §22", "paused: a stopped server is not started");
     why.outcome("PAUSE: postgres is not running");
     Ok(Step::Wait)
+}
+
+/// A pause leaves alone what people do, not what the agent was asked to do and has half done.
+fn was_stopped_here(s: &Situation<'_>) -> bool {
+    let handed_over = s.memory.demotion.is_some_and(|demotion| demotion.stopped);
+    handed_over
+        || match s.memory.rewind {
+            RewindState::Succeeded => true,
+            RewindState::Needed => s.can_repair_divergence(),
+            RewindState::Check { .. } => {
+                s.can_repair_divergence() && s.memory.role == Role::Demoted
+            }
+            RewindState::Initial | RewindState::NotNeeded | RewindState::Failed => false,
+        }
 }
 
 /// Begins the end of a leadership.

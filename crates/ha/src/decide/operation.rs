@@ -1,6 +1,6 @@
 //! What an operator asked of this member alone: restart, reinitialize (`ha.md` §20).
 
-use primacy_model::Cluster;
+use primacy_model::{Cluster, DataDirectory};
 
 use super::{Reasons, bootstrap, follow};
 use crate::decision::{Job, Step};
@@ -17,7 +17,7 @@ pub(super) fn decide(
             if let Some(step) = leave_sync(s, cluster, why) {
                 return step;
             }
-            let primary = s.is_primary() && cluster.is_led_by(s.me());
+            let primary = s.is_primary() && cluster.is_led_by(s.me()) || is_primary_in_pause(s);
             why.outcome("restarting on request");
             Step::StartJob(Job::Restart {
                 upstream: (!primary).then(|| follow::upstream(s, cluster)),
@@ -45,6 +45,14 @@ pub(super) fn decide(
             })
         }
     }
+}
+
+/// In pause a primary without the lock is one still after a restart, and so is one that was stopped by hand.
+fn is_primary_in_pause(s: &Situation<'_>) -> bool {
+    let stopped_primary = !s.server.process.is_alive()
+        && s.server.data_directory == DataDirectory::Valid
+        && !s.server.recovery_signal;
+    s.global.pause && (s.is_primary() || stopped_primary)
 }
 
 /// A synchronous standby that is about to stop asks to be released first, so that commits do not stall

@@ -36,6 +36,10 @@ pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) ->
     let step = follow::keep_following(s, cluster, why);
     if step == Step::Wait {
         why.outcome("following a different leader because i am not the healthiest node");
+        if s.global.pause {
+            // Only a request of an operator's changes anything, and the store tells of those.
+            return Ok(Step::Wait);
+        }
         return Ok(Step::WaitUntil(s.now + RACE_LOOK));
     }
     Ok(step)

@@ -18,7 +18,7 @@ pub(super) fn decide(s: &Situation<'_>, shutdown: &Shutdown, why: &mut Reasons) 
     if let Some(code) = shutdown.leave_server {
         return end(code, "PostgreSQL is left as it is");
     }
-    if s.global.pause {
+    if s.global.pause && s.job.is_none() {
         why.note("ha.md §21", "paused: PostgreSQL and the leader key stay");
         return end(0, "paused: PostgreSQL keeps running");
     }
@@ -37,6 +37,7 @@ pub(super) fn decide(s: &Situation<'_>, shutdown: &Shutdown, why: &mut Reasons) 
         if matches!(job.job, Job::Stop { .. }) || job.cancelling {
             return Ok(Step::Wait);
         }
+        why.note("ha.md §21", "the long action under way is cancelled first");
         return Ok(Step::CancelJob);
     }
     if let Some(cluster) = cluster

@@ -29,7 +29,11 @@ impl Machine {
                         memory.state,
                         State::Running | State::Starting | State::Restarting
                     ) {
-                        memory.state = State::Crashed;
+                        // In pause people stop servers.
+                        memory.state = match self.global.pause {
+                            true => State::Stopped,
+                            false => State::Crashed,
+                        };
                     }
                 }
                 (None, _) if starting && memory.state != State::Running => {

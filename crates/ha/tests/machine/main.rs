@@ -2,6 +2,7 @@
 
 mod driver;
 mod failsafe;
+mod pause;
 #[path = "../decide/world.rs"]
 #[allow(dead_code)]
 mod world;
@@ -136,18 +137,6 @@ fn a_store_that_stays_away_demotes_in_good_order_before_anything_is_killed() {
         Role::Replica,
         "started read-only"
     );
-}
-
-#[test]
-fn a_pause_keeps_the_primary_without_a_store() {
-    let mut driver = Driver::leading();
-    let config = driver.cluster.config.as_mut().expect("a configuration");
-    config.value.insert("pause".into(), true.into());
-    config.version = primacy_model::Version(99);
-    driver.pass_time(Duration::from_secs(11), |_| false);
-    driver.reachable = false;
-    let harms = |action: &Action| kills(action) || matches!(action, Action::StartJob(_));
-    assert!(!driver.pass_time(3 * TTL, harms));
 }
 
 #[test]

@@ -1,0 +1,131 @@
+//! `ha.md` §22: what the machine itself does differently in pause, and at its edges.
+
+use std::time::Duration;
+
+use primacy_ha::{Action, Event, Job, Lease, RenewalResult, RewindState, Step};
+use primacy_model::{Role, State, Version};
+
+use crate::driver::{Driver, TTL, kills};
+use crate::world::{self, World};
+
+const CYCLE: Duration = Duration::from_secs(11);
+
+fn set_pause(driver: &mut Driver, pause: bool) {
+    let config = driver.cluster.config.as_mut().expect("a configuration");
+    config.value.insert("pause".into(), pause.into());
+    config.version = Version(config.version.0 + 1);
+    let actions = driver.step(Event::StoreChanged(primacy_ha::StoreKey::Config));
+    driver.finish(actions);
+    driver.pass_time(CYCLE, |_| false);
+    driver.seen.clear();
+}
+
+fn paused(mut driver: Driver) -> Driver {
+    set_pause(&mut driver, true);
+    driver
+}
+
+fn harms(action: &Action) -> bool {
+    kills(action) || matches!(action, Action::StartJob(_))
+}
+
+#[test]
+fn a_pause_keeps_the_primary_without_a_store() {
+    let mut driver = Driver::leading();
+    set_pause(&mut driver, true);
+    driver.reachable = false;
+    assert!(!driver.pass_time(3 * TTL, harms));
+}
+
+#[test]
+fn s4_1_2_a_lock_that_is_lost_in_pause_stops_nothing_and_arms_no_fence() {
+    let mut driver = paused(Driver::leading());
+    driver.cluster.leader = Some(world::leader("pg2"));
+    let sent = driver.now;
+    let actions = driver.step(Event::Renewed {
+        sent,
+        result: RenewalResult::Lapsed,
+    });
+    driver.finish(actions);
+    assert!(!driver.pass_time(2 * TTL, harms));
+    assert_eq!(driver.machine.lease(), Lease::None);
+    assert!(!driver.saw(|action| matches!(action, Action::SetFence(Some(_)))));
+    // Resumed, it is one primary too many.
+    let config = driver.cluster.config.as_mut().expect("a configuration");
+    config.value.insert("pause".into(), false.into());
+    config.version = Version(500);
+    let stops = |action: &Action| matches!(action, Action::StartJob(Job::Stop { .. }));
+    assert!(driver.pass_time(CYCLE, stops));
+}
+
+#[test]
+fn s3_k_stopped_and_started_by_hand_the_lock_goes_and_comes_back() {
+    let mut driver = paused(Driver::leading());
+    let running = driver.server.clone();
+    driver.die();
+    let actions = driver.step(Event::PostmasterChanged);
+    driver.finish(actions);
+    let released = |action: &Action| {
+        matches!(
+            action,
+            Action::Perform {
+                step: Step::ReleaseLeader { .. },
+                ..
+            }
+        )
+    };
+    assert!(driver.saw(released));
+    assert_eq!(driver.machine.memory().state, State::Stopped);
+    assert!(!driver.pass_time(2 * TTL, harms), "it was started");
+    driver.server = running;
+    driver.pass_time(CYCLE, |_| false);
+    assert!(driver.machine.lease().is_held(driver.now));
+    assert_eq!(driver.machine.memory().role, Role::Primary);
+    assert!(!driver.saw(harms));
+}
+
+#[test]
+fn s22_a_replica_promoted_by_hand_takes_the_lock_once_it_is_free() {
+    let mut driver = Driver::starting(World::of("pg2"));
+    driver.rest();
+    let mut driver = paused(driver);
+    driver.server.wal = Some(world::primary_wal());
+    assert!(
+        !driver.pass_time(2 * TTL, harms),
+        "parallel primaries are tolerated"
+    );
+    assert_eq!(driver.machine.lease(), Lease::None);
+    driver.cluster.leader = None;
+    driver.pass_time(CYCLE, |_| false);
+    let took = |action: &Action| {
+        matches!(
+            action,
+            Action::Perform {
+                step: Step::AcquireLeader { .. },
+                ..
+            }
+        )
+    };
+    assert!(driver.saw(took));
+}
+
+#[test]
+fn s3_b_leaving_pause_forgets_what_was_known_of_divergence() {
+    let mut driver = Driver::starting(World::of("pg2").with(|w| {
+        // Does not stream, and nobody can compare it.
+        w.wal().receiver = None;
+        w.local.use_pg_rewind = true;
+    }));
+    driver.pass_time(CYCLE, |_| false);
+    let mut driver = paused(driver);
+    driver.die();
+    driver.pass_time(CYCLE, |_| false);
+    let before = driver.machine.memory().rewind;
+    assert_ne!(before, RewindState::Initial);
+    let config = driver.cluster.config.as_mut().expect("a configuration");
+    config.value.insert("pause".into(), false.into());
+    config.version = Version(500);
+    let compares =
+        |action: &Action| matches!(action, Action::StartJob(Job::CheckDivergence { .. }));
+    assert!(driver.pass_time(CYCLE, compares), "compared afresh");
+}
