@@ -19,6 +19,8 @@ needed=(
     "command haproxy haproxy"
     "command ip iproute2"
     "command nft nftables"
+    "command mkfs.ext4 e2fsprogs"
+    "command fsfreeze util-linux"
     "file /usr/share/doc/python3-venv python3-venv"
 )
 

@@ -29,6 +29,7 @@ mod failsafe;
 mod fence;
 mod freeze_agent;
 mod full_disk;
+mod hang;
 mod haproxy;
 mod hooks;
 mod journal;

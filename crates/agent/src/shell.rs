@@ -181,6 +181,12 @@ impl Shell {
     ) -> (Exit, Logging) {
         let mut watch = self.store.watch();
         let mut reloads = self.server.reloads();
+        let (server, changed) = (self.server.clone(), self.events.clone());
+        tokio::spawn(async move {
+            server
+                .probe(move || drop(changed.send(Event::PostmasterChanged)))
+                .await;
+        });
         loop {
             let wake = clock::instant(self.machine.wake_at());
             let event = tokio::select! {

@@ -7,6 +7,11 @@ use serde_json::Value;
 use crate::scalar::{parse_bool, parse_int, parse_int_in, python_repr, python_str, truthy};
 use crate::{Map, TimingLimits, Warning, timing};
 
+/// Default of `primary_hang_timeout`, in seconds. Linux gives a disk 30 seconds for one command before it resets it, and a path
+/// of a storage network as long to fail over: twice that is no stall that passes by itself. A busy checkpoint
+/// keeps nobody from answering, and as long as WAL is flushed at all a slow fsync is none.
+const HANG_TIMEOUT_S: i64 = 60;
+
 /// The cluster-wide settings, the same for every member (`configuration.md` §3).
 #[derive(Clone, Debug, PartialEq)]
 pub struct GlobalConfig {
@@ -26,6 +31,8 @@ pub struct GlobalConfig {
     pub primary_start_timeout: Duration,
     /// How long a primary may take to stop in synchronous mode before it is killed. `None`: for ever.
     pub primary_stop_timeout: Option<Duration>,
+    /// How long a primary may go without an answer to one of the probes before it hands over; ours. Zero: for ever.
+    pub primary_hang_timeout: Duration,
     /// How long the race is put off while WAL still arrives. Zero: not at all.
     pub primary_race_backoff: Duration,
     /// Off in a standby cluster, whatever is configured.
@@ -152,6 +159,11 @@ impl GlobalConfig {
                 300,
             ))),
             primary_stop_timeout: positive(stop_timeout).map(Duration::from_secs),
+            primary_hang_timeout: Duration::from_secs(natural(read.int(
+                "primary_hang_timeout",
+                None,
+                HANG_TIMEOUT_S,
+            ))),
             primary_race_backoff: Duration::from_secs(natural(read.int(
                 "primary_race_backoff",
                 None,
@@ -380,6 +392,7 @@ impl Default for GlobalConfig {
             max_timelines_history: 0,
             primary_start_timeout: Duration::from_secs(300),
             primary_stop_timeout: None,
+            primary_hang_timeout: Duration::from_secs(HANG_TIMEOUT_S.unsigned_abs()),
             primary_race_backoff: Duration::ZERO,
             synchronous_mode: SynchronousMode::Off,
             synchronous_mode_strict: false,

@@ -30,6 +30,11 @@ pub(crate) fn data(
         pending_restart: memory.pending_restart.clone(),
         scheduled_restart: memory.scheduled_restart.clone(),
         pause: global.pause,
+        hang: server
+            .probes
+            .unanswered()
+            .map(|(name, _)| name.to_owned())
+            .collect(),
         ..MemberData::default()
     };
     let tells_positions = job.is_none_or(|job| job.job == Job::Promote)

@@ -127,6 +127,10 @@ fn member_document(cluster: &Cluster, settings: &Settings, member: &Member) -> V
     if !data.tags.is_empty() {
         map.insert("tags".into(), data.tags.to_json());
     }
+    // Ours: only there when it tells something.
+    if !data.hang.is_empty() {
+        map.insert("hang".into(), json!(data.hang));
+    }
     if !leads {
         let optime = cluster.status.optime;
         put_position(&mut map, "receive_", data.receive_lsn, optime);

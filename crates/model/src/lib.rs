@@ -13,6 +13,7 @@ mod journal;
 mod lsn;
 mod member;
 mod name;
+mod probes;
 mod role;
 mod server;
 mod slot;
@@ -31,6 +32,7 @@ pub use member::{
     ScheduledRestart,
 };
 pub use name::{MemberName, SystemIdentifier, Timeline};
+pub use probes::Probes;
 pub use role::{Role, State};
 pub use server::{
     ControlData, ControlState, DataDirectory, Observation, PostmasterIdentity, Process, Readiness,

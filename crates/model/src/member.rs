@@ -53,6 +53,8 @@ pub struct MemberData {
     pub scheduled_restart: Option<ScheduledRestart>,
     /// The member knows that the cluster is paused.
     pub pause: bool,
+    /// Ours, which Patroni overlooks: the probes that the server does not answer.
+    pub hang: Vec<String>,
     /// Fields that this version does not know, kept as they are.
     pub extra: Map<String, Value>,
 }
@@ -194,6 +196,10 @@ impl MemberData {
             .unwrap_or_default();
         data.checkpoint_pending =
             map.shift_remove("checkpoint_after_promote") == Some(Value::Bool(false));
+        if let Some(Value::Array(probes)) = map.shift_remove("hang") {
+            let names = probes.iter().filter_map(Value::as_str);
+            data.hang = names.map(str::to_owned).collect();
+        }
         data.pause = map.shift_remove("pause") == Some(Value::Bool(true));
         let reasons = map.shift_remove("pending_restart_reason");
         if map.shift_remove("pending_restart") == Some(Value::Bool(true)) {
@@ -260,6 +266,7 @@ impl MemberData {
                 .as_ref()
                 .map(ScheduledRestart::to_json),
         );
+        put("hang", (!self.hang.is_empty()).then(|| json!(self.hang)));
         map.extend(
             self.extra
                 .iter()

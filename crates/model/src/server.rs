@@ -1,6 +1,6 @@
 use jiff::Timestamp;
 
-use crate::{Lsn, ReplicationState, SystemIdentifier, Timeline};
+use crate::{Lsn, Probes, ReplicationState, SystemIdentifier, Timeline};
 
 /// One look at the local server: its files, its process, and what it answered. Everything in it was
 /// observed; what could not be observed is absent, never guessed.
@@ -26,6 +26,8 @@ pub struct Observation {
     pub backup_label: bool,
     /// An agent of this member began to make a new cluster here and did not say that it was finished.
     pub unfinished_bootstrap: bool,
+    /// Whether the server answers those who ask, besides this look.
+    pub probes: Probes,
 }
 
 /// The data directory (`ha.md` §3 I).
@@ -41,6 +43,8 @@ pub enum DataDirectory {
     Foreign(String),
     /// Could not be read; the text says why.
     Unreadable(String),
+    /// The disk did not answer in time; the text says what was tried. Nothing is known of what is there.
+    Hanging(String),
 }
 
 /// The postmaster of the data directory.
@@ -53,12 +57,15 @@ pub enum Process {
     Running(PostmasterIdentity),
     /// A backend in single-user mode holds the directory.
     SingleUser(PostmasterIdentity),
+    /// Killed together with everything below it, and still held by the kernel, in a disk operation that does not
+    /// end. Nothing of it ever runs again, and nothing may be started before it is gone.
+    Dying(PostmasterIdentity),
 }
 
 impl Process {
     /// Whether something lives.
     pub fn is_alive(self) -> bool {
-        self != Process::Absent
+        !matches!(self, Process::Absent | Process::Dying(_))
     }
 }
 

@@ -54,6 +54,12 @@ pub enum Error {
         /// Why.
         problem: String,
     },
+    /// No answer came in time, to a new connection or to a query. What was asked may have been done.
+    #[error("PostgreSQL at {address} did not answer in time")]
+    NoAnswer {
+        /// Where.
+        address: String,
+    },
     /// The server refused a statement.
     #[error("PostgreSQL at {address} refused: {problem}")]
     Refused {

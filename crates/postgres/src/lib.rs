@@ -22,6 +22,7 @@ mod observe;
 mod options;
 mod pgpass;
 mod postmaster;
+mod probe;
 mod recovery;
 mod replica;
 mod rewind;

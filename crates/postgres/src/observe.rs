@@ -34,26 +34,43 @@ impl Server {
     /// One look at files, process and server. Never fails and never takes longer than the deadline: what
     /// could not be seen is absent in the answer, or `Unreadable`.
     ///
-    /// A process that cannot be seen because the disk does not answer is reported as `Absent` beside an
-    /// `Unreadable` data directory: the caller may know better from [`crate::postmaster_death`].
+    /// While the disk does not answer the data directory is `Hanging`, and the process is the one seen last, as long
+    /// as that lives.
     pub async fn observe(&self, options: ObserveOptions, deadline: Instant) -> Observation {
         let data_dir = self.settings().data_dir.clone();
+        // A disk that does not answer leaves time to ask the server.
+        let half = deadline - deadline.saturating_duration_since(Instant::now()) / 2;
         let look = self
-            .disk("looking at the data directory", deadline, move || {
+            .disk("looking at the data directory", half, move || {
                 Ok(look(&data_dir))
             })
             .await;
         let files = match look {
-            Ok(files) => files,
+            Ok(files) => {
+                self.saw(files.process);
+                self.memory(|memory| memory.major = files.major_version.or(memory.major));
+                files
+            }
+            Err(Error::Deadline { .. }) => Files {
+                data_directory: DataDirectory::Hanging(format!(
+                    "reading {} did not end in time",
+                    self.settings().data_dir.display()
+                )),
+                major_version: self.memory(|memory| memory.major),
+                process: self.last_process(),
+                recovery_signal: false,
+                backup_label: false,
+                unfinished_bootstrap: false,
+            },
             Err(error) => {
-                let data_directory = DataDirectory::Unreadable(error.to_string());
                 return Observation {
-                    data_directory,
+                    data_directory: DataDirectory::Unreadable(error.to_string()),
                     ..Observation::default()
                 };
             }
         };
         let mut observation = Observation {
+            probes: self.probes(),
             data_directory: files.data_directory,
             major_version: files.major_version,
             process: files.process,

@@ -50,6 +50,7 @@ pub(crate) fn find(data_dir: &Path) -> io::Result<Process> {
     };
     Ok(match identify(file.pid, file.start_time, data_dir) {
         None => Process::Absent,
+        Some(identity) if is_doomed(identity) => Process::Dying(identity),
         Some(identity) if file.single_user => Process::SingleUser(identity),
         Some(identity) => Process::Running(identity),
     })
@@ -108,6 +109,14 @@ pub(crate) fn start_ticks(pid: i32) -> Option<u64> {
 /// Whether exactly this process lives.
 pub(crate) fn is_alive(identity: PostmasterIdentity) -> bool {
     start_ticks(identity.pid) == Some(identity.start_ticks)
+}
+
+/// Whether SIGKILL was sent to it and only the kernel still holds it, in a disk operation that does not end: nothing
+/// of it ever runs again. [`kill_now`] kills what is below a postmaster before the postmaster itself.
+pub(crate) fn is_doomed(identity: PostmasterIdentity) -> bool {
+    const SIGKILL: u64 = 1 << (9 - 1);
+    let status = Proc::new(identity.pid).and_then(|process| process.status());
+    status.is_ok_and(|status| (status.sigpnd | status.shdpnd) & SIGKILL != 0) && is_alive(identity)
 }
 
 fn parent(pid: i32) -> Option<i32> {

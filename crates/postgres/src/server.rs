@@ -2,7 +2,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use indexmap::IndexMap;
-use primacy_model::{PostmasterIdentity, Process};
+use primacy_model::{PostmasterIdentity, Probes, Process};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
@@ -25,6 +25,8 @@ pub(crate) struct Inner {
     disk: Arc<Semaphore>,
     reloads: watch::Sender<u64>,
     pub(crate) session: Session,
+    /// What the probes found last.
+    pub(crate) probes: Mutex<Probes>,
 }
 
 /// What is remembered between operations.
@@ -34,6 +36,10 @@ pub(crate) struct Memory {
     pub(crate) recovery: Option<IndexMap<String, String>>,
     /// Parameters over those of the settings; `None` removes one.
     pub(crate) overrides: IndexMap<String, Option<String>>,
+    /// The postmaster seen last; it may be dead by now.
+    pub(crate) postmaster: Option<PostmasterIdentity>,
+    /// The major version of the data directory, once it was seen.
+    pub(crate) major: Option<u32>,
     /// A custom bootstrap is under way.
     pub(crate) bootstrap: Option<BootstrapFiles>,
 }
@@ -55,6 +61,7 @@ impl Server {
                 disk: Arc::new(Semaphore::new(DISK_THREADS)),
                 reloads: watch::Sender::default(),
                 session: Session::default(),
+                probes: Mutex::default(),
             }),
         }
     }
@@ -118,14 +125,36 @@ impl Server {
         }
     }
 
-    /// The process that holds the data directory.
+    /// The process that holds the data directory. While the disk does not answer that is the one seen last, as
+    /// long as it lives.
     pub async fn process(&self, deadline: Instant) -> Result<Process, Error> {
         let data_dir = self.settings().data_dir.clone();
-        self.disk("reading postmaster.pid", deadline, move || {
-            postmaster::find(&data_dir)
-                .map_err(Error::file("read", data_dir.join("postmaster.pid")))
-        })
-        .await
+        let found = self
+            .disk("reading postmaster.pid", deadline, move || {
+                postmaster::find(&data_dir)
+                    .map_err(Error::file("read", data_dir.join("postmaster.pid")))
+            })
+            .await;
+        match found {
+            Ok(process) => {
+                self.saw(process);
+                Ok(process)
+            }
+            Err(error @ Error::Deadline { .. }) => match self.last_process() {
+                Process::Absent => Err(error),
+                process => Ok(process),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Remembers the postmaster.
+    pub(crate) fn saw(&self, process: Process) {
+        let postmaster = match process {
+            Process::Running(identity) | Process::Dying(identity) => Some(identity),
+            Process::Absent | Process::SingleUser(_) => None,
+        };
+        self.memory(|memory| memory.postmaster = postmaster);
     }
 
     /// Kills backends whose postmaster died under them: what they were doing they may still commit.
@@ -148,7 +177,9 @@ impl Server {
     pub(crate) async fn running(&self, deadline: Instant) -> Result<PostmasterIdentity, Error> {
         match self.process(deadline).await? {
             Process::Running(identity) => Ok(identity),
-            Process::Absent => Err(Error::NotPossible("PostgreSQL is not running".into())),
+            Process::Absent | Process::Dying(_) => {
+                Err(Error::NotPossible("PostgreSQL is not running".into()))
+            }
             Process::SingleUser(identity) => Err(Error::NotPossible(format!(
                 "a single-user backend (process {}) holds the data directory",
                 identity.pid

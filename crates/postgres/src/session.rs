@@ -75,10 +75,7 @@ impl Connection {
         let (client, connection) = match timeout_at(deadline, config.connect(NoTls)).await {
             Ok(result) => result.map_err(|error| sql_error(&address, &error))?,
             Err(_) => {
-                return Err(Error::Unreachable {
-                    address,
-                    problem: "no answer in time".into(),
-                });
+                return Err(Error::NoAnswer { address });
             }
         };
         let driver = tokio::spawn(async move {
@@ -101,9 +98,8 @@ impl Connection {
         let messages = match timeout_at(deadline, self.client.simple_query(sql)).await {
             Ok(result) => result.map_err(|error| sql_error(&self.address, &error))?,
             Err(_) => {
-                return Err(Error::Unreachable {
+                return Err(Error::NoAnswer {
                     address: self.address.clone(),
-                    problem: "the query was not answered in time".into(),
                 });
             }
         };
@@ -285,7 +281,10 @@ impl Server {
         let answer = connection
             .query(sql, deadline.min(Instant::now() + QUERY_TIMEOUT))
             .await;
-        if !matches!(answer, Err(Error::Unreachable { .. })) {
+        if !matches!(
+            answer,
+            Err(Error::Unreachable { .. } | Error::NoAnswer { .. })
+        ) {
             *pooled = Some(connection);
         }
         answer

@@ -105,6 +105,12 @@ impl Server {
                 identity,
                 log_start: None,
             },
+            Process::Dying(identity) => {
+                return Err(Error::NotPossible(format!(
+                    "the killed postmaster {} cannot end before its disk answers",
+                    identity.pid
+                )));
+            }
             Process::SingleUser(identity) => {
                 return Err(Error::NotPossible(format!(
                     "a single-user backend (process {}) holds the data directory",

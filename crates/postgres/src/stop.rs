@@ -19,6 +19,8 @@ const HOOK: Duration = Duration::from_secs(300);
 /// An immediate shutdown takes no longer than this when the system works: the postmaster kills what has
 /// not ended in 5 s.
 const IMMEDIATE: Duration = Duration::from_secs(20);
+/// A killed process is gone by then, unless the kernel holds it.
+const DYING: Duration = Duration::from_secs(1);
 /// For killed processes to be gone.
 const KILLED: Duration = Duration::from_secs(10);
 /// How often backends are looked for.
@@ -91,7 +93,8 @@ impl StopMode {
 }
 
 impl Server {
-    /// Stops the server (`ha.md` §12.3). Ends with no process left, or an error. Runs `before_stop`.
+    /// Stops the server (`ha.md` §12.3). Ends with no process left, or with processes that were killed and hang in
+    /// the kernel, which never get back to acknowledge anything; or an error. Runs `before_stop`.
     ///
     /// Cancel safety: dropping the future leaves the server where it is on its way down.
     pub async fn stop(&self, request: StopRequest) -> Result<Stopped, Error> {
@@ -109,6 +112,14 @@ impl Server {
                 events.send(StopEvent::Stopped);
                 return Ok(Stopped {
                     was_running: false,
+                    mode: None,
+                });
+            }
+            Process::Dying(_) => {
+                events.no_backends();
+                events.send(StopEvent::Stopped);
+                return Ok(Stopped {
+                    was_running: true,
                     mode: None,
                 });
             }
@@ -137,7 +148,11 @@ impl Server {
                 .await?;
         }
         // A postmaster that was killed may leave backends.
-        self.kill_leftovers(Instant::now() + PREPARE).await?;
+        match self.kill_leftovers(Instant::now() + PREPARE).await {
+            // It was killed together with all of them; only the disk cannot be asked.
+            Err(error @ Error::Deadline { .. }) if mode.is_none() => tracing::warn!("{error}"),
+            result => drop(result?),
+        }
         events.no_backends();
         if mode == Some(StopMode::Fast) || mode == Some(StopMode::Smart) {
             self.look_for_checkpoint(Instant::now() + PREPARE, &mut events)
@@ -273,11 +288,21 @@ impl Server {
         tracing::warn!("PostgreSQL did not stop in time; killing it");
         postmaster::kill_now(identity)
             .map_err(|error| Error::NotPossible(format!("cannot kill the postmaster: {error}")))?;
-        let gone = postmaster::postmaster_death(identity);
-        match timeout_at(Instant::now() + KILLED, gone).await {
+        let gone = || postmaster::postmaster_death(identity);
+        if timeout_at(Instant::now() + DYING, gone()).await.is_ok() {
+            return Ok(None);
+        }
+        if postmaster::is_doomed(identity) {
+            tracing::warn!(
+                "the killed postmaster {} cannot end before its disk answers",
+                identity.pid
+            );
+            return Ok(None);
+        }
+        match timeout_at(Instant::now() + KILLED, gone()).await {
             Ok(()) => Ok(None),
             Err(_) => Err(Error::deadline(format!(
-                "the end of the killed postmaster {} (is its disk hanging?)",
+                "the end of the killed postmaster {}",
                 identity.pid
             ))),
         }

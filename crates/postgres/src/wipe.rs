@@ -82,7 +82,7 @@ fn refuse_while_used(data_dir: &Path) -> Result<(), Error> {
             postmaster::kill_leftovers(data_dir);
             Ok(())
         }
-        Process::Running(identity) | Process::SingleUser(identity) => {
+        Process::Running(identity) | Process::SingleUser(identity) | Process::Dying(identity) => {
             Err(Error::NotPossible(format!(
                 "{} is used by process {}; stop it first",
                 data_dir.display(),

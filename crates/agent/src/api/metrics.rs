@@ -165,6 +165,7 @@ pub(crate) fn text(status: &Status<'_>) -> String {
         "Failover priority of this node.",
         status.tags.failover_priority(),
     );
+    page.hangs(status);
     page.text
 }
 
@@ -180,6 +181,20 @@ impl Page {
 
     fn counter(&mut self, name: &str, help: &str, value: impl Display) {
         self.metric(name, help, None, "counter", value);
+    }
+
+    /// Ours.
+    fn hangs(&mut self, status: &Status<'_>) {
+        const NAME: &str = "primacy_postgres_hang_seconds";
+        let _ = write!(
+            self.text,
+            "# HELP {NAME} For how long Postgres has not answered a probe, 0 if it does.\n# TYPE {NAME} gauge\n"
+        );
+        let labels = self.labels.trim_end_matches('}').to_owned();
+        for (probe, since) in status.probes.all() {
+            let seconds = since.unwrap_or_default().as_secs();
+            let _ = writeln!(self.text, "{NAME}{labels},probe=\"{probe}\"}} {seconds}");
+        }
     }
 
     fn metric(

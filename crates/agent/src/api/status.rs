@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use primacy_config::SynchronousMode;
 use primacy_model::{
-    Lsn, Observation, PATRONI_VERSION, ReplicationState, Role, State, Tags, Timeline, WalSender,
-    WalStatus,
+    Lsn, Observation, PATRONI_VERSION, Probes, ReplicationState, Role, State, Tags, Timeline,
+    WalSender, WalStatus,
 };
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
@@ -26,6 +26,8 @@ pub(crate) struct Status<'a> {
     pub(crate) role: Role,
     /// The answer to the status query.
     pub(crate) wal: Option<&'a WalStatus>,
+    /// What the probes found.
+    pub(crate) probes: Probes,
     pub(crate) standby: Option<Standby>,
     pub(crate) timeline: Option<Timeline>,
     pub(crate) replication_state: Option<ReplicationState>,
@@ -52,9 +54,12 @@ impl<'a> Status<'a> {
             published.state,
             State::Running | State::Restarting | State::Starting
         );
+        let probes = fresh.unwrap_or(&published.observation).probes;
         let wal = fresh
             .filter(|_| asked)
-            .and_then(|observation| observation.wal.as_ref());
+            .and_then(|observation| observation.wal.as_ref())
+            // A replica that hangs could not be promoted: whoever asks shall not count on it (W6).
+            .filter(|wal| wal.is_primary() || probes.is_answered());
         let state = match published.state {
             State::Running if wal.is_none() => "unknown",
             state => state.as_str(),
@@ -71,6 +76,7 @@ impl<'a> Status<'a> {
             state,
             role,
             wal,
+            probes,
             standby: standby(published, role, now),
             timeline: wal.and_then(timeline),
             replication_state: wal.and_then(WalStatus::replication_state),
@@ -197,6 +203,7 @@ impl<'a> Status<'a> {
         );
         put("watchdog_failed", flag(published.watchdog_failed));
         // Ours: Patroni's members and clients overlook it.
+        put("hang", hang(&self.probes));
         put("fence", published.fence.map(|fence| json!(fence)));
         if self.log.queued > 2 {
             put("logger_queue_size", Some(json!(self.log.queued)));
@@ -231,6 +238,13 @@ impl<'a> Status<'a> {
             .as_ref()
             .map(|identifier| identifier.as_str())
     }
+}
+
+/// The probes without an answer, and for how many seconds.
+fn hang(probes: &Probes) -> Option<Value> {
+    let seconds =
+        |(name, since): (&str, std::time::Duration)| (name.to_owned(), json!(since.as_secs()));
+    (!probes.is_answered()).then(|| Value::Object(probes.unanswered().map(seconds).collect()))
 }
 
 fn standby(published: &Published, role: Role, now: Instant) -> Option<Standby> {

@@ -142,7 +142,11 @@ fn bootstrap(report: &mut Report, root: &Place<'_>) {
         report.optional(&dcs, "member_slots_ttl", &SECONDS);
         report.all(
             &dcs,
-            &["primary_start_timeout", "primary_stop_timeout"],
+            &[
+                "primary_start_timeout",
+                "primary_stop_timeout",
+                "primary_hang_timeout",
+            ],
             &NATURAL,
         );
         report.optional(&dcs, "synchronous_mode", &Rule::SynchronousMode);

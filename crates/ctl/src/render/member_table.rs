@@ -155,6 +155,8 @@ fn columns(
             .map(Column::left),
     );
     columns.extend(any("Tags").then_some(Column::left("Tags")));
+    // Ours: the table is Patroni's while every server answers.
+    columns.extend(any("Hang").then_some(Column::left("Hang")));
     columns
 }
 
@@ -259,6 +261,7 @@ fn row(member: &Map<String, Value>, with_port: bool, style: Style) -> Map<String
     );
     put("Scheduled restart", json!(scheduled_restart(member)));
     put("Tags", tags(member, style));
+    put("Hang", json!(hang(member)));
     row
 }
 
@@ -336,6 +339,13 @@ fn scheduled_restart(member: &Map<String, Value>) -> String {
         "" => text(restart, "schedule").to_owned(),
         version => format!("{} if version < {version}", text(restart, "schedule")),
     }
+}
+
+/// The probes that the server does not answer.
+fn hang(member: &Map<String, Value>) -> String {
+    let probes = member.get("hang").and_then(Value::as_array);
+    let names = probes.into_iter().flatten().filter_map(Value::as_str);
+    names.collect::<Vec<_>>().join(", ")
 }
 
 fn tags(member: &Map<String, Value>, style: Style) -> Value {

@@ -4,6 +4,7 @@ pub(crate) mod bootstrap;
 mod demotion;
 pub(crate) mod failsafe;
 mod follow;
+mod hang;
 pub(crate) mod history;
 mod in_flight;
 mod leader;
@@ -24,6 +25,7 @@ pub(crate) use race::limitation;
 pub(crate) use switchover::next_schedule;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use primacy_model::{Cluster, DataDirectory, Initialize, MemberName, Process, Role};
 
@@ -114,6 +116,9 @@ fn first_step(s: &Situation<'_>, why: &mut Reasons) -> Verdict<Step> {
     {
         return Ok(step);
     }
+    if let Process::Dying(_) = s.server.process {
+        return Ok(hang::dying(s, cluster, why));
+    }
     if let Some(step) = bootstrap::unfinished(s, cluster, why) {
         return Ok(step);
     }
@@ -124,6 +129,9 @@ fn first_step(s: &Situation<'_>, why: &mut Reasons) -> Verdict<Step> {
         return Ok(bootstrap::after_first_start(s, cluster, result, why));
     }
     if let Some(step) = failed_start(s, cluster, why) {
+        return Ok(step);
+    }
+    if let Some(step) = hang::decide(s, cluster, why)? {
         return Ok(step);
     }
     if let Some(step) = data_directory(s, cluster, why) {
@@ -281,7 +289,9 @@ fn data_directory(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Op
             }
             return Some(Step::Wait);
         }
-        DataDirectory::Unreadable(text) => Some(text),
+        // What holds a server that lives is for `hang` to judge.
+        DataDirectory::Hanging(_) if s.server.process.is_alive() => return None,
+        DataDirectory::Unreadable(text) | DataDirectory::Hanging(text) => Some(text),
         DataDirectory::Empty => None,
     };
     if s.server.process.is_alive() {
@@ -316,6 +326,10 @@ fn data_directory(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Op
 /// Whose data this is (`ha.md` §3 J).
 fn system_identifier(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option<Step> {
     let Some(mine) = &s.server.system_identifier else {
+        if matches!(s.server.data_directory, DataDirectory::Hanging(_)) {
+            // It was known before the disk hung, and a server that runs is still subject to the rules.
+            return None;
+        }
         why.note(
             "ha.md §3 J",
             "the system identifier of the data directory cannot be read",
@@ -418,15 +432,23 @@ fn was_stopped_here(s: &Situation<'_>) -> bool {
 /// Begins the end of a leadership.
 pub(crate) fn demote(s: &Situation<'_>, mode: DemotionMode) -> Step {
     debug_assert!(s.server.process != Process::Absent || mode.releases());
-    Step::StartJob(Job::Stop {
-        mode: mode.stop_mode(),
-        checkpoint: mode == DemotionMode::Graceful,
-        timeout: match mode {
+    demote_within(
+        mode,
+        match mode {
             // A fast stop that waits for ever would outlive the lease: the rest of it is all there is.
             DemotionMode::Offline => Some(s.global.retry_timeout),
             DemotionMode::Graceful if s.wants_sync() => s.global.primary_stop_timeout,
             _ => None,
         },
+    )
+}
+
+/// As [`demote`]; what has not stopped after `timeout` is stopped more roughly.
+pub(crate) fn demote_within(mode: DemotionMode, timeout: Option<Duration>) -> Step {
+    Step::StartJob(Job::Stop {
+        mode: mode.stop_mode(),
+        checkpoint: mode == DemotionMode::Graceful,
+        timeout,
         reason: StopReason::Demotion(mode),
     })
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use primacy_config::SynchronousMode;
 use primacy_model::{Cluster, FailoverRequest, Lsn, Member, MemberName, SystemIdentifier};
 
-use super::{Ask, Reasons, Verdict, demote, failsafe, follow, switchover};
+use super::{Ask, Reasons, Verdict, demote, failsafe, follow, hang, switchover};
 use crate::decision::{DemotionMode, Step};
 use crate::situation::{PeerReport, Situation};
 
@@ -139,6 +139,9 @@ fn is_healthiest(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Ver
     }
     if s.global.pause {
         return no("ha.md §10.1 row 6", "paused: replicas do not race".into());
+    }
+    if let Some(hang) = hang::limitation(s) {
+        return no("ha.md W6", hang);
     }
     if s.local.tags.nofailover() {
         return no("ha.md §10.1 row 7", "tagged nofailover".into());

@@ -8,9 +8,12 @@ use primacy_config::SynchronousMode;
 use primacy_model::{Cluster, FailoverRequest, Lsn, MemberName, ScheduledAt};
 
 use super::race::{everybody, limitation};
-use super::{Ask, Reasons, Verdict, demote};
+use super::{Ask, Reasons, Verdict, demote, hang};
 use crate::decision::{DemotionMode, Step};
 use crate::situation::Situation;
+
+/// A switchover that waits for a server to answer again looks so often.
+const HANG_LOOK: Duration = Duration::from_secs(1);
 
 /// The lock owner's side (`ha.md` §11.3).
 pub(super) fn leader_side(
@@ -47,6 +50,16 @@ pub(super) fn leader_side(
     }
     if !possible_for(s, cluster, Some(request), None, None, why)? {
         return clear(why, "nobody can take over now".into());
+    }
+    if let Some(hang) = hang::limitation(s) {
+        // It would not stop in good order, or not at all.
+        why.note("ha.md W6", hang);
+        if request.is_switchover() {
+            why.outcome("the switchover waits: PostgreSQL hangs; a failover would not wait");
+            return Ok(Some(Step::WaitUntil(s.now + HANG_LOOK)));
+        }
+        why.outcome("manual failover: demoting myself");
+        return Ok(Some(hang::give_up(s)));
     }
     why.outcome(if request.is_switchover() {
         "switchover: demoting myself"

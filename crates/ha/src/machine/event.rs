@@ -50,7 +50,7 @@ pub enum Event {
     JobProgress(JobProgress),
     /// The job ended.
     JobDone(JobReport),
-    /// The postmaster died, or somebody started one.
+    /// The postmaster died, or somebody started one, or it no longer answers, or answers again.
     PostmasterChanged,
     /// A key of the cluster changed.
     StoreChanged(StoreKey),

@@ -24,7 +24,7 @@ impl Machine {
         {
             match (&observation.wal, observation.process) {
                 (Some(_), _) => memory.state = State::Running,
-                (None, Process::Absent) => {
+                (None, Process::Absent | Process::Dying(_)) => {
                     if matches!(
                         memory.state,
                         State::Running | State::Starting | State::Restarting
@@ -89,7 +89,7 @@ impl Machine {
             }
             sync::observe(&mut memory.sync, wal);
         }
-        if observation.process == Process::Absent
+        if !observation.process.is_alive()
             && self.job.is_none()
             && let Some(demotion) = &mut memory.demotion
             && !demotion.stopped

@@ -3,6 +3,7 @@
 mod bootstrap;
 mod explained;
 mod follow;
+mod hang;
 mod leader;
 mod lease;
 mod pause;

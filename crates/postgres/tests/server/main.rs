@@ -3,6 +3,7 @@
 
 mod bootstrap;
 mod following;
+mod hanging;
 mod life;
 mod rewinding;
 mod scratch;
