@@ -41,6 +41,7 @@ mod partition;
 mod pause;
 mod quorum_loss;
 mod rewind;
+mod slots;
 mod standby_cluster;
 mod stop_agent;
 mod switchover;

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use primacy_config::parameters::Managed;
 use primacy_config::{ConfigError, Effective, Environment, TimingLimits, layers};
 use primacy_model::{PendingRestartReasons, Role};
 use primacy_postgres::{Server, Settings};
@@ -98,16 +99,13 @@ impl Configuration {
         &self,
         version: Option<u32>,
         role: Role,
-        managed_names: Option<&str>,
+        managed: Managed<'_>,
     ) -> Settings {
-        settings::server(
-            &self.effective,
-            version,
-            role,
-            managed_names,
-            self.known.as_deref(),
-            self.umask,
-        )
+        let managed = Managed {
+            known_to_server: self.known.as_deref(),
+            ..managed
+        };
+        settings::server(&self.effective, version, role, &managed, self.umask)
     }
 }
 

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use primacy_config::StandbyCluster;
-use primacy_ha::{DemotionMode, Job, JobProgress, JobReport, StopMode, StopReason, Upstream};
+use primacy_ha::{
+    DemotionMode, Job, JobProgress, JobReport, LogicalSlot, Source, StopMode, StopReason, Upstream,
+};
 use primacy_model::{ConnUrl, ControlData, ControlState, Lsn, PendingRestart, slot_name};
 use primacy_postgres as postgres;
 use primacy_postgres::{
@@ -13,6 +15,8 @@ use primacy_postgres::{
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use crate::slots;
 
 /// A base backup or a rewind of a very large cluster may take days; what ends it earlier is its own failure
 /// or an operator.
@@ -134,6 +138,11 @@ async fn perform(job: &Job, context: &JobContext) -> Result<JobReport, postgres:
                 },
             )
         }
+        Job::CopyLogicalSlots {
+            source,
+            slots,
+            upstream,
+        } => copy_logical_slots(context, source, slots, upstream).await,
         Job::Restart { upstream, timeout } => {
             stop(context, StopMode::Fast, true, None).await?;
             let recovery = upstream
@@ -163,6 +172,35 @@ async fn perform(job: &Job, context: &JobContext) -> Result<JobReport, postgres:
             Ok(JobReport::Stopped { shutdown_lsn })
         }
     }
+}
+
+/// Everything that can be wrong is found out before the server is stopped; once it is, it is started again
+/// whatever became of the files.
+async fn copy_logical_slots(
+    context: &JobContext,
+    source: &Source,
+    slots: &[LogicalSlot],
+    upstream: &Upstream,
+) -> Result<JobReport, postgres::Error> {
+    let server = &context.server;
+    let files = slots::fetch(server, source, slots, Instant::now() + COMPARISON_LIMIT).await?;
+    if context.cancel.is_cancelled() {
+        return Ok(JobReport::Cancelled);
+    }
+    stop(context, StopMode::Fast, true, None).await?;
+    let names: Vec<String> = files.iter().map(|file| file.name.clone()).collect();
+    match server
+        .write_slot_files(files, context.until(FILES).deadline)
+        .await
+    {
+        Ok(()) => tracing::info!(
+            "copied logical slots {} from the {source}",
+            names.join(", ")
+        ),
+        Err(error) => tracing::error!("logical slots could not be copied: {}", chain(&error)),
+    }
+    let recovery = Some(context.recovery_target(upstream));
+    Ok(started(start(context, recovery, None).await?))
 }
 
 async fn bootstrap(context: &JobContext) -> Result<JobReport, postgres::Error> {
@@ -376,7 +414,7 @@ pub(crate) fn recovery_target(upstream: &Upstream, context: &RecoveryContext) ->
     target
 }
 
-fn conninfo(connection: &ConnUrl) -> Conninfo {
+pub(crate) fn conninfo(connection: &ConnUrl) -> Conninfo {
     let database = connection.database.as_deref().unwrap_or("postgres");
     Conninfo::new(&connection.host, connection.port, database)
 }

@@ -15,6 +15,7 @@ pub mod published;
 pub mod request;
 mod settings;
 mod shell;
+mod slots;
 mod startup;
 mod steps;
 mod stores;

@@ -47,24 +47,18 @@ pub(crate) fn server(
     effective: &Effective,
     version: Option<u32>,
     role: Role,
-    managed_names: Option<&str>,
-    known: Option<&[String]>,
+    managed: &Managed<'_>,
     umask: u32,
 ) -> postgres::Settings {
     let config = &effective.local;
     let section = &config.postgresql;
-    let managed = Managed {
-        synchronous_standby_names: managed_names,
-        known_to_server: known,
-        ..Managed::default()
-    };
     let ServerParameters {
         conf,
         command_line,
         recovery_conf,
         warnings,
     } = version
-        .map(|version| server_parameters(effective, version, Some(role), &managed))
+        .map(|version| server_parameters(effective, version, Some(role), managed))
         .unwrap_or_default();
     for warning in warnings {
         tracing::warn!("{warning}");

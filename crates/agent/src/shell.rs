@@ -8,15 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use primacy_config::GlobalConfig;
+use primacy_config::parameters::Managed;
 use primacy_dcs::{ClusterStore, Renewal, Subject, WatchEvent};
 use primacy_ha::{
     Action, Answer, CallbackEvent, Event, Exit, FailsafeAnswer, Job, JobReport, Lease, LogLevel,
     Machine, OperatorRequest, PeerReport, RenewalResult, Step, StepOutcome, StoreKey, Upstream,
 };
-use primacy_model::{
-    JournalKind, MemberData, Observation, PostmasterIdentity, Process, Role, SlotKind,
-};
+use primacy_model::{JournalKind, MemberData, Observation, PostmasterIdentity, Process, Role};
 use primacy_net::HttpClient;
 use primacy_postgres::{
     Callback, CallbackRunner, ObserveOptions, Server, StopMode, StopRequest, kill_now,
@@ -38,7 +36,7 @@ use crate::peers::ask_members;
 use crate::published::Published;
 use crate::request::{AlreadyScheduled, Request, RestartAnswer};
 use crate::steps::{self, StepContext};
-use crate::{clock, failsafe, settings};
+use crate::{clock, failsafe, settings, slots};
 
 /// The one parameter that the agent manages itself.
 const SYNCHRONOUS_STANDBY_NAMES: &str = "synchronous_standby_names";
@@ -233,7 +231,10 @@ impl Shell {
         }
         self.publish();
         if looked {
+            // Before the cluster was seen nobody knows what the agent must set: a standby that stopped telling its
+            // primary what it reads would lose it.
             if self.settings_changed
+                && self.machine.memory().store_seen
                 && self.observation.wal.is_some()
                 && self.machine.job().is_none()
             {
@@ -347,11 +348,10 @@ impl Shell {
                     );
                     return;
                 }
-                for text in unsupported(self.machine.global()) {
-                    tracing::warn!("{text}");
-                }
                 self.settings_changed = true;
             }
+            // The settings ask the machine.
+            Action::ForceHotStandbyFeedback(_) => self.settings_changed = true,
             Action::Callback(event, role) => self.call_back(event, role),
             Action::Reply { id, answer } => self.reply(id, answer),
             Action::Journal(entry) => {
@@ -393,9 +393,9 @@ impl Shell {
         if let Step::SetSynchronousStandbyNames(value @ None) = &mut step {
             // The user's own value, if there is one, is what an unmanaged configuration says.
             let role = self.machine.memory().role;
-            let unmanaged = self
-                .configuration
-                .server_settings(Some(self.version), role, None);
+            let unmanaged =
+                self.configuration
+                    .server_settings(Some(self.version), role, Managed::default());
             *value = unmanaged.parameters.get(SYNCHRONOUS_STANDBY_NAMES).cloned();
         }
         let context = self.step_context();
@@ -404,6 +404,19 @@ impl Shell {
             self.report(async move {
                 let result = server.checkpoint(deadline).await;
                 Event::CheckpointDone(result.map_err(|error| chain(&error)))
+            });
+        } else if let Step::ChangeLogicalSlots { database, changes } = step {
+            let server = self.server.clone();
+            self.report(async move { slots::change(&server, database, changes, deadline).await });
+        } else if let Step::CompareLogicalSlots {
+            source,
+            physical,
+            logical,
+        } = step
+        {
+            let server = self.server.clone();
+            self.report(async move {
+                slots::compare(&server, &source, physical, logical, deadline).await
             });
         } else if step == Step::CancelBootstrap {
             let server = self.server.clone();
@@ -512,8 +525,13 @@ impl Shell {
     fn settings(&self, role: Option<Role>) -> primacy_postgres::Settings {
         let memory = self.machine.memory();
         let role = role.unwrap_or(memory.role);
+        let managed = Managed {
+            synchronous_standby_names: memory.sync.managed.as_deref(),
+            force_hot_standby_feedback: memory.slots.hot_standby_feedback,
+            ..Managed::default()
+        };
         self.configuration
-            .server_settings(Some(self.version), role, memory.sync.managed.as_deref())
+            .server_settings(Some(self.version), role, managed)
     }
 
     /// The fence: nothing is waited for, nothing is read from a disk.
@@ -786,21 +804,6 @@ impl Shell {
     }
 }
 
-/// What the dynamic configuration asks for and this version does not do.
-fn unsupported(global: &GlobalConfig) -> Vec<&'static str> {
-    let mut texts = Vec::new();
-    if global
-        .permanent_slots
-        .values()
-        .any(|slot| slot.kind != SlotKind::Physical)
-    {
-        texts.push(
-            "permanent logical slots are not created by this version; those that exist are kept",
-        );
-    }
-    texts
-}
-
 /// The role whose overrides hold for what the job starts.
 fn job_role(job: &Job) -> Option<Role> {
     match job {
@@ -813,6 +816,7 @@ fn job_role(job: &Job) -> Option<Role> {
         } => Some(Role::StandbyLeader),
         Job::CreateReplica { .. }
         | Job::Start { .. }
+        | Job::CopyLogicalSlots { .. }
         | Job::Restart {
             upstream: Some(_), ..
         } => Some(Role::Replica),

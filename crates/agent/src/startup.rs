@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use jiff::Timestamp;
 use primacy_config::local::LocalConfig;
+use primacy_config::parameters::Managed;
 use primacy_config::{Environment, from_environment};
 use primacy_dcs::ClusterStore;
 use primacy_ha::Machine;
@@ -71,7 +72,8 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
         tracing::warn!("{warning}");
     }
 
-    let server = Server::new(configuration.server_settings(None, Role::Uninitialized, None));
+    let server =
+        Server::new(configuration.server_settings(None, Role::Uninitialized, Managed::default()));
     let major = server.check(Instant::now() + CHECK_TIMEOUT).await?;
     let version = major * 10_000;
     configuration.know(
@@ -82,7 +84,7 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
     server.replace_settings(configuration.server_settings(
         Some(version),
         Role::Uninitialized,
-        None,
+        Managed::default(),
     ));
 
     let effective = configuration.effective();

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::jobs::{RecoveryContext, chain, recovery_target};
 use crate::leases::Leases;
+use crate::slots;
 
 /// What steps work with.
 #[derive(Clone)]
@@ -202,7 +203,11 @@ async fn change_slots(
     for change in changes {
         let result = match &change {
             SlotChange::CreatePhysical { name } => {
-                server.create_physical_slot(name, deadline).await.map(drop)
+                match server.create_physical_slot(name, deadline).await {
+                    Ok(true) => Ok(()),
+                    Ok(false) => Err(slots::exists(name)),
+                    Err(error) => Err(error),
+                }
             }
             SlotChange::Drop { name } => server.drop_slot(name, deadline).await.map(drop),
             SlotChange::Advance { name, to } => {

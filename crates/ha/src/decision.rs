@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use primacy_model::{ConnUrl, Lsn, MemberName, SyncState, SystemIdentifier, Timeline, Version};
 
-use crate::decide::slots::SlotChange;
+use crate::decide::slots::{LogicalSlot, LogicalSlotChange, SlotChange};
 use crate::time::Moment;
 
 /// One next step and why.
@@ -78,6 +78,23 @@ pub enum Step {
     WriteHistory(Timeline),
     /// Create, drop and advance replication slots.
     ChangeSlots(Vec<SlotChange>),
+    /// Create or advance logical slots of one database in the background; nothing but the end of the session
+    /// limits it.
+    ChangeLogicalSlots {
+        /// Which database.
+        database: String,
+        /// What to do there.
+        changes: Vec<LogicalSlotChange>,
+    },
+    /// Ask the primary, in the background, what it holds back for logical slots.
+    CompareLogicalSlots {
+        /// The primary.
+        source: Source,
+        /// The physical slot there that this member's WAL comes through.
+        physical: String,
+        /// The logical slots.
+        logical: Vec<String>,
+    },
     /// Make the running standby follow this.
     Follow(Upstream),
     /// Resume a replay that PostgreSQL paused.
@@ -160,6 +177,15 @@ pub enum Job {
         /// It publishes that its checkpoint after the promotion was made.
         checkpoint_confirmed: bool,
     },
+    /// Copy logical slots from the primary: their files can be put in place only while the server is stopped.
+    CopyLogicalSlots {
+        /// The primary.
+        source: Source,
+        /// Which.
+        slots: Vec<LogicalSlot>,
+        /// What to follow afterwards.
+        upstream: Box<Upstream>,
+    },
     /// Stop and start.
     Restart {
         /// As a standby of this; `None` as a primary.
@@ -202,6 +228,7 @@ impl Job {
             Job::CrashRecovery => "doing crash recovery in a single user mode".into(),
             Job::CheckDivergence { .. } => "checking for divergence".into(),
             Job::Rewind { source, .. } => format!("running pg_rewind from {source}"),
+            Job::CopyLogicalSlots { .. } => "copy_logical_slots".into(),
             Job::Restart { .. } => "restart".into(),
             Job::Promote => "promote".into(),
             Job::Stop { reason, .. } => match reason {

@@ -33,6 +33,14 @@ impl fmt::Display for Step {
             }
             Step::WriteHistory(timeline) => write!(f, "write /history up to timeline {timeline}"),
             Step::ChangeSlots(changes) => write!(f, "change slots: {}", slots::describe(changes)),
+            Step::ChangeLogicalSlots { database, changes } => write!(
+                f,
+                "change logical slots of database {database}: {}",
+                slots::describe_logical(changes)
+            ),
+            Step::CompareLogicalSlots { source, .. } => {
+                write!(f, "ask the {source} what it holds back for logical slots")
+            }
             Step::Follow(upstream) => write!(f, "follow {upstream}"),
             Step::ResumeReplay => f.write_str("resume the replay"),
             Step::Checkpoint => f.write_str("make a checkpoint"),

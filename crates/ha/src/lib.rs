@@ -16,18 +16,18 @@ mod time;
 
 pub use decide::decide;
 pub use decide::history::merge as merge_history;
-pub use decide::slots::SlotChange;
+pub use decide::slots::{LogicalSlot, LogicalSlotChange, SlotChange};
 pub use decision::{
     Decision, DemotionMode, Exit, Job, Over, Reason, Remote, Source, Step, StopMode, StopReason,
     Upstream,
 };
 pub use machine::{
     Action, Answer, CallbackEvent, Event, JobProgress, JobReport, JournalEntry, LogLevel, Machine,
-    OperatorRequest, RenewalResult, StepOutcome, StoreKey,
+    OperatorRequest, PrimarySlots, RenewalResult, StepOutcome, StoreKey,
 };
 pub use situation::{
     Demotion, Failsafe, FailsafeAnswer, FailsafeLeader, FailsafePromise, FailsafeReply,
     FailsafeVerdict, JobInFlight, Lease, Local, Memory, PeerReport, Peers, PendingOperation,
-    RewindState, Shutdown, Situation, StoreView, SyncProgress,
+    RewindState, Shutdown, Situation, SlotsProgress, StoreView, SyncProgress,
 };
 pub use time::Moment;

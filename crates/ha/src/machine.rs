@@ -21,6 +21,7 @@ mod lease;
 mod operator;
 mod outcome;
 mod sight;
+mod slots;
 mod standby_cluster;
 
 use std::collections::BTreeMap;
@@ -33,7 +34,8 @@ use primacy_model::{
     Version,
 };
 
-use crate::decide::{decide, failsafe as failsafe_rules, slots};
+use crate::decide::slots::published;
+use crate::decide::{decide, failsafe as failsafe_rules, slots as slot_rules};
 use crate::decision::Step;
 use crate::member;
 use crate::situation::{JobInFlight, Lease, Local, Memory, Peers, Shutdown, Situation, StoreView};
@@ -41,7 +43,8 @@ use crate::time::Moment;
 
 pub use action::{Action, Answer, CallbackEvent, LogLevel};
 pub use event::{
-    Event, JobProgress, JobReport, OperatorRequest, RenewalResult, StepOutcome, StoreKey,
+    Event, JobProgress, JobReport, OperatorRequest, PrimarySlots, RenewalResult, StepOutcome,
+    StoreKey,
 };
 pub use journal::JournalEntry;
 
@@ -119,6 +122,8 @@ pub struct Machine {
     seen: happenings::Seen,
     restart_reply: Option<u64>,
     was_paused: bool,
+    /// What is wrong with the names of slots, as last told.
+    slot_problems: Vec<String>,
 }
 
 impl Machine {
@@ -166,6 +171,7 @@ impl Machine {
             seen: happenings::Seen::default(),
             restart_reply: None,
             was_paused: false,
+            slot_problems: Vec::new(),
         }
     }
 
@@ -284,6 +290,12 @@ impl Machine {
                     )),
                 }
             }
+            Event::LogicalSlotsChanged {
+                database,
+                failed,
+                stuck,
+            } => self.logical_slots_changed(database, failed, stuck, now, actions),
+            Event::LogicalSlotsCompared(result) => self.logical_slots_compared(result, actions),
             Event::JobProgress(progress) => {
                 if let Some(job) = &mut self.job {
                     match progress {
@@ -438,7 +450,13 @@ impl Machine {
             .view
             .as_ref()
             .and_then(|view| failsafe_rules::with_promised_leader(view, promise, now));
-        let decision = decide(&self.situation(promised.as_ref(), now, wall));
+        let situation = self.situation(promised.as_ref(), now, wall);
+        let decision = decide(&situation);
+        let feedback = self
+            .view
+            .as_ref()
+            .map(|view| slot_rules::hot_standby_feedback(&situation, view));
+        self.force_feedback(feedback, actions);
         self.journal(&decision, now, wall, actions);
         self.perform(decision.step, now, wall, actions);
     }
@@ -504,6 +522,15 @@ impl Machine {
                 actions.push(Action::Perform {
                     step,
                     deadline: now + Duration::from_secs(3600),
+                });
+                self.pass = Pass::Idle;
+                self.again = true;
+            }
+            Step::ChangeLogicalSlots { .. } | Step::CompareLogicalSlots { .. } => {
+                self.begin_slot_work(&step, now);
+                actions.push(Action::Perform {
+                    step,
+                    deadline: now + self.observation_budget(),
                 });
                 self.pass = Pass::Idle;
                 self.again = true;
@@ -602,12 +629,12 @@ impl Machine {
         if !confirmed || !view.is_led_by(&self.local.name) || !leads {
             return;
         }
-        let status = slots::published(
+        let status = published(
             &self.local,
             wal,
             view,
             &self.global,
-            &mut self.memory.slots_seen,
+            &mut self.memory.slots.seen,
             now,
         );
         if self.status.as_ref() != Some(&status) || view.status != status {

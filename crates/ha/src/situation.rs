@@ -150,8 +150,8 @@ pub struct Memory {
     pub last_timeline: Option<Timeline>,
     /// `/history` was found or made right for this timeline.
     pub history_done: Option<Timeline>,
-    /// When slots of members were last seen wanted, by slot name.
-    pub slots_seen: BTreeMap<String, Moment>,
+    /// Replication slots.
+    pub slots: SlotsProgress,
     /// Failsafe mode.
     pub failsafe: Failsafe,
 }
@@ -184,7 +184,7 @@ impl Default for Memory {
             remote_compared_at: None,
             last_timeline: None,
             history_done: None,
-            slots_seen: BTreeMap::new(),
+            slots: SlotsProgress::default(),
             failsafe: Failsafe::default(),
         }
     }
@@ -334,6 +334,42 @@ pub struct SyncProgress {
     pub position: Option<Lsn>,
     /// The standbys that have confirmed it.
     pub confirmed: BTreeSet<MemberName>,
+}
+
+/// What is known of the replication slots (`ha.md` §18).
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct SlotsProgress {
+    /// When members were last seen, by slot name; the leader's.
+    pub seen: BTreeMap<String, Moment>,
+    /// A change failed; no other before then.
+    pub retry_at: Option<Moment>,
+    /// Databases in whose logical slots something is being changed.
+    pub working_in: BTreeSet<String>,
+    /// Databases where that failed; not again before then.
+    pub failed_in: BTreeMap<String, Moment>,
+    /// Logical slots of this standby that cannot be moved, because WAL that they need is gone.
+    pub stuck: BTreeSet<String>,
+    /// Slots were copied, or could not be; not again before then.
+    pub copy_at: Option<Moment>,
+    /// Logical slots of this standby that may lack catalog rows if they were used after a promotion, with the
+    /// `catalog_xmin` of the primary's slot when the primary began to hold rows back for this standby.
+    pub unready: BTreeMap<String, Option<u64>>,
+    /// The run of the standby that `unready` is of.
+    pub unready_in: Option<PostmasterIdentity>,
+    /// The primary is being asked.
+    pub comparing: bool,
+    /// When it was asked last.
+    pub compared_at: Option<Moment>,
+    /// `hot_standby_feedback` must be on.
+    pub hot_standby_feedback: bool,
+}
+
+impl SlotsProgress {
+    /// Nothing is under way there, and the last failure is long enough ago.
+    pub(crate) fn may_work_in(&self, database: &str, now: Moment) -> bool {
+        !self.working_in.contains(database)
+            && self.failed_in.get(database).is_none_or(|at| now >= *at)
+    }
 }
 
 /// The long action under way.

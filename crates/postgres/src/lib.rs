@@ -29,6 +29,7 @@ mod rewind;
 mod server;
 mod session;
 mod settings;
+mod slot_files;
 mod slots;
 mod start;
 mod stop;
@@ -53,7 +54,8 @@ pub use rewind::{Divergence, LocalPosition, RewindOutcome, RewindSource, diverge
 pub use server::Server;
 pub use session::SettingRow;
 pub use settings::{Callbacks, Credentials, LocalAddress, ReplicaMethod, Secret, Settings};
-pub use slots::SlotError;
+pub use slot_files::{SlotFile, SlotXmin};
+pub use slots::{LogicalSlotSession, SlotError};
 pub use start::{RaisedParameter, StartRequest, Started, StartedState};
 pub use stop::{StopEvent, StopMode, StopRequest, Stopped};
 pub use version::{MAX_MAJOR, MIN_MAJOR};

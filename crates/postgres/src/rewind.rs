@@ -240,7 +240,7 @@ impl Server {
     }
 
     /// The one of several hosts that is a primary, and a session on it.
-    async fn find_primary(
+    pub(crate) async fn find_primary(
         &self,
         candidates: &Conninfo,
         deadline: Instant,

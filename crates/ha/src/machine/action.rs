@@ -73,7 +73,8 @@ pub enum Action {
         /// By then.
         deadline: Moment,
     },
-    /// Perform a step; answer with [`Event::StepDone`], or [`Event::CheckpointDone`] for a checkpoint.
+    /// Perform a step; answer with [`Event::StepDone`], or for those that run in the background with
+    /// [`Event::CheckpointDone`], [`Event::LogicalSlotsChanged`], [`Event::LogicalSlotsCompared`].
     Perform {
         /// Which.
         step: Step,
@@ -97,6 +98,8 @@ pub enum Action {
     WriteFailsafe(BTreeMap<MemberName, String>),
     /// Take over a new dynamic configuration.
     ApplyDynamic(Map<String, Value>),
+    /// From now on `hot_standby_feedback` is forced on, or is as configured.
+    ForceHotStandbyFeedback(bool),
     /// Run a callback.
     Callback(CallbackEvent, Role),
     /// Answer an operator.

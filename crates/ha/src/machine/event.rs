@@ -46,6 +46,17 @@ pub enum Event {
     StepDone(StepOutcome),
     /// The checkpoint in the background ended.
     CheckpointDone(Result<(), String>),
+    /// The work on the logical slots of a database ended.
+    LogicalSlotsChanged {
+        /// Which database.
+        database: String,
+        /// What failed.
+        failed: Option<String>,
+        /// Slots whose WAL is gone.
+        stuck: Vec<String>,
+    },
+    /// The primary was asked what it holds back.
+    LogicalSlotsCompared(Result<PrimarySlots, String>),
     /// News from the job.
     JobProgress(JobProgress),
     /// The job ended.
@@ -86,6 +97,15 @@ pub enum StepOutcome {
     NeedsRestart,
     /// It failed, or nobody knows.
     Failed(String),
+}
+
+/// What a primary holds back: each slot's `catalog_xmin`, `None` where it has none.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct PrimarySlots {
+    /// Of the physical slot of the standby that asks; `None` also when there is no such slot.
+    pub physical: Option<u64>,
+    /// Of the logical slots that exist, by name.
+    pub logical: BTreeMap<String, Option<u64>>,
 }
 
 /// News from the job in flight.

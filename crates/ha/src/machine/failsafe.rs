@@ -134,7 +134,7 @@ impl Machine {
 
     fn positions_to_tell(&self, now: Moment) -> Option<BTreeMap<String, Lsn>> {
         let (wal, cluster) = (self.server.wal.as_ref()?, self.last_healthy.as_ref()?);
-        let mut seen = self.memory.slots_seen.clone();
+        let mut seen = self.memory.slots.seen.clone();
         let told = slots::published(&self.local, wal, cluster, &self.global, &mut seen, now);
         Some(told.slots)
     }

@@ -142,7 +142,9 @@ impl Machine {
         let repeated = if !resting {
             // A slot that is moved along is no news, however often.
             let most = match decision.step {
-                Step::ChangeSlots(_) => 1,
+                Step::ChangeSlots(_)
+                | Step::ChangeLogicalSlots { .. }
+                | Step::CompareLogicalSlots { .. } => 1,
                 _ => TOLD_MAX,
             };
             self.rations.admit(kind, most, false, now)

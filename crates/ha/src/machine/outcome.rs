@@ -41,7 +41,7 @@ impl Machine {
                 self.renewing = false;
                 self.memory.bootstrapping = None;
                 self.memory.demotion = None;
-                self.memory.slots_seen.clear();
+                self.memory.slots.seen.clear();
                 self.status = None;
             }
             Step::ReleaseLeader { .. } => {
@@ -69,6 +69,10 @@ impl Machine {
             }
             Step::SetSynchronousStandbyNames(value) if done => {
                 self.memory.sync.managed = value;
+            }
+            // Not at once again, whatever the reason: other work is waiting.
+            Step::ChangeSlots(_) => {
+                self.memory.slots.retry_at = (!done).then(|| now + self.global.loop_wait);
             }
             Step::WriteHistory(timeline) if done => self.memory.history_done = Some(timeline),
             Step::Follow(upstream) => match outcome {
@@ -103,6 +107,7 @@ impl Machine {
                 memory.state = State::Starting;
                 memory.pending_restart = None;
             }
+            Job::CopyLogicalSlots { .. } => memory.state = State::Restarting,
             Job::Restart { .. } => {
                 memory.state = State::Restarting;
                 memory.operation = None;
@@ -116,10 +121,8 @@ impl Machine {
                 }
             }
             Job::Rewind { .. } => memory.state = State::Stopping,
-            Job::PostBootstrap
-            | Job::CrashRecovery
-            | Job::CheckDivergence { .. }
-            | Job::Promote => {}
+            Job::Promote => self.warn_of_unready_slots(actions),
+            Job::PostBootstrap | Job::CrashRecovery | Job::CheckDivergence { .. } => {}
         }
         self.job = Some(JobInFlight {
             job: job.clone(),
@@ -172,6 +175,7 @@ impl Machine {
             Job::Start { .. } | Job::StartPrimary { .. } | Job::Restart { .. } => {
                 self.started(&job, report, now, actions);
             }
+            Job::CopyLogicalSlots { .. } => self.slots_copied(&job, report, now, actions),
             Job::CrashRecovery => self.memory.crash_recovery_tried = true,
             Job::CheckDivergence { .. } => {
                 self.memory.rewind = match (report, self.memory.rewind) {

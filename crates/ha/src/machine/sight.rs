@@ -5,7 +5,7 @@ use primacy_model::{
     Cluster, DataDirectory, MemberName, Observation, Process, Readiness, Role, State,
 };
 
-use super::{Machine, StoreKey};
+use super::{Machine, StoreKey, slots};
 use crate::decide::sync;
 use crate::decision::Job;
 use crate::situation::{Lease, RewindState};
@@ -89,6 +89,7 @@ impl Machine {
             }
             sync::observe(&mut memory.sync, wal);
         }
+        slots::observe(&mut memory.slots, &observation);
         if !observation.process.is_alive()
             && self.job.is_none()
             && let Some(demotion) = &mut memory.demotion

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use primacy_ha::{Job, Over, Step};
-use primacy_model::{DynamicConfig, History, Initialize, Lsn, Role, Timeline, Version};
+use primacy_model::{DynamicConfig, History, Initialize, Role, Timeline, Version};
 
 use crate::world::{NOW, World, held, leader};
 
@@ -119,52 +119,4 @@ fn s8_6_the_first_checkpoint_after_a_promotion() {
             .step(),
         Step::Wait
     );
-}
-
-#[test]
-fn s18_4_slots_of_members_are_made_and_those_of_nobody_dropped() {
-    let world = World::of("pg1").with(|w| {
-        w.global.use_slots = true;
-        w.wal().slots = Some(vec![
-            slot("pg2", true),
-            slot("stranger", false),
-            slot("busy", true),
-        ]);
-    });
-    let Step::ChangeSlots(changes) = world.because("ha.md §18.4") else {
-        panic!("{:?}", world.step());
-    };
-    let told = format!("{changes:?}");
-    assert!(told.contains(r#"Drop { name: "stranger" }"#), "{told}");
-    assert!(told.contains(r#"CreatePhysical { name: "pg3" }"#), "{told}");
-    assert!(!told.contains("busy") && !told.contains("pg2"), "{told}");
-    let paused = World::of("pg1").with(|w| {
-        w.global.use_slots = true;
-        w.global.pause = true;
-        w.wal().slots = Some(vec![
-            slot("pg2", true),
-            slot("pg3", true),
-            slot("stranger", false),
-        ]);
-    });
-    assert_eq!(
-        paused.step(),
-        Step::Wait,
-        "ha.md §22: unknown slots are kept in pause"
-    );
-}
-
-fn slot(name: &str, active: bool) -> primacy_model::ReplicationSlot {
-    primacy_model::ReplicationSlot {
-        name: name.into(),
-        kind: primacy_model::SlotKind::Physical,
-        active,
-        restart_lsn: Some(Lsn(1)),
-        confirmed_flush_lsn: None,
-        has_xmin: false,
-        catalog_xmin: None,
-        lost: false,
-        failover: false,
-        synced: false,
-    }
 }

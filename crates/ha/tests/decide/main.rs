@@ -9,6 +9,7 @@ mod lease;
 mod pause;
 mod race;
 mod recover;
+mod slots;
 mod standby_cluster;
 mod switchover;
 mod sync;

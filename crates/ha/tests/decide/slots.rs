@@ -1,0 +1,770 @@
+//! Replication slots (`ha.md` §18).
+
+use std::time::Duration;
+
+use primacy_config::{ClusterType, PermanentSlot, SlotMatcher};
+use primacy_ha::{Job, LogicalSlotChange, SlotChange, Step};
+use primacy_model::{Lsn, ReplicationSlot, SlotKind, Tags, slot_name};
+use serde_json::json;
+
+use crate::world::{NOW, POSITION, World, member};
+
+/// `me` with slots in use, its server having these.
+fn world(me: &str, slots: &[ReplicationSlot]) -> World {
+    World::of(me).with(|w| {
+        w.global.use_slots = true;
+        w.wal().slots = Some(slots.to_vec());
+    })
+}
+
+fn slot(name: &str, active: bool) -> ReplicationSlot {
+    ReplicationSlot {
+        name: name.into(),
+        kind: SlotKind::Physical,
+        active,
+        restart_lsn: Some(Lsn(0x100)),
+        confirmed_flush_lsn: None,
+        has_xmin: false,
+        catalog_xmin: None,
+        lost: false,
+        failover: false,
+        synced: false,
+    }
+}
+
+fn with(slot: ReplicationSlot, change: impl FnOnce(&mut ReplicationSlot)) -> ReplicationSlot {
+    let mut slot = slot;
+    change(&mut slot);
+    slot
+}
+
+fn logical_kind() -> SlotKind {
+    SlotKind::Logical {
+        database: "app".into(),
+        plugin: "pgoutput".into(),
+    }
+}
+
+fn logical(name: &str) -> ReplicationSlot {
+    with(slot(name, false), |slot| {
+        slot.kind = logical_kind();
+        slot.confirmed_flush_lsn = Some(Lsn(0x200));
+    })
+}
+
+fn permanent(world: &mut World, name: &str, kind: SlotKind) {
+    let slot = PermanentSlot {
+        kind,
+        cluster_type: None,
+    };
+    world.global.permanent_slots.insert(name.into(), slot);
+}
+
+fn tag(world: &mut World, name: &str, tags: serde_json::Value) {
+    for member in &mut world.cluster.members {
+        if member.name == *name {
+            member.data.tags = Tags::from_json(&tags);
+        }
+    }
+    if world.local.name == *name {
+        world.local.tags = Tags::from_json(&tags);
+    }
+}
+
+/// The changes, in words: `+name`, `-name`, `name>lsn`.
+fn changes(world: &World) -> Vec<String> {
+    match world.step() {
+        Step::ChangeSlots(changes) => changes
+            .into_iter()
+            .map(|change| match change {
+                SlotChange::CreatePhysical { name } => format!("+{name}"),
+                SlotChange::Drop { name } => format!("-{name}"),
+                SlotChange::Advance { name, to } => format!("{name}>{:x}", to.0),
+            })
+            .collect(),
+        Step::Wait | Step::WaitUntil(_) => Vec::new(),
+        step => panic!("{step:?}"),
+    }
+}
+
+#[test]
+fn s18_2_member_slots() {
+    type Setup = fn(&mut World);
+    let rows: [(&str, &str, Setup, &[&str]); 12] = [
+        (
+            "the leader has one for everybody",
+            "pg1",
+            |_| {},
+            &["+pg2", "+pg3"],
+        ),
+        (
+            "so does a replica, which may lead",
+            "pg2",
+            |_| {},
+            &["+pg1", "+pg3"],
+        ),
+        (
+            "nobody without use_slots",
+            "pg1",
+            |w| w.global.use_slots = false,
+            &[],
+        ),
+        (
+            "none for a member that does not stream",
+            "pg1",
+            |w| tag(w, "pg3", json!({"nostream": true})),
+            &["+pg2"],
+        ),
+        (
+            "one that may not lead has them for those who cascade from it",
+            "pg2",
+            |w| {
+                tag(w, "pg2", json!({"nofailover": true}));
+                tag(w, "pg3", json!({"replicatefrom": "pg2"}));
+            },
+            &["+pg3"],
+        ),
+        (
+            "member_slots_ttl 0: the leader has them for those who stream from it",
+            "pg1",
+            |w| {
+                w.global.member_slots_ttl = None;
+                tag(w, "pg3", json!({"replicatefrom": "pg2"}));
+            },
+            &["+pg2"],
+        ),
+        (
+            "or whose source is away",
+            "pg1",
+            |w| {
+                w.global.member_slots_ttl = None;
+                tag(w, "pg3", json!({"replicatefrom": "pg9"}));
+            },
+            &["+pg2", "+pg3"],
+        ),
+        (
+            "a replica for those who cascade from it",
+            "pg2",
+            |w| {
+                w.global.member_slots_ttl = None;
+                tag(w, "pg3", json!({"replicatefrom": "pg2"}));
+            },
+            &["+pg3"],
+        ),
+        (
+            "but not for the leader",
+            "pg2",
+            |w| {
+                w.global.member_slots_ttl = None;
+                tag(w, "pg1", json!({"replicatefrom": "pg2"}));
+            },
+            &[],
+        ),
+        (
+            "those of absent members, not its own",
+            "pg1",
+            |w| {
+                w.cluster.members.truncate(1);
+                w.cluster.status.retain_slots = vec!["pg1".into(), "pg7".into()];
+            },
+            &["+pg7"],
+        ),
+        (
+            "no absent ones on a member that may not lead",
+            "pg2",
+            |w| {
+                tag(w, "pg2", json!({"nofailover": true}));
+                w.cluster.status.retain_slots = vec!["pg7".into()];
+            },
+            &[],
+        ),
+        (
+            "names that become one slot share it",
+            "pg1",
+            |w| w.cluster.members.extend([member("x-y"), member("x.y")]),
+            &["+pg2", "+pg3", "+x_y"],
+        ),
+    ];
+    for (what, me, setup, expected) in rows {
+        let world = world(me, &[]).with(setup);
+        assert_eq!(changes(&world), expected, "{what}");
+    }
+    assert_eq!(slot_name("x-y"), "x_y");
+}
+
+#[test]
+fn s18_3_permanent_physical_slots() {
+    type Setup = fn(&mut World);
+    let rows: [(&str, &str, Setup, &[&str]); 5] = [
+        ("on the leader", "pg1", |_| {}, &["+backup"]),
+        ("on every replica", "pg2", |_| {}, &["+backup"]),
+        (
+            "not on one that may not lead",
+            "pg2",
+            |w| tag(w, "pg2", json!({"nofailover": true})),
+            &[],
+        ),
+        (
+            "not without use_slots",
+            "pg1",
+            |w| w.global.use_slots = false,
+            &[],
+        ),
+        (
+            "never for oneself",
+            "pg1",
+            |w| permanent(w, "pg1", SlotKind::Physical),
+            &["+backup"],
+        ),
+    ];
+    for (what, me, setup, expected) in rows {
+        let world = world(me, &[]).with(|w| {
+            w.cluster
+                .members
+                .retain(|member| member.name == *me || member.name == *"pg1");
+            w.global.member_slots_ttl = None;
+            permanent(w, "backup", SlotKind::Physical);
+            setup(w);
+        });
+        let told: Vec<String> = changes(&world)
+            .into_iter()
+            .filter(|change| !change.contains("pg2"))
+            .collect();
+        assert_eq!(told, expected, "{what}");
+    }
+}
+
+#[test]
+fn s18_3_cluster_type_counts_without_a_stream_from_the_primary() {
+    for (cluster_type, nostream, expected) in [
+        (Some(ClusterType::Standby), false, true),
+        (Some(ClusterType::Standby), true, false),
+        (Some(ClusterType::Primary), true, true),
+        (None, true, true),
+    ] {
+        let world = world("pg2", &[slot("pg1", false), slot("pg3", false)]).with(|w| {
+            permanent(w, "backup", SlotKind::Physical);
+            permanent(w, "cdc", logical_kind());
+            w.global.permanent_slots["backup"].cluster_type = cluster_type;
+            tag(w, "pg2", json!({"nostream": nostream}));
+            if nostream {
+                w.memory.following = Some((primacy_ha::Upstream::Nobody, crate::world::POSTMASTER));
+            }
+        });
+        let step = world.step();
+        let told = format!("{step:?}");
+        assert_eq!(
+            told.contains("backup"),
+            expected,
+            "{cluster_type:?}, {nostream}: {told}"
+        );
+        assert!(!told.contains("cdc"), "{told}");
+    }
+}
+
+#[test]
+fn s18_4_what_must_go() {
+    type Setup = fn(&mut World);
+    let there =
+        |slots: &[ReplicationSlot]| [&[slot("pg2", true), slot("pg3", true)], slots].concat();
+    let rows: [(&str, Vec<ReplicationSlot>, Setup, &[&str]); 13] = [
+        (
+            "one that nobody knows",
+            vec![slot("stranger", false)],
+            |_| {},
+            &["-stranger"],
+        ),
+        (
+            "a logical one as well",
+            vec![logical("stranger")],
+            |_| {},
+            &["-stranger"],
+        ),
+        (
+            "not while it is used",
+            vec![slot("stranger", true)],
+            |_| {},
+            &[],
+        ),
+        (
+            "not in pause",
+            vec![slot("stranger", false)],
+            |w| w.global.pause = true,
+            &[],
+        ),
+        (
+            "not when ignored by name",
+            vec![slot("stranger", false), slot("other", false)],
+            |w| {
+                w.global.ignore_slots = vec![SlotMatcher {
+                    name: Some("stranger".into()),
+                    ..SlotMatcher::default()
+                }];
+            },
+            &["-other"],
+        ),
+        (
+            "not when ignored by type and plugin",
+            vec![logical("stranger"), slot("other", false)],
+            |w| {
+                w.global.ignore_slots = vec![SlotMatcher {
+                    kind: Some("logical".into()),
+                    plugin: Some("pgoutput".into()),
+                    ..SlotMatcher::default()
+                }];
+            },
+            &["-other"],
+        ),
+        (
+            "ignored means every attribute given",
+            vec![logical("stranger")],
+            |w| {
+                w.global.ignore_slots = vec![SlotMatcher {
+                    name: Some("stranger".into()),
+                    database: Some("other".into()),
+                    ..SlotMatcher::default()
+                }];
+            },
+            &["-stranger"],
+        ),
+        (
+            "one that lost its WAL, to be made again",
+            vec![with(slot("backup", false), |slot| slot.lost = true)],
+            |w| permanent(w, "backup", SlotKind::Physical),
+            &["-backup"],
+        ),
+        (
+            "not in pause, though lost",
+            vec![with(slot("backup", false), |slot| slot.lost = true)],
+            |w| {
+                permanent(w, "backup", SlotKind::Physical);
+                w.global.pause = true;
+            },
+            &[],
+        ),
+        (
+            "one of another type than wanted, also in pause",
+            vec![slot("cdc", false)],
+            |w| {
+                permanent(w, "cdc", logical_kind());
+                w.global.pause = true;
+            },
+            &["-cdc"],
+        ),
+        (
+            "a permanent one stays on a primary that may not lead",
+            vec![slot("backup", false)],
+            |w| {
+                permanent(w, "backup", SlotKind::Physical);
+                tag(w, "pg1", json!({"nofailover": true}));
+                w.global.member_slots_ttl = None;
+            },
+            &[],
+        ),
+        (
+            "one without WAL reserved is made again",
+            vec![with(slot("backup", false), |slot| slot.restart_lsn = None)],
+            |w| permanent(w, "backup", SlotKind::Physical),
+            &["-backup"],
+        ),
+        (
+            "failover slots of PostgreSQL 17 are the server's and their owners'",
+            vec![with(logical("native"), |slot| slot.failover = true)],
+            |_| {},
+            &[],
+        ),
+    ];
+    for (what, slots, setup, expected) in rows {
+        let world = world("pg1", &there(&slots)).with(setup);
+        assert_eq!(changes(&world), expected, "{what}");
+    }
+    let world = world("pg1", &there(&[slot("stranger", false)])).with(|w| w.cluster.config = None);
+    assert_eq!(
+        world.step(),
+        Step::WriteConfig,
+        "without /config nobody knows what is wanted"
+    );
+}
+
+#[test]
+fn s27_failover_slots_on_standbys_of_17() {
+    let unsynced = with(logical("native"), |slot| slot.failover = true);
+    let synced = with(unsynced.clone(), |slot| slot.synced = true);
+    for (what, slot, pause, leader, expected) in [
+        (
+            "one that stands in the way of synchronization",
+            &unsynced,
+            false,
+            true,
+            vec!["-native"],
+        ),
+        ("one that the server keeps", &synced, false, true, vec![]),
+        ("nothing goes in pause", &unsynced, true, true, vec![]),
+        (
+            "nothing goes while nobody leads",
+            &unsynced,
+            false,
+            false,
+            vec![],
+        ),
+    ] {
+        let there = [super_slot("pg1"), super_slot("pg3"), slot.clone()];
+        let world = world("pg2", &there).with(|w| {
+            w.global.pause = pause;
+            if !leader {
+                w.cluster.leader = None;
+                w.global.pause = true;
+            }
+        });
+        assert_eq!(changes(&world), expected, "{what}");
+    }
+    // A permanent one that the server synchronizes is not copied, moved or replaced.
+    let world = world("pg2", &[super_slot("pg1"), super_slot("pg3"), synced]).with(|w| {
+        permanent(w, "native", logical_kind());
+        w.cluster.status.slots.insert("native".into(), POSITION);
+    });
+    assert_eq!(world.step(), Step::Wait);
+}
+
+fn super_slot(name: &str) -> ReplicationSlot {
+    slot(name, false)
+}
+
+#[test]
+fn s18_4_physical_slots_that_nobody_streams_through_are_moved() {
+    type Setup = fn(&mut World);
+    let rows: [(&str, &str, Setup, &[&str]); 8] = [
+        (
+            "to where the leader has them",
+            "pg2",
+            |w| {
+                w.cluster.status.slots.insert("pg3".into(), Lsn(0x300));
+            },
+            &["pg3>300"],
+        ),
+        (
+            "never back",
+            "pg2",
+            |w| {
+                w.cluster.status.slots.insert("pg3".into(), Lsn(0x80));
+            },
+            &[],
+        ),
+        (
+            "no further than this server is",
+            "pg2",
+            |w| {
+                w.cluster
+                    .status
+                    .slots
+                    .insert("pg3".into(), Lsn(0x9000_0000));
+            },
+            &["pg3>5000000"],
+        ),
+        ("nowhere while nothing is known", "pg2", |_| {}, &[]),
+        (
+            "for a member that cascades elsewhere, to where it says it is",
+            "pg1",
+            |w| {
+                tag(w, "pg3", json!({"replicatefrom": "pg2"}));
+                w.cluster.members[2].data.xlog_location = Some(Lsn(0x400));
+                w.cluster.status.slots.insert("pg3".into(), Lsn(0x300));
+            },
+            &["pg3>400"],
+        ),
+        (
+            "likewise under a leader that does not publish positions",
+            "pg2",
+            |w| {
+                w.cluster.members[0].data.version = Some("3.3.2".into());
+                w.cluster.members[2].data.xlog_location = Some(Lsn(0x400));
+            },
+            &["pg3>400"],
+        ),
+        (
+            "not the one of a member that should be streaming",
+            "pg1",
+            |w| {
+                w.cluster.status.slots.insert("pg3".into(), Lsn(0x300));
+            },
+            &[],
+        ),
+        (
+            "permanent ones too",
+            "pg2",
+            |w| {
+                permanent(w, "backup", SlotKind::Physical);
+                w.wal().slots.as_mut().unwrap().push(slot("backup", false));
+                w.cluster.status.slots.insert("backup".into(), Lsn(0x300));
+            },
+            &["backup>300"],
+        ),
+    ];
+    for (what, me, setup, expected) in rows {
+        let others: Vec<_> = ["pg1", "pg2", "pg3"]
+            .into_iter()
+            .filter(|name| *name != me)
+            .map(super_slot)
+            .collect();
+        let world = world(me, &others).with(setup);
+        assert_eq!(changes(&world), expected, "{what}");
+    }
+}
+
+#[test]
+fn s18_4_an_xmin_that_nobody_moves_goes_with_its_slot() {
+    type Setup = fn(&mut World);
+    let cascading: Setup = |w| tag(w, "pg3", json!({"replicatefrom": "pg2"}));
+    let rows: [(&str, &str, &str, Setup, &[&str]); 6] = [
+        (
+            "of a member that streams from another one",
+            "pg1",
+            "pg3",
+            cascading,
+            &["-pg3"],
+        ),
+        ("of a member, on a replica", "pg2", "pg3", |_| {}, &["-pg3"]),
+        (
+            "not while nobody leads: it may be the next primary's",
+            "pg2",
+            "pg3",
+            |w| {
+                w.cluster.leader = None;
+                w.global.pause = true;
+            },
+            &[],
+        ),
+        (
+            "not of a member that is away: that is what member_slots_ttl is for",
+            "pg1",
+            "pg7",
+            |w| w.cluster.status.retain_slots = vec!["pg7".into()],
+            &[],
+        ),
+        (
+            "not of a permanent one on the primary",
+            "pg1",
+            "backup",
+            |w| permanent(w, "backup", SlotKind::Physical),
+            &[],
+        ),
+        (
+            "of a permanent one on a replica",
+            "pg2",
+            "backup",
+            |w| permanent(w, "backup", SlotKind::Physical),
+            &["-backup"],
+        ),
+    ];
+    for (what, me, name, setup, expected) in rows {
+        let mut slots: Vec<_> = ["pg1", "pg2", "pg3"]
+            .into_iter()
+            .filter(|other| *other != me && *other != name)
+            .map(super_slot)
+            .collect();
+        slots.push(with(super_slot(name), |slot| slot.has_xmin = true));
+        let world = world(me, &slots).with(setup);
+        assert_eq!(changes(&world), expected, "{what}");
+    }
+}
+
+#[test]
+fn s18_4_after_a_failure_slots_wait_a_loop() {
+    let world =
+        world("pg1", &[]).with(|w| w.memory.slots.retry_at = Some(NOW + Duration::from_secs(1)));
+    assert_eq!(world.step(), Step::Wait);
+}
+
+// ---- logical slots ----------------------------------------------------------------------------------------
+
+/// `me` with the permanent logical slot `cdc`, the members' slots in place.
+fn with_logical(me: &str, existing: &[ReplicationSlot]) -> World {
+    let others = ["pg1", "pg2", "pg3"].into_iter().filter(|name| *name != me);
+    let mut slots: Vec<_> = others.map(super_slot).collect();
+    slots.extend_from_slice(existing);
+    world(me, &slots).with(|w| permanent(w, "cdc", logical_kind()))
+}
+
+fn work(change: LogicalSlotChange) -> Step {
+    Step::ChangeLogicalSlots {
+        database: "app".into(),
+        changes: vec![change],
+    }
+}
+
+#[test]
+fn s18_4_logical_slots_are_created_on_the_primary_in_the_background() {
+    let create = work(LogicalSlotChange::Create {
+        name: "cdc".into(),
+        plugin: "pgoutput".into(),
+    });
+    let missing = with_logical("pg1", &[]);
+    assert_eq!(missing.because("ha.md §18.4"), create);
+    let working = with_logical("pg1", &[]).with(|w| {
+        w.memory.slots.working_in.insert("app".into());
+    });
+    assert_eq!(working.step(), Step::Wait, "one at a time in a database");
+    let failed = with_logical("pg1", &[]).with(|w| {
+        let later = NOW + Duration::from_secs(1);
+        w.memory.slots.failed_in.insert("app".into(), later);
+    });
+    assert_eq!(failed.step(), Step::Wait, "and not at once again");
+    assert_eq!(with_logical("pg1", &[logical("cdc")]).step(), Step::Wait);
+}
+
+#[test]
+fn s18_4_logical_slots_of_replicas_follow_the_primary() {
+    for (what, published, replayed, expected) in [
+        ("to where the primary's is", Some(0x300), 0x500, Some(0x300)),
+        (
+            "no further than is replayed",
+            Some(0x300),
+            0x280,
+            Some(0x280),
+        ),
+        ("never back", Some(0x100), 0x500, None),
+        ("nowhere while nothing is known", None, 0x500, None),
+    ] {
+        let world = with_logical("pg2", &[logical("cdc")]).with(|w| {
+            w.wal().replay_lsn = Lsn(replayed);
+            if let Some(lsn) = published {
+                w.cluster.status.slots.insert("cdc".into(), Lsn(lsn));
+            }
+        });
+        let step = expected.map_or(Step::Wait, |lsn| {
+            work(LogicalSlotChange::Advance {
+                name: "cdc".into(),
+                to: Lsn(lsn),
+            })
+        });
+        assert_eq!(world.step(), step, "{what}");
+    }
+}
+
+#[test]
+fn s18_6_logical_slots_that_a_replica_lacks_are_copied() {
+    type Setup = fn(&mut World);
+    let rows: [(&str, Setup, bool); 10] = [
+        ("missing", |_| {}, true),
+        (
+            "its WAL is gone",
+            |w| {
+                w.wal().slots.as_mut().unwrap().push(logical("cdc"));
+                w.memory.slots.stuck.insert("cdc".into());
+            },
+            true,
+        ),
+        (
+            "the primary does not have it either",
+            |w| w.cluster.status.slots.clear(),
+            false,
+        ),
+        (
+            "nobody leads",
+            |w| {
+                w.cluster.leader = None;
+                w.global.pause = true;
+            },
+            false,
+        ),
+        (
+            "nor while a primary without a store relies on this member",
+            |w| {
+                let leader = primacy_ha::FailsafeLeader {
+                    name: "pg1".into(),
+                    conn_url: "postgres://pg1:5432/postgres".into(),
+                    api_url: "http://pg1:8008/patroni".into(),
+                    slots: None,
+                    ttl: None,
+                };
+                let until = NOW + Duration::from_secs(9);
+                w.memory.failsafe.promise = Some(primacy_ha::FailsafePromise { leader, until });
+            },
+            false,
+        ),
+        (
+            "in pause nothing is restarted",
+            |w| w.global.pause = true,
+            false,
+        ),
+        (
+            "copied a moment ago",
+            |w| w.memory.slots.copy_at = Some(NOW + Duration::from_secs(9)),
+            false,
+        ),
+        (
+            "the leader is not a primary yet",
+            |w| w.cluster.members[0].data.role = Some(primacy_model::Role::Replica),
+            false,
+        ),
+        (
+            "a member that may not lead",
+            |w| tag(w, "pg2", json!({"nofailover": true})),
+            false,
+        ),
+        (
+            "named like a member: the physical one wins",
+            |w| {
+                w.global.permanent_slots.clear();
+                permanent(w, "pg3", logical_kind());
+                w.cluster.status.slots.insert("pg3".into(), Lsn(0x80));
+            },
+            false,
+        ),
+    ];
+    for (what, setup, copied) in rows {
+        let world = with_logical("pg2", &[]).with(|w| {
+            w.cluster.status.slots.insert("cdc".into(), Lsn(0x300));
+            setup(w);
+        });
+        let step = world.step();
+        let copies = matches!(&step, Step::StartJob(Job::CopyLogicalSlots { slots, .. }) if slots[0].name == "cdc");
+        assert_eq!(copies, copied, "{what}: {step:?}");
+    }
+}
+
+#[test]
+fn s18_6_a_synchronous_standby_leaves_before_it_copies() {
+    let world = with_logical("pg2", &[]).sync("pg1", &["pg2"]).with(|w| {
+        w.cluster.status.slots.insert("cdc".into(), Lsn(0x300));
+    });
+    assert_eq!(world.because("ha.md §13.6"), Step::WithdrawFromSync);
+}
+
+#[test]
+fn s18_6_the_primary_is_asked_until_a_copy_is_known_to_be_good() {
+    let unready = |change: fn(&mut World)| {
+        with_logical("pg3", &[logical("cdc")]).with(|w| {
+            tag(w, "pg3", json!({"replicatefrom": "pg2"}));
+            w.memory.following = Some((
+                primacy_ha::Upstream::Member {
+                    name: "pg2".into(),
+                    connection: primacy_model::ConnUrl::parse("postgres://pg2:5432/postgres")
+                        .unwrap(),
+                },
+                crate::world::POSTMASTER,
+            ));
+            w.memory.slots.unready.insert("cdc".into(), None);
+            change(w);
+        })
+    };
+    let Step::CompareLogicalSlots {
+        source,
+        physical,
+        logical,
+    } = unready(|_| {}).because("ha.md §18.6")
+    else {
+        panic!("{:?}", unready(|_| {}).step());
+    };
+    assert_eq!(source.connection.host, "pg1");
+    assert_eq!(physical, "pg2", "its WAL comes through that member's slot");
+    assert_eq!(logical, ["cdc"]);
+    assert_eq!(
+        unready(|w| w.memory.slots.comparing = true).step(),
+        Step::Wait
+    );
+    assert_eq!(
+        unready(|w| w.memory.slots.compared_at = Some(NOW)).step(),
+        Step::Wait
+    );
+}

@@ -1,0 +1,211 @@
+//! Replication slots: consumers outside of the cluster go on after a failover, members that are away find their WAL,
+//! slots that nobody asked for go.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use primacy_testkit::{StoreKind, TestCluster, settings, sql, wait_until};
+use serde_json::{Value, json};
+
+/// `postgresql` of the usual dynamic configuration, with what logical decoding needs.
+fn decoding() -> Value {
+    let mut dynamic = settings::dynamic_configuration(0, 0, 0);
+    let mut postgresql = dynamic["postgresql"].take();
+    postgresql["parameters"]["wal_level"] = json!("logical");
+    postgresql
+}
+
+fn permanent_slots() -> Value {
+    json!({
+        "backup": { "type": "physical" },
+        "cdc": { "type": "logical", "database": "postgres", "plugin": "test_decoding" },
+    })
+}
+
+/// What the slot has decoded and nobody has taken yet: the numbers that were inserted into `feed`.
+async fn consume(port: u16, slot: &str) -> Result<Vec<i64>> {
+    let changes = format!(
+        "select (regexp_match(data, 'INSERT: id\\[bigint\\]:(\\d+)'))[1]::bigint \
+         from pg_logical_slot_get_changes('{slot}', null, null) where data like 'table public.feed: INSERT:%'"
+    );
+    let rows = sql::rows(port, &changes).await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
+async fn feed(port: u16, ids: std::ops::RangeInclusive<i64>) -> Result<()> {
+    let (first, last) = ids.into_inner();
+    sql::execute(
+        port,
+        &format!("insert into feed select generate_series({first}, {last})"),
+    )
+    .await
+}
+
+async fn slots(port: u16) -> Result<BTreeSet<String>> {
+    let rows = sql::rows(port, "select slot_name::text from pg_replication_slots").await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
+async fn wait_slot(cluster: &TestCluster, member: usize, name: &str, there: bool) -> Result<()> {
+    let agent = &cluster.agents[member];
+    let what = format!("slot {name} on {} to be there: {there}", agent.name);
+    wait_until(&what, cluster.timing.recovery(), async || {
+        let slots = slots(agent.postgres_port).await?;
+        ensure!(slots.contains(name) == there, "{slots:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// Waits until a slot of a replica is where the primary has it.
+async fn wait_position(
+    cluster: &TestCluster,
+    leader: usize,
+    replica: usize,
+    column: &str,
+    slot: &str,
+) -> Result<()> {
+    let position =
+        format!("select {column}::text from pg_replication_slots where slot_name = '{slot}'");
+    let primary = sql::text(cluster.agents[leader].postgres_port, &position).await?;
+    let agent = &cluster.agents[replica];
+    let what = format!("slot {slot} on {} to be moved to {primary}", agent.name);
+    let reached = format!(
+        "select ({column} >= '{primary}')::text || ' ' || {column}::text from pg_replication_slots \
+         where slot_name = '{slot}'"
+    );
+    wait_until(&what, cluster.timing.recovery(), async || {
+        let text = sql::text(agent.postgres_port, &reached).await?;
+        ensure!(text.starts_with("true"), "{text:?}");
+        Ok(())
+    })
+    .await
+}
+
+async fn wait_log(cluster: &TestCluster, member: usize, line: &str) -> Result<()> {
+    let agent = &cluster.agents[member];
+    let what = format!("{} to say {line:?}", agent.name);
+    wait_until(&what, cluster.timing.recovery(), async || {
+        let log = std::fs::read_to_string(agent.log_file())?;
+        ensure!(log.contains(line), "not yet");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn consumers_go_on_after_a_failover() -> Result<()> {
+    let mut cluster = crate::cluster(StoreKind::Embedded)
+        .dynamic("postgresql", decoding())
+        .dynamic("slots", permanent_slots())
+        .dynamic(
+            "ignore_slots",
+            json!([{ "name": "mine", "type": "physical" }]),
+        )
+        .start()
+        .await?;
+    let writer = cluster.writer().await?;
+
+    // Every member gets both: the primary makes the logical one, the others copy it and say when it is good.
+    for member in 0..cluster.agents.len() {
+        wait_slot(&cluster, member, "backup", true).await?;
+        wait_slot(&cluster, member, "cdc", true).await?;
+    }
+    let old = cluster.wait_healthy().await?;
+    for replica in cluster.others(old) {
+        let feedback = "show hot_standby_feedback";
+        let feedback = sql::text(cluster.agents[replica].postgres_port, feedback).await?;
+        ensure!(feedback == "on", "hot_standby_feedback is {feedback}");
+        wait_log(
+            &cluster,
+            replica,
+            "Logical slot cdc is safe to be used after a failover",
+        )
+        .await?;
+    }
+
+    // A slot made by hand goes, one to be ignored stays.
+    let port = cluster.agents[old].postgres_port;
+    sql::execute(
+        port,
+        "create table feed (id bigint primary key); \
+         select pg_create_physical_replication_slot('mine'); \
+         select pg_create_physical_replication_slot('stranger', true)",
+    )
+    .await?;
+    wait_slot(&cluster, old, "stranger", false).await?;
+    ensure!(
+        slots(port).await?.contains("mine"),
+        "an ignored slot was dropped"
+    );
+
+    // The copies follow the consumers of the primary.
+    feed(port, 1..=100).await?;
+    let mut consumed = consume(port, "cdc").await?;
+    ensure!(consumed == (1..=100).collect::<Vec<_>>(), "{consumed:?}");
+    sql::execute(
+        port,
+        "select pg_replication_slot_advance('backup', pg_current_wal_lsn())",
+    )
+    .await?;
+    for replica in cluster.others(old) {
+        wait_position(&cluster, old, replica, "confirmed_flush_lsn", "cdc").await?;
+        wait_position(&cluster, old, replica, "restart_lsn", "backup").await?;
+    }
+
+    // What is fed and not consumed when the primary is lost comes from the next one.
+    feed(port, 101..=200).await?;
+    cluster.agents[old].kill_node().await?;
+    let new = cluster.wait_new_leader(old).await?;
+    let port = cluster.agents[new].postgres_port;
+    feed(port, 201..=300).await?;
+    let after = consume(port, "cdc").await?;
+    let fresh: BTreeSet<i64> = after.iter().copied().collect();
+    ensure!(
+        (101..=300).all(|id| fresh.contains(&id)),
+        "the consumer misses changes: {after:?}"
+    );
+    consumed.extend(after);
+    ensure!(
+        slots(port).await?.contains("backup"),
+        "the physical slot is lost"
+    );
+
+    // The slot of the member that is away is kept longer than its key.
+    let away = cluster.agents[old].name.clone();
+    wait_until(
+        "the lost member's key to lapse",
+        cluster.timing.failover(),
+        async || {
+            let document = cluster.agents[new].get("/cluster").await?;
+            ensure!(
+                !document["members"]
+                    .to_string()
+                    .contains(&format!("\"{away}\"")),
+                "{document}"
+            );
+            Ok(())
+        },
+    )
+    .await?;
+    sql::execute(port, "select pg_switch_wal(); checkpoint").await?;
+    ensure!(
+        slots(port).await?.contains(&away),
+        "the absent member's slot is gone"
+    );
+
+    // For member_slots_ttl; then it goes, and comes back with the member.
+    let body = json!({ "member_slots_ttl": 1 });
+    let answer = cluster.agents[new].send("PATCH", "/config", &body).await?;
+    ensure!(answer.status == 200, "{answer:?}");
+    wait_slot(&cluster, new, &away, false).await?;
+    cluster.start_agent(old)?;
+    let leader = cluster.wait_healthy().await?;
+    wait_slot(&cluster, leader, &away, true).await?;
+    wait_slot(&cluster, old, "cdc", true).await?;
+
+    writer.wait_progress(Duration::from_secs(30)).await?;
+    let ledger = TestCluster::collect([writer]).await?;
+    cluster.finish(ledger).await
+}
