@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use primacy_config::StandbyCluster;
 use primacy_ha::{
-    DemotionMode, Job, JobProgress, JobReport, LogicalSlot, Source, StopMode, StopReason, Upstream,
+    DemotionMode, Job, JobProgress, JobReport, Lease, LogicalSlot, Source, StopMode, StopReason,
+    Upstream,
 };
 use primacy_model::{ConnUrl, ControlData, ControlState, Lsn, PendingRestart, slot_name};
 use primacy_postgres as postgres;
@@ -16,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::slots;
+use crate::{clock, slots};
 
 /// A base backup or a rewind of a very large cluster may take days; what ends it earlier is its own failure
 /// or an operator.
@@ -37,6 +38,8 @@ pub(crate) struct JobContext {
     pub(crate) server: Server,
     pub(crate) cancel: CancellationToken,
     pub(crate) progress: mpsc::UnboundedSender<JobProgress>,
+    /// The leadership as it is at every moment, not only when the job begins.
+    pub(crate) lease: watch::Receiver<Lease>,
     pub(crate) recovery: RecoveryContext,
     pub(crate) retry_timeout: Duration,
     pub(crate) custom_bootstrap: Option<CustomBootstrap>,
@@ -351,6 +354,11 @@ async fn promote(context: &JobContext) -> Result<JobReport, postgres::Error> {
     if context.cancel.is_cancelled() {
         return Ok(JobReport::Cancelled);
     }
+    // The hook may have taken longer than the lease, and a machine that slept meanwhile has not told anybody yet (W15).
+    if !context.lease.borrow().is_held(clock::now()) {
+        tracing::error!("the leader lock ended before the promotion: not promoting");
+        return Ok(JobReport::Cancelled);
+    }
     context
         .server
         .promote(Instant::now() + PROMOTION_LIMIT)
@@ -428,4 +436,46 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// There is no server to promote: whoever tries fails.
+    async fn promotion(lease: Lease) -> JobReport {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = postgres::Settings::new("pg1", "demo", directory.path());
+        let (progress, _news) = mpsc::unbounded_channel();
+        let (_leadership, lease) = watch::channel(lease);
+        let context = JobContext {
+            server: Server::new(settings),
+            cancel: CancellationToken::new(),
+            progress,
+            lease,
+            recovery: RecoveryContext {
+                member: "pg1".into(),
+                use_slots: true,
+                standby_cluster: None,
+            },
+            retry_timeout: FILES,
+            custom_bootstrap: None,
+            bootstrap_pg_hba: Vec::new(),
+            post_bootstrap: None,
+        };
+        run(Job::Promote, context).await
+    }
+
+    #[tokio::test]
+    async fn w15_nobody_is_promoted_on_a_lease_that_ended() {
+        let until = |until| Lease::Held {
+            until,
+            failing_since: None,
+        };
+        for ended in [Lease::None, until(clock::now())] {
+            assert_eq!(promotion(ended).await, JobReport::Cancelled);
+        }
+        let tried = promotion(until(clock::now() + FILES)).await;
+        assert!(matches!(tried, JobReport::Failed(_)), "{tried:?}");
+    }
 }

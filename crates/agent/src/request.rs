@@ -26,12 +26,12 @@ pub enum Request {
         /// The answer, once it is over.
         reply: oneshot::Sender<RestartAnswer>,
     },
-    /// Schedule a restart. Refused with `Err` when one is scheduled already.
+    /// Schedule a restart. Refused with `Err` when one is scheduled already, or PostgreSQL does not answer.
     ScheduleRestart {
         /// What was scheduled; `postmaster_start_time` is filled in by the machine.
         restart: ScheduledRestart,
         /// The answer.
-        reply: oneshot::Sender<Result<(), AlreadyScheduled>>,
+        reply: oneshot::Sender<Result<(), NotScheduled>>,
     },
     /// Forget the scheduled restart; answered with whether there was one.
     DeleteScheduledRestart {
@@ -84,6 +84,11 @@ pub enum RestartAnswer {
     Failed,
 }
 
-/// A restart is scheduled already.
+/// Why a restart is not scheduled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AlreadyScheduled;
+pub enum NotScheduled {
+    /// Another one is already.
+    Already,
+    /// PostgreSQL does not answer: nobody could tell later whether it was restarted meanwhile.
+    NoAnswer,
+}

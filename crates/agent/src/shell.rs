@@ -34,7 +34,7 @@ use crate::leases::Leases;
 use crate::logging::Logging;
 use crate::peers::ask_members;
 use crate::published::Published;
-use crate::request::{AlreadyScheduled, Request, RestartAnswer};
+use crate::request::{NotScheduled, Request, RestartAnswer};
 use crate::steps::{self, StepContext};
 use crate::{clock, failsafe, settings, slots};
 
@@ -61,6 +61,7 @@ pub(crate) struct Shell {
     logging: Logging,
     api: Option<ApiServer>,
     published: watch::Sender<Arc<Published>>,
+    lease: watch::Sender<Lease>,
     events: mpsc::UnboundedSender<Event>,
     /// Writes to the store, in order: one task performs them.
     writes: mpsc::UnboundedSender<StoreWrite>,
@@ -116,7 +117,7 @@ enum StoreWrite {
 enum Reply {
     Restart(oneshot::Sender<RestartAnswer>),
     Reinitialize(oneshot::Sender<Result<(), String>>),
-    Schedule(oneshot::Sender<Result<(), AlreadyScheduled>>),
+    Schedule(oneshot::Sender<Result<(), NotScheduled>>),
     Unschedule(oneshot::Sender<bool>),
     Failsafe(oneshot::Sender<FailsafeAnswer>),
 }
@@ -147,6 +148,7 @@ impl Shell {
             logging: parts.logging,
             api: None,
             published: parts.published,
+            lease: watch::Sender::new(Lease::None),
             events,
             writes,
             cancel_job: CancellationToken::new(),
@@ -226,6 +228,7 @@ impl Shell {
         }
         let looked = matches!(event, Event::Observed(_));
         let actions = self.machine.step(event, clock::now(), Timestamp::now());
+        self.lease.send_replace(self.machine.lease());
         for action in actions {
             self.perform(action);
         }
@@ -489,6 +492,7 @@ impl Shell {
             server: self.server.clone(),
             cancel: self.cancel_job.clone(),
             progress,
+            lease: self.lease.subscribe(),
             recovery: self.recovery_context(),
             retry_timeout: self.machine.global().retry_timeout,
             custom_bootstrap: settings::custom_bootstrap(effective),
@@ -716,8 +720,11 @@ impl Shell {
                 });
             }
             Some(Reply::Schedule(reply)) => {
-                let done = answer == Answer::Done;
-                let _ = reply.send(if done { Ok(()) } else { Err(AlreadyScheduled) });
+                let _ = reply.send(match answer {
+                    Answer::Done => Ok(()),
+                    Answer::NotMet => Err(NotScheduled::Already),
+                    _ => Err(NotScheduled::NoAnswer),
+                });
             }
             Some(Reply::Unschedule(reply)) => {
                 let _ = reply.send(answer == Answer::Done);

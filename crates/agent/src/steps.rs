@@ -160,8 +160,15 @@ async fn write_history(
         Ok(local) => local,
         Err(error) => return StepOutcome::Failed(chain(&error)),
     };
-    let Some((lines, promoted_at)) = local else {
-        return StepOutcome::Failed(format!("there is no history file of timeline {timeline}"));
+    let (lines, promoted_at) = match local {
+        Some(local) => local,
+        // The first timeline has none: what is stored is of another cluster.
+        None if timeline == Timeline(1) => (Vec::new(), jiff::Timestamp::UNIX_EPOCH),
+        None => {
+            return StepOutcome::Failed(format!(
+                "there is no history file of timeline {timeline} in pg_wal: /history stays as it is"
+            ));
+        }
     };
     let lines: Vec<_> = lines
         .into_iter()

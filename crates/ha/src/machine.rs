@@ -20,6 +20,7 @@ mod journal;
 mod lease;
 mod operator;
 mod outcome;
+mod schedule;
 mod sight;
 mod slots;
 mod standby_cluster;
@@ -30,8 +31,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use primacy_config::{GlobalConfig, TimingLimits};
 use primacy_model::{
-    Cluster, JournalKind, MemberData, MemberName, Observation, ScheduledAt, Status, Timeline,
-    Version,
+    Cluster, JournalKind, MemberData, MemberName, Observation, Status, Timeline, Version,
 };
 
 use crate::decide::slots::published;
@@ -121,6 +121,8 @@ pub struct Machine {
     rations: journal::Rations,
     seen: happenings::Seen,
     restart_reply: Option<u64>,
+    /// A server was started and was not ready then.
+    call_when_ready: Option<CallbackEvent>,
     was_paused: bool,
     /// What is wrong with the names of slots, as last told.
     slot_problems: Vec<String>,
@@ -170,6 +172,7 @@ impl Machine {
             rations: journal::Rations::default(),
             seen: happenings::Seen::default(),
             restart_reply: None,
+            call_when_ready: None,
             was_paused: false,
             slot_problems: Vec::new(),
         }
@@ -253,6 +256,9 @@ impl Machine {
             Event::ClusterRead(result) => self.cluster_read(result, now, actions),
             Event::Observed(observation) => {
                 self.absorb(observation, now);
+                if self.server.wal.is_some() && self.job.is_none() {
+                    self.call_waiting(actions);
+                }
                 if let Pass::Gathering { server, .. } = &mut self.pass {
                     *server = true;
                 }
@@ -401,6 +407,9 @@ impl Machine {
                 if !cluster.is_led_by(&self.local.name) && !kept {
                     self.lease = Lease::None;
                 }
+                self.memory.unlocked_since = cluster
+                    .is_unlocked()
+                    .then(|| self.memory.unlocked_since.unwrap_or(now));
                 self.acquisition_in_doubt = false;
                 self.saw_failsafe_map(&cluster.failsafe);
                 self.take_configuration(&cluster, actions);
@@ -590,7 +599,7 @@ impl Machine {
         if let Some(at) = self
             .view
             .as_ref()
-            .and_then(|view| next_schedule(view, self, now, wall))
+            .and_then(|view| self.next_schedule(view, now, wall))
         {
             self.next_pass = self.next_pass.min(at);
         }
@@ -607,7 +616,7 @@ impl Machine {
         {
             self.next_pass = self.next_pass.min(promise.until);
         }
-        self.due_restart(wall, actions);
+        self.due_restart(now, wall, actions);
         self.write_status(now, actions);
         if self.view.is_some() {
             self.publish_member(now, actions);
@@ -695,28 +704,4 @@ impl Machine {
             at
         };
     }
-}
-
-/// When a scheduled switchover or restart wants the next pass.
-fn next_schedule(
-    view: &Cluster,
-    machine: &Machine,
-    now: Moment,
-    wall: Timestamp,
-) -> Option<Moment> {
-    let restart = machine
-        .memory
-        .scheduled_restart
-        .as_ref()
-        .and_then(|restart| {
-            match ScheduledAt::parse(&restart.schedule, &jiff::tz::TimeZone::UTC) {
-                ScheduledAt::At { timestamp, .. } => Some(timestamp),
-                ScheduledAt::Unusable(_) => None,
-            }
-        });
-    let switchover = crate::decide::next_schedule(view);
-    let at = [restart, switchover].into_iter().flatten().min()?;
-    let wait = at.duration_since(wall);
-    // What is past already was looked at in this pass.
-    (!wait.is_negative()).then(|| now + wait.unsigned_abs())
 }

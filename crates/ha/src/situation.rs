@@ -114,6 +114,8 @@ pub struct Memory {
     pub bootstrapping: Option<Option<bool>>,
     /// The server has been starting since then.
     pub starting_since: Option<Moment>,
+    /// How long the start under way may take, where an operator said so.
+    pub start_timeout: Option<Duration>,
     /// The last start failed then.
     pub start_failed_at: Option<Moment>,
     /// Single-user crash recovery was run since the last successful start.
@@ -146,10 +148,16 @@ pub struct Memory {
     pub scheduled_restart: Option<ScheduledRestart>,
     /// When the local WAL was last compared with the remote primary of a standby cluster.
     pub remote_compared_at: Option<Moment>,
+    /// Since when nobody leads.
+    pub unlocked_since: Option<Moment>,
+    /// The WAL position last seen, and when it was seen to move.
+    pub wal_moved: Option<(Lsn, Option<Moment>)>,
     /// The timeline last seen in use here.
     pub last_timeline: Option<Timeline>,
     /// `/history` was found or made right for this timeline.
     pub history_done: Option<Timeline>,
+    /// `/history` could not be made right then.
+    pub history_failed_at: Option<Moment>,
     /// Replication slots.
     pub slots: SlotsProgress,
     /// Failsafe mode.
@@ -166,6 +174,7 @@ impl Default for Memory {
             joined: false,
             bootstrapping: None,
             starting_since: None,
+            start_timeout: None,
             start_failed_at: None,
             crash_recovery_tried: false,
             rewind: RewindState::Initial,
@@ -182,8 +191,11 @@ impl Default for Memory {
             pending_restart: None,
             scheduled_restart: None,
             remote_compared_at: None,
+            unlocked_since: None,
+            wal_moved: None,
             last_timeline: None,
             history_done: None,
+            history_failed_at: None,
             slots: SlotsProgress::default(),
             failsafe: Failsafe::default(),
         }

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::Api;
 use super::answer::Answer;
 use super::time::Schedule;
-use crate::request::{AlreadyScheduled, Request, RestartAnswer, RestartFilters};
+use crate::request::{NotScheduled, Request, RestartAnswer, RestartFilters};
 
 /// A restart that makes sense.
 #[derive(Clone, Debug, PartialEq)]
@@ -142,7 +142,12 @@ impl Api {
             .await?
         {
             Ok(()) => Ok(Answer::text(202, "Restart scheduled")),
-            Err(AlreadyScheduled) => Err(Answer::text(409, "Another restart is already scheduled")),
+            Err(NotScheduled::Already) => {
+                Err(Answer::text(409, "Another restart is already scheduled"))
+            }
+            Err(NotScheduled::NoAnswer) => {
+                Err(Answer::Dropped("PostgreSQL does not answer".into()))
+            }
         }
     }
 

@@ -9,7 +9,10 @@ use crate::situation::Situation;
 
 pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option<Step> {
     let timeline = s.wal()?.timeline?;
-    if s.memory.history_done == Some(timeline) {
+    let failed = s.memory.history_failed_at;
+    if s.memory.history_done == Some(timeline) && cluster.history.is_some()
+        || failed.is_some_and(|at| s.now.since(at) < s.global.loop_wait)
+    {
         return None;
     }
     let right = match cluster
@@ -19,7 +22,8 @@ pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) ->
     {
         None => timeline == Timeline(1),
         Some(last) => {
-            last.timeline.next() == timeline
+            timeline > Timeline(1)
+                && last.timeline.next() == timeline
                 && last.timestamp.is_some()
                 && last.new_leader.is_some()
         }

@@ -9,11 +9,20 @@ use primacy_model::{Cluster, FailoverRequest, Lsn, Member, MemberName, SystemIde
 use super::{Ask, Reasons, Verdict, demote, failsafe, follow, hang, switchover};
 use crate::decision::{DemotionMode, Step};
 use crate::situation::{PeerReport, Situation};
+use crate::time::Moment;
 
 /// While nobody leads, the answer may change with any member that comes or goes.
 const RACE_LOOK: Duration = Duration::from_secs(1);
 
 pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Verdict<Step> {
+    if let Some(until) = back_off(s, cluster, why) {
+        let step = follow::keep_following(s, cluster, why);
+        if step == Step::Wait {
+            why.outcome("the old primary may still be alive: not racing for the lock yet");
+            return Ok(Step::WaitUntil(until));
+        }
+        return Ok(step);
+    }
     if is_healthiest(s, cluster, why)? {
         why.outcome("acquired session lock as a leader");
         return Ok(Step::AcquireLeader {
@@ -43,6 +52,47 @@ pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) ->
         return Ok(Step::WaitUntil(s.now + RACE_LOOK));
     }
     Ok(step)
+}
+
+/// `primary_race_backoff` (`ha.md` §10.0): a replica that still gets WAL leaves the lock to the primary that sends it,
+/// for so long at most; the first `loop_wait` is always left to it. `None`: race now.
+fn back_off(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option<Moment> {
+    let backoff = s.global.primary_race_backoff;
+    let chosen = cluster
+        .failover
+        .as_ref()
+        .is_some_and(|request| request.candidate.is_some());
+    if backoff == Duration::ZERO
+        || s.global.pause
+        || s.global.standby_cluster.is_some()
+        || chosen
+        || s.is_primary()
+    {
+        return None;
+    }
+    let (_, moved) = s.memory.wal_moved?;
+    let since = s.memory.unlocked_since?;
+    let (end, first) = (since + backoff, since + s.global.loop_wait.min(backoff));
+    let streams = s.wal()?.receiver.as_ref();
+    let streams = streams.is_some_and(|receiver| receiver.status == "streaming");
+    let receives = streams && moved.is_some_and(|at| s.now.since(at) < s.global.loop_wait);
+    if s.now >= end || !receives && s.now >= first {
+        return None;
+    }
+    why.note(
+        "ha.md §10.0",
+        format!(
+            "nobody leads for {:.1} s < primary_race_backoff {} s, and {}",
+            s.now.since(since).as_secs_f64(),
+            backoff.as_secs(),
+            if receives {
+                "WAL still arrives"
+            } else {
+                "the first loop_wait is not over"
+            }
+        ),
+    );
+    Some(end.min(s.now + RACE_LOOK))
 }
 
 /// What the winner writes into `/failover` (`ha.md` §5.1): in pause a request that names leader and

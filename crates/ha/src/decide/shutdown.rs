@@ -50,7 +50,10 @@ pub(super) fn decide(s: &Situation<'_>, shutdown: &Shutdown, why: &mut Reasons) 
         return Ok(Step::StartJob(Job::Stop {
             mode: StopMode::Fast,
             checkpoint: s.is_primary(),
-            timeout: None,
+            timeout: match s.is_primary() && s.wants_sync() {
+                true => s.global.primary_stop_timeout,
+                false => None,
+            },
             reason: StopReason::Shutdown,
         }));
     }

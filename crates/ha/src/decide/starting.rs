@@ -25,13 +25,19 @@ pub(super) fn decide(
         why.outcome("PostgreSQL is still starting up, waiting");
         return Ok(Some(Step::Wait));
     };
-    let (starting, timeout) = (s.now.since(since), s.global.primary_start_timeout);
+    let timeout = s.memory.start_timeout;
+    let timeout = timeout.unwrap_or(s.global.primary_start_timeout);
+    let starting = s.now.since(since);
     let relation = if starting >= timeout { ">=" } else { "<" };
     why.note(
         "ha.md §3.2",
         format!(
-            "starting for {:.0} s {relation} primary_start_timeout {} s",
+            "starting for {:.0} s {relation} {} {} s",
             starting.as_secs_f64(),
+            match s.memory.start_timeout {
+                Some(_) => "the timeout of the restart",
+                None => "primary_start_timeout",
+            },
             timeout.as_secs()
         ),
     );

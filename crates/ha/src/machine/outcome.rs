@@ -74,7 +74,10 @@ impl Machine {
             Step::ChangeSlots(_) => {
                 self.memory.slots.retry_at = (!done).then(|| now + self.global.loop_wait);
             }
-            Step::WriteHistory(timeline) if done => self.memory.history_done = Some(timeline),
+            Step::WriteHistory(timeline) => {
+                self.memory.history_done = done.then_some(timeline);
+                self.memory.history_failed_at = (!done).then_some(now);
+            }
             Step::Follow(upstream) => match outcome {
                 StepOutcome::Done => {
                     self.memory.follow_needs_restart = None;
@@ -110,6 +113,10 @@ impl Machine {
             Job::CopyLogicalSlots { .. } => memory.state = State::Restarting,
             Job::Restart { .. } => {
                 memory.state = State::Restarting;
+                memory.start_timeout = match memory.operation {
+                    Some(PendingOperation::Restart { timeout }) => timeout,
+                    _ => None,
+                };
                 memory.operation = None;
                 memory.pending_restart = None;
                 memory.follow_needs_restart = None;
@@ -270,8 +277,11 @@ impl Machine {
                     _ if was_demoted && self.memory.joined => CallbackEvent::OnRoleChange,
                     _ => CallbackEvent::OnStart,
                 };
-                if ready && (self.memory.joined || event != CallbackEvent::OnStart) {
-                    actions.push(Action::Callback(event, self.memory.role.for_callbacks()));
+                if self.memory.joined || event != CallbackEvent::OnStart {
+                    self.call_when_ready = Some(event);
+                }
+                if ready {
+                    self.call_waiting(actions);
                 }
                 if ready {
                     Answer::Done
@@ -292,6 +302,13 @@ impl Machine {
         };
         if restart && let Some(id) = self.restart_reply.take() {
             actions.push(Action::Reply { id, answer });
+        }
+    }
+
+    /// The callback of a start is called once the server accepts connections (`ha.md` §3.2).
+    pub(super) fn call_waiting(&mut self, actions: &mut Vec<Action>) {
+        if let Some(event) = self.call_when_ready.take() {
+            actions.push(Action::Callback(event, self.memory.role.for_callbacks()));
         }
     }
 

@@ -73,6 +73,12 @@ impl Machine {
             memory.last_timeline = wal.timeline.or(receiver).or(memory.last_timeline);
             memory.crash_recovery_tried = false;
             memory.start_failed_at = None;
+            memory.start_timeout = None;
+            let position = wal.position();
+            memory.wal_moved = match memory.wal_moved {
+                Some((before, moved)) if before == position => Some((position, moved)),
+                before => Some((position, before.map(|_| now))),
+            };
             if wal.timeline.is_some() && wal.checkpoint_timeline == wal.timeline {
                 memory.checkpoint_done = wal.timeline;
             }

@@ -9,6 +9,7 @@ mod lease;
 mod pause;
 mod race;
 mod recover;
+mod restart;
 mod slots;
 mod standby_cluster;
 mod switchover;

@@ -55,9 +55,14 @@ impl Driver {
     }
 
     pub(crate) fn step(&mut self, event: Event) -> Vec<Action> {
-        let actions = self.machine.step(event, self.now, Timestamp::UNIX_EPOCH);
+        let actions = self.machine.step(event, self.now, self.wall());
         self.seen.extend(actions.iter().cloned());
         actions
+    }
+
+    /// The wall clock, which goes with the other one.
+    pub(crate) fn wall(&self) -> Timestamp {
+        Timestamp::UNIX_EPOCH + self.now.0
     }
 
     /// Answers everything at once until nothing is asked any more.
@@ -164,6 +169,15 @@ impl Driver {
             Job::Promote => {
                 self.server.wal = Some(world::primary_wal());
                 JobReport::Done
+            }
+            Job::Restart { upstream: None, .. } => {
+                if let Some(wal) = &mut self.server.wal {
+                    wal.postmaster_start_time_text.push_str(" again");
+                }
+                JobReport::Started {
+                    ready: true,
+                    pending_restart: None,
+                }
             }
             Job::Start { .. } => {
                 self.server = World::of("pg2").server;

@@ -123,7 +123,7 @@ async fn machine(
             }
             Request::ScheduleRestart { reply, .. } => {
                 let _ = reply.send(if scheduled {
-                    Err(crate::request::AlreadyScheduled)
+                    Err(crate::request::NotScheduled::Already)
                 } else {
                     Ok(())
                 });
