@@ -40,6 +40,7 @@ mod mixed;
 mod partition;
 mod pause;
 mod quorum_loss;
+mod restarts;
 mod rewind;
 mod slots;
 mod standby_cluster;
