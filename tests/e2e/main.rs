@@ -39,6 +39,7 @@ mod kill_postmaster;
 mod mixed;
 mod partition;
 mod pause;
+mod quorum_change;
 mod quorum_loss;
 mod restarts;
 mod rewind;
@@ -46,6 +47,8 @@ mod slots;
 mod standby_cluster;
 mod stop_agent;
 mod switchover;
+mod sync_modes;
+mod synchrony;
 
 /// The executable under test.
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_primacy");

@@ -120,7 +120,8 @@ impl Agent {
         processes::postmaster_pid(&self.data_dir())
     }
 
-    fn signal(&self, signal: Signal) -> Result<()> {
+    /// Sends a signal to the agent.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = self
             .pid()
             .with_context(|| format!("the agent of {} does not run", self.name))?;

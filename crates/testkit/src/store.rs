@@ -9,6 +9,9 @@ use crate::cluster::StoreKind;
 use crate::etcd::EtcdCluster;
 use crate::network::{Network, address_of, free_port};
 
+/// What the members of an embedded store have in common.
+pub const PASSWORD: &str = "raft secret";
+
 /// A running store.
 #[derive(Debug)]
 pub enum Store {
@@ -95,7 +98,7 @@ impl Store {
                     "self_addr": own,
                     "partner_addrs": partners,
                     "data_dir": dir.join("raft"),
-                    "password": "raft secret",
+                    "password": PASSWORD,
                 })
             }
             Self::Etcd3(_) => json!({ "hosts": self.hosts() }),
