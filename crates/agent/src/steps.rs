@@ -36,7 +36,7 @@ pub(crate) fn writes_to_store(step: &Step) -> bool {
             | Step::ReleaseLeader { .. }
             | Step::ClaimInitialize
             | Step::WriteInitialize { .. }
-            | Step::WriteConfig
+            | Step::WriteConfig(_)
             | Step::ClearFailover(_)
             | Step::WriteSync(_)
             | Step::DeleteSync(_)
@@ -72,12 +72,12 @@ async fn write(step: Step, context: &StepContext, deadline: Instant) -> Result<b
             if !context.leases.acquire(context.ttl, deadline).await? {
                 return Ok(false);
             }
-            if let Some(text) = failover
-                && let Err(error) = store
-                    .write_failover(&text, Expected::Anything, deadline)
-                    .await
-            {
-                tracing::warn!("the failover request could not be cleared: {error}");
+            if let Some((version, text)) = failover {
+                // A request that was written since stands: the leader looks at it.
+                let expected = Expected::Version(version);
+                if let Err(error) = store.write_failover(&text, expected, deadline).await {
+                    tracing::warn!("the failover request could not be cleared: {error}");
+                }
             }
             true
         }
@@ -105,9 +105,9 @@ async fn write(step: Step, context: &StepContext, deadline: Instant) -> Result<b
                     .await?,
             )
         }
-        Step::WriteConfig => done(
+        Step::WriteConfig(version) => done(
             store
-                .write_config(&context.dynamic, Expected::Anything, deadline)
+                .write_config(&context.dynamic, Expected::from(version), deadline)
                 .await?,
         ),
         Step::ClearFailover(version) => {

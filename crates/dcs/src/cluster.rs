@@ -455,12 +455,12 @@ fn assemble(base: &str, snapshot: Snapshot) -> Cluster {
         let text = String::from_utf8_lossy(&value);
         match Subject::of_key(key) {
             Subject::Initialize => cluster.initialize = Initialize::parse(&text),
-            Subject::Config => {
-                cluster.config = match serde_json::from_str(&text) {
-                    Ok(Value::Object(value)) => Some(DynamicConfig { value, version }),
-                    _ => None,
+            Subject::Config => match serde_json::from_str(&text) {
+                Ok(Value::Object(value)) => {
+                    cluster.config = Some(DynamicConfig { value, version });
                 }
-            }
+                _ => cluster.unreadable_config = Some(version),
+            },
             Subject::Leader => {
                 let name = MemberName::from(&*text);
                 cluster.leader = Some(Leader {

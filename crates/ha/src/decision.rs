@@ -38,10 +38,10 @@ pub enum Step {
     AskPeers(BTreeMap<MemberName, String>),
     /// The leader key names me, and I hold no lease: make it hang on mine.
     AdoptLease,
-    /// Create the leader key; if that succeeds, overwrite `/failover` with this.
+    /// Create the leader key; if that succeeds, change `/failover`.
     AcquireLeader {
-        /// New value of `/failover`.
-        failover: Option<String>,
+        /// The version that `/failover` must still have, and its new value.
+        failover: Option<(Version, String)>,
     },
     /// Delete the leader key, having told this position in `/status`.
     ReleaseLeader {
@@ -63,8 +63,9 @@ pub enum Step {
     AbandonBootstrap,
     /// The bootstrap is over: remove its marker.
     ForgetBootstrap,
-    /// Write the dynamic configuration that this member runs with to `/config`.
-    WriteConfig,
+    /// Write the dynamic configuration that this member runs with to `/config` if the key still has this version;
+    /// `None`: if there is none.
+    WriteConfig(Option<Version>),
     /// Write the empty request to `/failover` if it still has this version.
     ClearFailover(Version),
     /// Write `/sync`; its `version` is what must be there now, `None` that the key must be absent.

@@ -21,7 +21,7 @@ impl fmt::Display for Step {
             Step::CancelBootstrap => f.write_str("give the bootstrap up"),
             Step::AbandonBootstrap => f.write_str("move the unfinished data directory aside"),
             Step::ForgetBootstrap => f.write_str("remove the marker of the bootstrap"),
-            Step::WriteConfig => f.write_str("write /config"),
+            Step::WriteConfig(_) => f.write_str("write /config"),
             Step::ClearFailover(_) => f.write_str("clear /failover"),
             Step::WriteSync(sync) => write!(f, "write /sync {}", sync.to_json()),
             Step::DeleteSync(_) => f.write_str("delete /sync"),

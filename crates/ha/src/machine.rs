@@ -407,11 +407,8 @@ impl Machine {
                 if !cluster.is_led_by(&self.local.name) && !kept {
                     self.lease = Lease::None;
                 }
-                self.memory.unlocked_since = cluster
-                    .is_unlocked()
-                    .then(|| self.memory.unlocked_since.unwrap_or(now));
                 self.acquisition_in_doubt = false;
-                self.saw_failsafe_map(&cluster.failsafe);
+                self.saw_failsafe_map(&cluster, now);
                 self.take_configuration(&cluster, actions);
                 self.view = Some(cluster);
                 self.view_at = now;
@@ -459,6 +456,10 @@ impl Machine {
             .view
             .as_ref()
             .and_then(|view| failsafe_rules::with_promised_leader(view, promise, now));
+        if let Some(view) = promised.as_ref().or(self.view.as_ref()) {
+            let since = &mut self.memory.unlocked_since;
+            *since = view.is_unlocked().then(|| since.unwrap_or(now));
+        }
         let situation = self.situation(promised.as_ref(), now, wall);
         let decision = decide(&situation);
         let feedback = self
@@ -658,7 +659,7 @@ impl Machine {
                 .collect();
             map.insert(self.local.name.clone(), self.local.api_url.clone());
             if map != view.failsafe {
-                self.writes_failsafe_map(&map);
+                self.writes_failsafe_map(&map, now);
                 actions.push(Action::WriteFailsafe(map));
             }
         }

@@ -148,7 +148,7 @@ pub struct Memory {
     pub scheduled_restart: Option<ScheduledRestart>,
     /// When the local WAL was last compared with the remote primary of a standby cluster.
     pub remote_compared_at: Option<Moment>,
-    /// Since when nobody leads.
+    /// Since when nobody leads, as far as views tell, nor was promised not to be replaced.
     pub unlocked_since: Option<Moment>,
     /// The WAL position last seen, and when it was seen to move.
     pub wal_moved: Option<(Lsn, Option<Moment>)>,

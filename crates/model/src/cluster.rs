@@ -24,6 +24,8 @@ pub struct Cluster {
     pub initialize: Initialize,
     /// The `/config` key, `None` when it is missing or not a JSON object.
     pub config: Option<DynamicConfig>,
+    /// The version of a `/config` key that is not a JSON object.
+    pub unreadable_config: Option<Version>,
     /// The `/leader` key.
     pub leader: Option<Leader>,
     /// The member keys, sorted by name.

@@ -3,7 +3,7 @@
 use primacy_config::GlobalConfig;
 use primacy_model::{Cluster, DataDirectory, Initialize, Member, State};
 
-use super::{Reasons, standby_cluster};
+use super::{Reasons, repair, standby_cluster};
 use crate::decision::{Job, Over, Source, Step};
 use crate::situation::Situation;
 
@@ -200,7 +200,7 @@ fn publish_new_cluster(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) 
         }
     }
     if cluster.config.is_none() {
-        return Step::WriteConfig;
+        return repair::write_config(cluster);
     }
     match cluster.leader_name() {
         None => Step::AcquireLeader { failover: None },

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use primacy_config::SynchronousMode;
-use primacy_model::{Cluster, FailoverRequest, Lsn, Member, MemberName, SystemIdentifier};
+use primacy_model::{
+    Cluster, FailoverRequest, Lsn, Member, MemberName, Role, State, SystemIdentifier, Timeline,
+    Version,
+};
 
 use super::{Ask, Reasons, Verdict, demote, failsafe, follow, hang, switchover};
 use crate::decision::{DemotionMode, Step};
@@ -15,6 +18,9 @@ use crate::time::Moment;
 const RACE_LOOK: Duration = Duration::from_secs(1);
 
 pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Verdict<Step> {
+    if let Some(step) = drop_schedule(s, cluster, why) {
+        return Ok(step);
+    }
     if let Some(until) = back_off(s, cluster, why) {
         let step = follow::keep_following(s, cluster, why);
         if step == Step::Wait {
@@ -97,14 +103,31 @@ fn back_off(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option<M
 
 /// What the winner writes into `/failover` (`ha.md` §5.1): in pause a request that names leader and
 /// candidate is kept for the candidate until it is primary.
-fn failover_after_winning(s: &Situation<'_>, cluster: &Cluster) -> Option<String> {
+fn failover_after_winning(s: &Situation<'_>, cluster: &Cluster) -> Option<(Version, String)> {
     let request = cluster.failover.as_ref()?;
-    Some(match (&request.leader, &request.candidate) {
+    let text = match (&request.leader, &request.candidate) {
         (_, Some(candidate)) if s.global.pause && !s.is_primary() => {
             FailoverRequest::to_json(None, Some(candidate), None)
         }
         _ => FailoverRequest::CLEARED.to_owned(),
-    })
+    };
+    Some((request.version, text))
+}
+
+/// A switchover is scheduled for later, and the leader that it names is gone before (W10). Its candidate has no
+/// claim to what happens now, and Patroni's members would wait for it: the winner drops the request anyway, so it is
+/// dropped before the race.
+fn drop_schedule(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option<Step> {
+    let request = cluster.failover.as_ref()?;
+    if s.global.pause || s.is_primary() || !switchover::lies_ahead(s, request) {
+        return None;
+    }
+    why.note(
+        "ha.md W10",
+        "the switchover is scheduled for later, and the leader is gone already",
+    );
+    why.outcome("dropping the scheduled switchover: the leader is gone before its time");
+    Some(Step::ClearFailover(request.version))
 }
 
 /// The table of `ha.md` §10.1; the first row that applies decides.
@@ -124,6 +147,10 @@ fn is_healthiest(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Ver
                 s.global.ttl
             ),
         );
+    }
+    if !s.is_primary() && failsafe::may_have_promised(s, cluster, || race_members(s, cluster), why)?
+    {
+        return Ok(false);
     }
     let immediate = cluster
         .failover
@@ -181,6 +208,13 @@ fn is_healthiest(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Ver
                 ),
             );
         }
+        if let Some((name, theirs)) = newer_timeline(s, cluster, timeline) {
+            // A new primary may be gone before it wrote /history: who followed it tells of it.
+            return no(
+                "ha.md W1",
+                format!("I am a primary on timeline {timeline}, {name} is on {theirs}"),
+            );
+        }
         why.note(
             "ha.md §10.1 row 5",
             format!("I am a primary on timeline {timeline}"),
@@ -234,15 +268,23 @@ fn is_healthiest(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Ver
             ),
         );
     }
-    if failsafe::may_have_promised(s, cluster, || race_members(s, cluster), why)? {
-        return Ok(false);
-    }
     let candidates = race_members(s, cluster)
         .into_iter()
         .filter(|(name, _)| !sync_active || cluster.sync.has_member(name))
         .collect();
     let old_leader = s.last_healthy.and_then(Cluster::leader_name);
     compare_with_peers(s, cluster, candidates, true, old_leader, why)
+}
+
+/// A member that publishes a newer timeline than this.
+fn newer_timeline<'a>(
+    s: &Situation<'a>,
+    cluster: &'a Cluster,
+    mine: Timeline,
+) -> Option<(&'a MemberName, Timeline)> {
+    s.others(cluster)
+        .filter_map(|member| Some((&member.name, member.data.timeline?)))
+        .find(|(_, theirs)| *theirs > mine)
 }
 
 /// Everybody who may take part: the members of the last healthy view, who may be alive though their keys are
@@ -309,6 +351,16 @@ fn compare_with_peers(
     let mut votes = Votes::begin(s, cluster);
     for name in candidates.keys() {
         let Some(Some(peer)) = peers.get(name) else {
+            if let Some(position) = ahead_by_its_key(s, cluster, name, mine) {
+                why.note(
+                    "ha.md W17",
+                    format!(
+                        "{name} does not answer, but it was ahead of my wal position less than ttl ago ({position} > \
+                         {mine}): it may take the lock"
+                    ),
+                );
+                return Ok(false);
+            }
             why.note(
                 "ha.md §10.2.3",
                 format!("{name} does not answer: it does not count"),
@@ -373,6 +425,27 @@ fn compare_with_peers(
         }
     }
     Ok(votes.suffice(s, cluster, mine, why))
+}
+
+/// The position by which a standby that does not answer is ahead of this one, from its member key: such a key lives
+/// for ttl after its agent wrote it last. Whoever is ahead can win itself, if its agent lives; it gets a ttl for
+/// that, since its key alone cannot tell that it may not.
+fn ahead_by_its_key(
+    s: &Situation<'_>,
+    cluster: &Cluster,
+    name: &MemberName,
+    mine: Lsn,
+) -> Option<Lsn> {
+    let since = s.memory.unlocked_since?;
+    if s.now.since(since) >= s.global.ttl {
+        return None;
+    }
+    let data = &cluster.member(name)?.data;
+    let may_win = data.state == Some(State::Running)
+        && data.role == Some(Role::Replica)
+        && !data.tags.nofailover();
+    data.xlog_location
+        .filter(|position| may_win && *position > mine)
 }
 
 /// The votes of quorum mode (`ha.md` §10.2.4-5): a candidate must find enough voters that are not ahead of it.

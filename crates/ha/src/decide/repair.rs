@@ -6,6 +6,12 @@ use super::{Reasons, bootstrap};
 use crate::decision::Step;
 use crate::situation::Situation;
 
+/// Over what was seen there, and over nothing that was written since (W19).
+pub(super) fn write_config(cluster: &Cluster) -> Step {
+    let empty = cluster.config.as_ref().map(|config| config.version);
+    Step::WriteConfig(empty.or(cluster.unreadable_config))
+}
+
 pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option<Step> {
     if s.memory.bootstrapping.is_some() || s.memory.demotion.is_some() {
         return None;
@@ -19,14 +25,14 @@ pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) ->
             over: bootstrap::over(&cluster.initialize),
         });
     }
-    if cluster
+    let usable = cluster
         .config
         .as_ref()
-        .is_none_or(|config| config.value.is_empty())
-    {
-        why.note("ha.md §3 D", "/config is missing or empty");
+        .is_some_and(|config| !config.value.is_empty());
+    if !usable {
+        why.note("ha.md §3 D", "/config is missing, empty or unreadable");
         why.outcome("writing the dynamic configuration");
-        return Some(Step::WriteConfig);
+        return Some(write_config(cluster));
     }
     None
 }

@@ -102,6 +102,11 @@ fn due(s: &Situation<'_>, request: &FailoverRequest) -> Due {
     Due::Now
 }
 
+/// Whether it is scheduled for a time to come.
+pub(super) fn lies_ahead(s: &Situation<'_>, request: &FailoverRequest) -> bool {
+    request.scheduled_at.is_some() && matches!(due(s, request), Due::NotYet)
+}
+
 /// When the machine must look again for a scheduled switchover.
 pub(crate) fn next_schedule(cluster: &Cluster) -> Option<Timestamp> {
     match cluster.failover.as_ref()?.scheduled_at.as_ref()? {

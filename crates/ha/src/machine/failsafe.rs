@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use primacy_model::{JournalKind, Lsn, MemberName};
+use primacy_model::{Cluster, JournalKind, Lsn, MemberName};
 
 use super::{Action, FENCE_MARGIN, LogLevel, Machine, Pass};
 use crate::decide::{failsafe, slots};
@@ -29,8 +29,10 @@ pub(super) struct Asking {
     last: Option<(Moment, Duration)>,
     /// The last renewal found the lock gone; the next one tells whether it is somebody else's.
     lapsed: bool,
-    /// Everybody that `/failsafe` may name beside those that were seen in it: what was written and not seen yet.
+    /// Everybody that `/failsafe` may name beside those that were seen in it: writes whose end is not known.
     written: BTreeMap<MemberName, String>,
+    /// The last of them, and when it was sent.
+    last_written: Option<(BTreeMap<MemberName, String>, Moment)>,
     /// `/failsafe` as it was last seen.
     seen: BTreeMap<MemberName, String>,
 }
@@ -53,18 +55,26 @@ impl Machine {
         }
     }
 
-    pub(super) fn saw_failsafe_map(&mut self, map: &BTreeMap<MemberName, String>) {
-        if self.asking.written == *map {
-            self.asking.written.clear();
+    pub(super) fn saw_failsafe_map(&mut self, cluster: &Cluster, now: Moment) {
+        let asking = &mut self.asking;
+        let arrived = asking.last_written.as_ref().is_none_or(|(map, sent)| {
+            // No write is under way for as long as a lease.
+            *map == cluster.failsafe || now.since(*sent) >= self.global.ttl
+        });
+        if arrived || !cluster.is_led_by(&self.local.name) {
+            asking.written.clear();
+            asking.last_written = None;
         }
-        self.asking.seen.clone_from(map);
+        asking.seen.clone_from(&cluster.failsafe);
     }
 
     /// From now on the key may hold this, or still what it held.
-    pub(super) fn writes_failsafe_map(&mut self, map: &BTreeMap<MemberName, String>) {
-        let written = &mut self.asking.written;
+    pub(super) fn writes_failsafe_map(&mut self, map: &BTreeMap<MemberName, String>, now: Moment) {
+        let asking = &mut self.asking;
         // Of two writes that were not seen either may be the last to arrive.
-        written.extend(map.iter().map(|(name, url)| (name.clone(), url.clone())));
+        let entries = map.iter().map(|(name, url)| (name.clone(), url.clone()));
+        asking.written.extend(entries);
+        asking.last_written = Some((map.clone(), now));
     }
 
     /// The members' promises keep this leadership.

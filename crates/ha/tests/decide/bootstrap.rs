@@ -99,7 +99,7 @@ fn s6_2_the_new_cluster_is_published_key_by_key_the_leader_key_last() {
     );
     assert_eq!(
         done(Initialize::Done(system()), false, false).step(),
-        Step::WriteConfig
+        Step::WriteConfig(None)
     );
     let step = done(Initialize::Done(system()), true, false).step();
     assert_eq!(step, Step::AcquireLeader { failover: None });

@@ -66,14 +66,14 @@ fn s3_d_the_owner_repairs_keys() {
         }
     ));
     let missing = World::of("pg1").with(|w| w.cluster.config = None);
-    assert_eq!(missing.because("ha.md §3 D"), Step::WriteConfig);
+    assert_eq!(missing.because("ha.md §3 D"), Step::WriteConfig(None));
     let empty = World::of("pg1").with(|w| {
         w.cluster.config = Some(DynamicConfig {
             value: Default::default(),
             version: Version(1),
         });
     });
-    assert_eq!(empty.step(), Step::WriteConfig);
+    assert_eq!(empty.step(), Step::WriteConfig(Some(Version(1))));
 }
 
 #[test]

@@ -14,4 +14,5 @@ mod slots;
 mod standby_cluster;
 mod switchover;
 mod sync;
+mod weaknesses;
 mod world;

@@ -6,7 +6,7 @@ use primacy_ha::{
 };
 use primacy_model::{
     ControlState, DataDirectory, Initialize, Lsn, Readiness, ReplicationSlot, Role, ScheduledAt,
-    SlotKind, State, SystemIdentifier,
+    SlotKind, State, SystemIdentifier, Version,
 };
 
 use crate::world::{NOW, POSITION, World, held, leader};
@@ -55,7 +55,7 @@ fn s10_3_1b_only_the_named_candidate_takes_a_free_lock() {
     assert_eq!(
         step,
         Step::AcquireLeader {
-            failover: Some(r#"{"member":"pg2"}"#.into())
+            failover: Some((Version(9), r#"{"member":"pg2"}"#.into()))
         }
     );
     let other = paused(World::unlocked("pg3").failover(Some("pg1"), Some("pg2")));

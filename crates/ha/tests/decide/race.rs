@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use primacy_config::SynchronousMode;
 use primacy_ha::{DemotionMode, Job, Step, StopReason};
-use primacy_model::{History, Lsn, Role, Tags, Timeline};
+use primacy_model::{History, Lsn, Role, Tags, Timeline, Version};
 use serde_json::json;
 
 use crate::world::{NOW, POSITION, World, primary_wal};
@@ -247,7 +247,7 @@ fn s10_3_1a_the_chosen_candidate_takes_the_lock() {
     assert_eq!(
         step,
         Step::AcquireLeader {
-            failover: Some("{}".into())
+            failover: Some((Version(9), "{}".into()))
         }
     );
 }

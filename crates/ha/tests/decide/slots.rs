@@ -381,7 +381,7 @@ fn s18_4_what_must_go() {
     let world = world("pg1", &there(&[slot("stranger", false)])).with(|w| w.cluster.config = None);
     assert_eq!(
         world.step(),
-        Step::WriteConfig,
+        Step::WriteConfig(None),
         "without /config nobody knows what is wanted"
     );
 }

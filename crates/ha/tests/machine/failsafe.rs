@@ -474,6 +474,24 @@ fn s15_an_agent_that_began_a_moment_ago_may_have_promised_before() {
 }
 
 #[test]
+fn s15_who_left_the_cluster_is_not_asked() {
+    let mut driver = leading();
+    for name in ["pg4", "pg5"] {
+        driver.cluster.members.push(world::member(name));
+        driver.pass_time(Duration::from_secs(11), |_| false);
+        driver.cluster.members.pop();
+        driver.pass_time(Duration::from_secs(22), |_| false);
+    }
+    driver.reachable = false;
+    driver.pass_time(TTL, asks);
+    let asked = driver.seen.iter().find_map(|action| match action {
+        Action::AskFailsafe { members, .. } => Some(members.len()),
+        _ => None,
+    });
+    assert_eq!(asked, Some(2));
+}
+
+#[test]
 fn s15_the_map_that_may_not_have_arrived_counts_as_well_as_the_one_before() {
     let mut driver = leading();
     // A fourth member joins; the write of the map with it gets lost, or does not.
