@@ -252,3 +252,32 @@ impl Leases {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use primacy_dcs::MemoryStore;
+
+    /// W18: a member that publishes itself, and has stopped to renew its leadership, loses that alone.
+    #[tokio::test(start_paused = true)]
+    async fn w18_publishing_a_member_keeps_no_leadership_alive() {
+        let store = ClusterStore::new(MemoryStore::new(), "service", "demo");
+        let leases = Leases::new(store.clone(), "pg1".into());
+        let ttl = Duration::from_secs(8);
+        let soon = || Instant::now() + ttl;
+        assert!(leases.acquire(ttl, soon()).await.unwrap());
+        for second in 0..=9 {
+            let data = MemberData {
+                xlog_location: Some(primacy_model::Lsn(second)),
+                ..MemberData::default()
+            };
+            leases.publish(data, ttl, soon()).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        let cluster = store.read(soon()).await.unwrap();
+        assert!(cluster.member("pg1").is_some());
+        assert_eq!(cluster.leader, None);
+        // A renewal of what has lapsed does not bring it back by itself.
+        assert_eq!(leases.renew(ttl, soon()).await.unwrap(), Renewal::Lapsed);
+    }
+}

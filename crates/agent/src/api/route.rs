@@ -178,6 +178,14 @@ mod tests {
         }
     }
 
+    /// W28: whoever may call one of them may make a coordinator hold back a worker's clients.
+    #[test]
+    fn w28_mpp_is_protected_as_citus_is() {
+        for path in ["/citus", "/mpp", "/mpp/x"] {
+            assert!(Route::find("POST", path).is_protected(), "{path}");
+        }
+    }
+
     #[test]
     fn query_is_decoded_and_the_first_value_counts() {
         let query = Query::parse("lag=10%20MB&lag=1&tag_a=x+y&tag_a=z&tag_b=&c&d=%zz%4");

@@ -147,6 +147,7 @@ impl Driver {
         match step {
             Step::AcquireLeader { .. } => self.cluster.leader = Some(world::leader(self.me())),
             Step::ReleaseLeader { .. } => self.cluster.leader = None,
+            Step::ClearFailover(_) => self.cluster.failover = None,
             _ => {}
         }
     }

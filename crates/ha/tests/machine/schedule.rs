@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use primacy_ha::{Action, Answer, CallbackEvent, Event, Job, JobReport, OperatorRequest, StoreKey};
-use primacy_model::{PendingRestart, ScheduledRestart, Version};
+use primacy_model::{FailoverRequest, PendingRestart, ScheduledAt, ScheduledRestart, Version};
 use serde_json::{Map, Value, json};
 
 use crate::driver::Driver;
@@ -131,6 +131,25 @@ fn s20_w22_a_scheduled_restart_wakes_the_loop_and_is_executed_once() {
     driver.seen.clear();
     assert!(!driver.pass_time(Duration::from_secs(60), RESTARTS));
     assert_eq!(published(&driver), None);
+}
+
+#[test]
+fn s11_3_1_w22_a_scheduled_switchover_wakes_the_loop() {
+    let mut driver = leading();
+    let timestamp = driver.wall() + Duration::from_secs(3600);
+    driver.cluster.failover = Some(FailoverRequest {
+        leader: Some("pg1".into()),
+        candidate: Some("pg2".into()),
+        scheduled_at: Some(ScheduledAt::At {
+            timestamp,
+            text: timestamp.to_string(),
+        }),
+        version: Version(9),
+    });
+    let due = driver.now + Duration::from_secs(3600);
+    let asks = |action: &Action| matches!(action, Action::AskPeers { .. });
+    assert!(driver.pass_time(Duration::from_secs(3605), asks));
+    assert!(driver.now >= due && driver.now.since(due) < Duration::from_millis(50));
 }
 
 #[test]

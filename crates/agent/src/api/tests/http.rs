@@ -798,3 +798,25 @@ async fn https_can_be_switched_on() {
     assert!(error.contains(&key), "{error}");
     bench.server.stop().await;
 }
+
+#[tokio::test]
+async fn the_journal_is_told_by_time_and_number() {
+    let bench = Bench::new(primary(), section()).await;
+    let window = "since=2026-11-21T02:00:00Z&until=2026-11-21T03:00:00%2B01:00&limit=5";
+    for (query, expected) in [
+        ("", "HTTP/1.0 200 OK"),
+        (window, "HTTP/1.0 200 OK"),
+        ("limit=many", "HTTP/1.0 400 Bad Request"),
+        ("since=tonight", "HTTP/1.0 400 Bad Request"),
+    ] {
+        let answer = bench
+            .raw(&format!("GET /journal?{query} HTTP/1.0\r\n\r\n"))
+            .await;
+        assert!(answer.starts_with(expected), "{query}: {answer}");
+        if expected.ends_with("OK") {
+            assert_eq!(header(&answer, "Content-Type"), Some("application/json"));
+            assert!(answer.ends_with("[]\n"), "{answer}");
+        }
+    }
+    bench.server.stop().await;
+}
