@@ -209,3 +209,81 @@ async fn consumers_go_on_after_a_failover() -> Result<()> {
     let ledger = TestCluster::collect([writer]).await?;
     cluster.finish(ledger).await
 }
+
+/// PostgreSQL 17 brings such slots to standbys itself. Nobody drops them; what a demoted primary made stands in the way
+/// there and goes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL 17 or later, run by `make test-versions`"]
+async fn failover_slots_are_left_to_the_server() -> Result<()> {
+    let mut postgresql = decoding();
+    postgresql["parameters"]["sync_replication_slots"] = json!("on");
+    postgresql["parameters"]["hot_standby_feedback"] = json!("on");
+    let mut cluster = crate::cluster(StoreKind::Embedded)
+        .dynamic("postgresql", postgresql)
+        .start()
+        .await?;
+    let writer = cluster.writer().await?;
+    let first = cluster.leader().await?;
+    let port = cluster.agents[first].postgres_port;
+    sql::execute(port, "create table feed (id bigint primary key)").await?;
+    let create =
+        "select pg_create_logical_replication_slot('native', 'test_decoding', false, false, true)";
+    sql::execute(port, create).await?;
+    feed(port, 1..=100).await?;
+    let mut consumed = BTreeSet::new();
+    for replica in cluster.others(first) {
+        wait_synced(&cluster, first, replica, &mut consumed).await?;
+    }
+
+    feed(port, 101..=200).await?;
+    cluster
+        .control_ok(&["switchover", settings::SCOPE, "--force"])
+        .await?;
+    let second = cluster.wait_new_leader(first).await?;
+    feed(cluster.agents[second].postgres_port, 201..=300).await?;
+    for replica in cluster.others(second) {
+        wait_synced(&cluster, second, replica, &mut consumed).await?;
+    }
+
+    cluster.wait_healthy().await?;
+    feed(cluster.agents[second].postgres_port, 301..=400).await?;
+    cluster.agents[second].kill_node().await?;
+    let third = cluster.wait_new_leader(second).await?;
+    consumed.extend(consume(cluster.agents[third].postgres_port, "native").await?);
+    ensure!(
+        consumed == (1..=400).collect(),
+        "the consumer misses changes: {consumed:?}"
+    );
+    cluster.start_agent(second)?;
+    cluster.wait_healthy().await?;
+    wait_synced(&cluster, third, second, &mut consumed).await?;
+
+    let ledger = TestCluster::collect([writer]).await?;
+    cluster.finish(ledger).await
+}
+
+/// The server copies a slot once it is consumed up to what the standby has.
+async fn wait_synced(
+    cluster: &TestCluster,
+    leader: usize,
+    member: usize,
+    consumed: &mut BTreeSet<i64>,
+) -> Result<()> {
+    let taken = std::sync::Mutex::new(std::mem::take(consumed));
+    let port = cluster.agents[leader].postgres_port;
+    let agent = &cluster.agents[member];
+    let what = format!("{} to have the primary's failover slot", agent.name);
+    let slot = "select format('synced %s, temporary %s', synced, temporary) from pg_replication_slots \
+                where slot_name = 'native'";
+    wait_until(&what, cluster.timing.recovery(), async || {
+        sql::execute(port, "select pg_log_standby_snapshot()").await?;
+        let changes = consume(port, "native").await?;
+        taken.lock().expect("one user").extend(changes);
+        let slot = sql::text(agent.postgres_port, slot).await?;
+        ensure!(slot == "synced t, temporary f", "{slot}");
+        Ok(())
+    })
+    .await?;
+    *consumed = taken.into_inner().expect("one user");
+    Ok(())
+}

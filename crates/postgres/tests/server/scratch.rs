@@ -181,6 +181,9 @@ fn credentials(username: &str, password: &str) -> Credentials {
 }
 
 fn bin_dir() -> Option<PathBuf> {
+    if let Some(directory) = std::env::var_os("PRIMACY_TEST_PG_BIN") {
+        return Some(directory.into());
+    }
     let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?.flatten();
     let newest = versions
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
