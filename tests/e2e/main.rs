@@ -47,6 +47,7 @@ mod slots;
 mod standby_cluster;
 mod stop_agent;
 mod switchover;
+mod sync_loss;
 mod sync_modes;
 mod synchrony;
 
