@@ -50,6 +50,7 @@ mod switchover;
 mod sync_loss;
 mod sync_modes;
 mod synchrony;
+mod watchdog;
 
 /// The executable under test.
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_primacy");

@@ -316,11 +316,16 @@ async fn stop(
         tokio::select! {
             stopped = &mut stop => break stopped?,
             Some(event) = events.recv() => {
-                if let StopEvent::CheckpointWritten { checkpoint_lsn, previous_lsn, .. } = event {
-                    let lsn = previous_lsn.unwrap_or(checkpoint_lsn);
-                    shutdown_lsn = Some(lsn);
-                    let _ = context.progress.send(JobProgress::ShutdownCheckpoint(lsn));
-                }
+                let progress = match event {
+                    StopEvent::CheckpointWritten { checkpoint_lsn, previous_lsn, .. } => {
+                        let lsn = previous_lsn.unwrap_or(checkpoint_lsn);
+                        shutdown_lsn = Some(lsn);
+                        JobProgress::ShutdownCheckpoint(lsn)
+                    }
+                    StopEvent::NoBackends => JobProgress::NoBackends,
+                    StopEvent::Stopped => continue,
+                };
+                let _ = context.progress.send(progress);
             }
         }
     };

@@ -19,6 +19,7 @@ mod slots;
 mod startup;
 mod steps;
 mod stores;
+mod watchdog;
 
 pub use primacy_model::PATRONI_VERSION;
 pub use startup::run;

@@ -38,6 +38,7 @@ pub(crate) fn local(effective: &Effective) -> Local {
         use_pg_rewind: postgresql.use_pg_rewind,
         remove_on_rewind_failure: postgresql.remove_data_directory_on_rewind_failure,
         remove_on_divergence: postgresql.remove_data_directory_on_diverged_timelines,
+        watchdog: config.watchdog.clone(),
     }
 }
 

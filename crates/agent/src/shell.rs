@@ -36,6 +36,7 @@ use crate::peers::ask_members;
 use crate::published::Published;
 use crate::request::{NotScheduled, Request, RestartAnswer};
 use crate::steps::{self, StepContext};
+use crate::watchdog::{self, WatchdogThread};
 use crate::{clock, failsafe, settings, slots};
 
 /// The one parameter that the agent manages itself.
@@ -74,6 +75,7 @@ pub(crate) struct Shell {
     dcs_last_seen: i64,
     observation: Arc<Observation>,
     fencing: Fencing,
+    watchdog: WatchdogThread,
     /// The configuration changed since it was last brought to the server.
     settings_changed: bool,
     /// The server is to read its files again even if none changes.
@@ -93,6 +95,7 @@ pub(crate) struct Parts {
     pub(crate) logging: Logging,
     pub(crate) published: watch::Sender<Arc<Published>>,
     pub(crate) fencing: Fencing,
+    pub(crate) watchdog: WatchdogThread,
 }
 
 /// The signals that the process listens to.
@@ -160,6 +163,7 @@ impl Shell {
             dcs_last_seen: 0,
             observation: Arc::default(),
             fencing: parts.fencing,
+            watchdog: parts.watchdog,
             settings_changed: true,
             reload_wanted: false,
             exit: None,
@@ -208,6 +212,7 @@ impl Shell {
                 let _ = tokio::time::timeout(FAREWELL, flushed).await;
                 let journal = Arc::clone(&self.journal);
                 let _ = tokio::task::spawn_blocking(move || journal.flush(FAREWELL)).await;
+                self.watchdog.flush(Instant::now() + FAREWELL).await;
                 if let Some(api) = self.api.take() {
                     api.stop().await;
                 }
@@ -333,6 +338,8 @@ impl Shell {
             Action::CancelJob => self.cancel_job.cancel(),
             Action::KillNow => self.kill(),
             Action::SetFence(deadline) => self.fencing.set(deadline),
+            Action::PingWatchdog { timeout } => self.watchdog.ping(timeout),
+            Action::DisableWatchdog => self.watchdog.disable(),
             Action::PublishMember(data) => {
                 let ttl = self.machine.global().ttl;
                 let _ = self.writes.send(StoreWrite::Member(data, ttl));
@@ -387,8 +394,16 @@ impl Shell {
     fn look(&mut self, deadline: Instant, slots: bool) {
         self.looking = true;
         let server = self.server.clone();
+        let watchdog = self.configuration.effective().local.watchdog.clone();
         self.report(async move {
-            Event::Observed(server.observe(ObserveOptions { slots }, deadline).await)
+            let (observation, usable) = tokio::join!(
+                server.observe(ObserveOptions { slots }, deadline),
+                watchdog::usable(&watchdog, deadline)
+            );
+            Event::Observed(Observation {
+                watchdog_usable: usable,
+                ..observation
+            })
         });
     }
 
@@ -435,6 +450,13 @@ impl Shell {
                     Box::new((Step::CancelBootstrap, context)),
                     deadline,
                 ));
+            });
+        } else if let Step::ActivateWatchdog { timeout } = step {
+            let thread = self.watchdog.clone();
+            let config = self.configuration.effective().local.watchdog.clone();
+            let least = self.machine.global().loop_wait;
+            self.report(async move {
+                Event::StepDone(thread.activate(config, timeout, least, deadline).await)
             });
         } else if step == Step::AbandonBootstrap {
             let server = self.server.clone();
@@ -802,7 +824,7 @@ impl Shell {
             scheduled_restart: memory.scheduled_restart.clone(),
             job: machine.job().map(|job| job.job.name()),
             job_progress: machine.job().and_then(|job| job.progress.clone()),
-            watchdog_failed: false,
+            watchdog_failed: machine.watchdog_failed(clock::now()),
             fence,
             next_pass: clock::instant(machine.next_regular_pass()),
             postmaster_alive: self.observation.process.is_alive(),

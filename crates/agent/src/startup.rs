@@ -11,7 +11,7 @@ use anyhow::{Context, anyhow, bail};
 use jiff::Timestamp;
 use primacy_config::local::LocalConfig;
 use primacy_config::parameters::Managed;
-use primacy_config::{Environment, from_environment};
+use primacy_config::{Environment, WatchdogMode, from_environment};
 use primacy_dcs::ClusterStore;
 use primacy_ha::Machine;
 use primacy_model::{JournalKind, JournalRecord, Observation, Role, State};
@@ -28,6 +28,7 @@ use crate::journal::Journal;
 use crate::logging::Logging;
 use crate::published::Published;
 use crate::shell::{Parts, Shell, Signals};
+use crate::watchdog::{self, WatchdogThread};
 use crate::{clock, settings, stores};
 
 /// How often an unreachable store is asked again before anything else begins.
@@ -136,6 +137,15 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
     .with_journal(Arc::clone(&journal));
     let api = ApiServer::start(api, &config.restapi).await?;
 
+    if config.watchdog.mode == WatchdogMode::Automatic
+        && !watchdog::usable(&config.watchdog, Instant::now() + CHECK_TIMEOUT).await
+    {
+        tracing::info!(
+            "{} is not there, or not writable: this member leads without a watchdog device",
+            config.watchdog.device
+        );
+    }
+
     let machine = Machine::new(
         settings::local(effective),
         effective.global.clone(),
@@ -159,6 +169,7 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
         published,
         configuration,
         fencing,
+        watchdog: WatchdogThread::start().context("the watchdog's thread cannot be started")?,
     };
     let (mut shell, events) = Shell::new(parts);
     shell.serve(api);

@@ -35,7 +35,7 @@ pub use global::{
     ClusterType, GlobalConfig, PermanentSlot, SlotMatcher, StandbyCluster, SynchronousMode,
 };
 pub use guc_map::GucMap;
-pub use local::{DcsSection, LocalConfig};
+pub use local::{DcsSection, LocalConfig, Watchdog, WatchdogMode};
 pub use secret::Secret;
 pub use timing::TimingLimits;
 

@@ -102,6 +102,11 @@ pub enum Step {
     ResumeReplay,
     /// Make a checkpoint in the background: followers may rewind only after it (`ha.md` §8.6).
     Checkpoint,
+    /// Open the watchdog device, with this timeout.
+    ActivateWatchdog {
+        /// Whole seconds.
+        timeout: Duration,
+    },
     /// Publish that this member wants to leave synchronous replication.
     WithdrawFromSync,
     /// Begin a long action.

@@ -43,6 +43,9 @@ impl fmt::Display for Step {
             }
             Step::Follow(upstream) => write!(f, "follow {upstream}"),
             Step::ResumeReplay => f.write_str("resume the replay"),
+            Step::ActivateWatchdog { timeout } => {
+                write!(f, "activate the watchdog with {} s", timeout.as_secs())
+            }
             Step::Checkpoint => f.write_str("make a checkpoint"),
             Step::WithdrawFromSync => f.write_str("ask to leave synchronous replication"),
             Step::StartJob(job) => write!(f, "start: {}", job.name()),

@@ -28,6 +28,6 @@ pub use machine::{
 pub use situation::{
     Demotion, Failsafe, FailsafeAnswer, FailsafeLeader, FailsafePromise, FailsafeReply,
     FailsafeVerdict, JobInFlight, Lease, Local, Memory, PeerReport, Peers, PendingOperation,
-    RewindState, Shutdown, Situation, SlotsProgress, StoreView, SyncProgress,
+    RewindState, Shutdown, Situation, SlotsProgress, StoreView, SyncProgress, WatchdogProgress,
 };
 pub use time::Moment;

@@ -24,6 +24,7 @@ mod schedule;
 mod sight;
 mod slots;
 mod standby_cluster;
+mod watchdog;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -90,6 +91,8 @@ pub struct Machine {
     acquisition_in_doubt: bool,
     /// The deadline that the fence was told.
     fence: Option<Moment>,
+    /// The end of the lease that the watchdog was last pinged for.
+    watched_until: Option<Moment>,
     view: Option<Cluster>,
     view_at: Moment,
     config_version: Option<Version>,
@@ -147,6 +150,7 @@ impl Machine {
             regained_at: None,
             acquisition_in_doubt: false,
             fence: None,
+            watched_until: None,
             view: None,
             view_at: now,
             config_version: None,
@@ -185,6 +189,7 @@ impl Machine {
         self.keep_lease(now, wall, &mut actions);
         self.tell_changes(now, wall, &mut actions);
         self.set_fence(&mut actions);
+        self.keep_watchdog(now, &mut actions);
         if self.pass == Pass::Idle && (self.again || now >= self.next_pass) {
             self.begin_pass(now, &mut actions);
         }
@@ -309,6 +314,7 @@ impl Machine {
                             job.shutdown_lsn = Some(lsn);
                             self.again = true;
                         }
+                        JobProgress::NoBackends => job.no_backends = true,
                         JobProgress::Text(text) => job.progress = Some(text),
                     }
                 }

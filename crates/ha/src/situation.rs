@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use primacy_config::{GlobalConfig, SynchronousMode};
+use primacy_config::{GlobalConfig, SynchronousMode, Watchdog};
 use primacy_model::{
     Cluster, Lsn, Member, MemberName, Observation, PendingRestart, PostmasterIdentity, Role,
     ScheduledRestart, State, Tags, Timeline, WalStatus,
@@ -73,6 +73,8 @@ pub struct Local {
     pub remove_on_rewind_failure: bool,
     /// `remove_data_directory_on_diverged_timelines`.
     pub remove_on_divergence: bool,
+    /// The watchdog device.
+    pub watchdog: Watchdog,
 }
 
 /// What this member knows of its leadership. Only a renewal that was answered in time makes it true.
@@ -124,6 +126,8 @@ pub struct Memory {
     pub rewind: RewindState,
     /// A leadership is being ended.
     pub demotion: Option<Demotion>,
+    /// The watchdog device.
+    pub watchdog: WatchdogProgress,
     /// The agent is to end.
     pub shutdown: Option<Shutdown>,
     /// What an operator asked for and has not been begun.
@@ -179,6 +183,7 @@ impl Default for Memory {
             crash_recovery_tried: false,
             rewind: RewindState::Initial,
             demotion: None,
+            watchdog: WatchdogProgress::default(),
             shutdown: None,
             operation: None,
             pre_promote_failed_at: None,
@@ -268,6 +273,15 @@ pub enum FailsafeReply {
     Refused(String),
     /// It did not answer in time.
     Silent(String),
+}
+
+/// The watchdog device (`ha.md` §19).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct WatchdogProgress {
+    /// It is open and counts.
+    pub active: bool,
+    /// When it was last tried in vain.
+    pub failed_at: Option<Moment>,
 }
 
 /// Divergence and rewind (`ha.md` §8.2).
@@ -393,6 +407,8 @@ pub struct JobInFlight {
     pub since: Moment,
     /// It was told to end.
     pub cancelling: bool,
+    /// Stop: no client is left to whom a commit could be acknowledged.
+    pub no_backends: bool,
     /// Stop: the shutdown checkpoint is written, the postmaster still lives.
     pub shutdown_lsn: Option<Lsn>,
     /// How far it is, for people.

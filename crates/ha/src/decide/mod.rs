@@ -20,6 +20,7 @@ mod standby_cluster;
 mod starting;
 mod switchover;
 pub(crate) mod sync;
+pub(crate) mod watchdog;
 
 pub(crate) use race::limitation;
 pub(crate) use switchover::next_schedule;

@@ -9,7 +9,7 @@ use primacy_model::{
     Version,
 };
 
-use super::{Ask, Reasons, Verdict, demote, failsafe, follow, hang, switchover};
+use super::{Ask, Reasons, Verdict, demote, failsafe, follow, hang, switchover, watchdog};
 use crate::decision::{DemotionMode, Step};
 use crate::situation::{PeerReport, Situation};
 use crate::time::Moment;
@@ -243,6 +243,12 @@ fn is_healthiest(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Ver
         }
         why.note("ha.md §10.1 row 9", "whom an operator chose is undecided");
         return Ok(false);
+    }
+    if let Some(problem) = watchdog::limitation(s) {
+        return no(
+            "ha.md §10.1 row 10",
+            format!("watchdog.mode is required: {problem}"),
+        );
     }
     if s.global.failsafe_mode
         && !cluster.failsafe.is_empty()

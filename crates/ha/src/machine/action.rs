@@ -1,6 +1,7 @@
 //! What the shell must do for the machine.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use primacy_model::{MemberData, MemberName, Role, Status};
 use serde_json::{Map, Value};
@@ -90,6 +91,13 @@ pub enum Action {
     /// Have the fence, a process apart, do that at this moment unless told otherwise before; `None` disarms
     /// it.
     SetFence(Option<Moment>),
+    /// Have the watchdog device, which is active, begin to count anew, with this timeout.
+    PingWatchdog {
+        /// From now.
+        timeout: Duration,
+    },
+    /// Close the watchdog device so that it resets nothing.
+    DisableWatchdog,
     /// Publish the member key.
     PublishMember(Box<MemberData>),
     /// Write `/status`, if this member still leads.

@@ -113,6 +113,8 @@ pub struct PrimarySlots {
 pub enum JobProgress {
     /// The shutdown checkpoint is written, while the postmaster still lives.
     ShutdownCheckpoint(Lsn),
+    /// No client is left to whom a commit could be acknowledged.
+    NoBackends,
     /// For people: how far it is.
     Text(String),
 }

@@ -22,7 +22,10 @@ impl Machine {
                 LogLevel::Warning,
                 format!("{step} failed: {reason}"),
             ));
-            self.retry_later(now);
+            // The device is tried again after ttl; what to do without it is decided at once.
+            if !matches!(step, Step::ActivateWatchdog { .. }) {
+                self.retry_later(now);
+            }
         }
         let done = outcome == StepOutcome::Done;
         match step {
@@ -78,6 +81,7 @@ impl Machine {
                 self.memory.history_done = done.then_some(timeline);
                 self.memory.history_failed_at = (!done).then_some(now);
             }
+            Step::ActivateWatchdog { .. } => self.watchdog_activated(&outcome, now),
             Step::Follow(upstream) => match outcome {
                 StepOutcome::Done => {
                     self.memory.follow_needs_restart = None;
@@ -135,6 +139,7 @@ impl Machine {
             job: job.clone(),
             since: now,
             cancelling: false,
+            no_backends: false,
             shutdown_lsn: None,
             progress: None,
         });

@@ -14,5 +14,6 @@ mod slots;
 mod standby_cluster;
 mod switchover;
 mod sync;
+mod watchdog;
 mod weaknesses;
 mod world;

@@ -66,6 +66,7 @@ impl World {
                 use_pg_rewind: true,
                 remove_on_rewind_failure: false,
                 remove_on_divergence: false,
+                watchdog: Default::default(),
             },
             global: GlobalConfig {
                 use_slots: false,
@@ -192,6 +193,7 @@ impl World {
             job,
             since: NOW - Duration::from_secs(5),
             cancelling: false,
+            no_backends: false,
             shutdown_lsn: None,
             progress: None,
         });
