@@ -37,6 +37,7 @@ mod kill_agent;
 mod kill_node;
 mod kill_postmaster;
 mod mixed;
+mod parameters;
 mod partition;
 mod pause;
 mod quorum_change;

@@ -128,6 +128,7 @@ impl Machine {
                 CallbackEvent::OnStop,
                 self.memory.role.for_callbacks(),
             ));
+            self.memory.pending_restart = None;
             self.started(job, report, now, actions);
         }
     }
