@@ -26,6 +26,8 @@ async fn a_failover_is_explained() -> Result<()> {
         "-> acquire the leader key".into(),
         format!("asked {old_name}: no answer"),
         "-> start: promote".into(),
+        // Why not sooner: since when nothing came, and until when the lease held.
+        "WAL streams no longer from ".into(),
     ] {
         ensure!(told.contains(&expected), "no {expected:?} in\n{told}");
     }

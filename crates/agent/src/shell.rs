@@ -14,7 +14,9 @@ use primacy_ha::{
     Action, Answer, CallbackEvent, Event, Exit, FailsafeAnswer, Job, JobReport, Lease, LogLevel,
     Machine, OperatorRequest, PeerReport, RenewalResult, Step, StepOutcome, StoreKey, Upstream,
 };
-use primacy_model::{JournalKind, MemberData, Observation, PostmasterIdentity, Process, Role};
+use primacy_model::{
+    JournalKind, JournalRecord, MemberData, Observation, PostmasterIdentity, Process, Role,
+};
 use primacy_net::HttpClient;
 use primacy_postgres::{
     Callback, CallbackRunner, ObserveOptions, Server, StopMode, StopRequest, kill_now,
@@ -785,6 +787,12 @@ impl Shell {
 
     fn publish(&mut self) {
         let fence = self.fencing.status();
+        if fence == Some("fired") && self.published.borrow().fence != fence {
+            let name = self.configuration.effective().local.name.clone();
+            let text = "the fence killed PostgreSQL: the lease had ended";
+            self.journal
+                .keep(&JournalRecord::event(Timestamp::now(), name, text));
+        }
         let machine = &self.machine;
         let memory = machine.memory();
         let effective = self.configuration.effective();

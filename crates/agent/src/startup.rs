@@ -1,7 +1,6 @@
 //! From the command line to a running shell (`ha.md` §1.1). Everything that a person must put right is found
 //! here, before anything is changed on disk, and said in one sentence.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,7 +13,7 @@ use primacy_config::parameters::Managed;
 use primacy_config::{Environment, WatchdogMode, from_environment};
 use primacy_dcs::ClusterStore;
 use primacy_ha::Machine;
-use primacy_model::{JournalKind, JournalRecord, Observation, Role, State};
+use primacy_model::{JournalRecord, Observation, Role, State};
 use primacy_net::{Bytes, HeaderMap, Method};
 use primacy_postgres::{ObserveOptions, Server};
 use tokio::signal::unix::{SignalKind, signal};
@@ -249,17 +248,8 @@ async fn answers(client: &primacy_net::HttpClient, api_url: &str) -> bool {
 /// The first entry of this process in the journal.
 fn began(config: &LocalConfig) -> JournalRecord {
     let (version, process) = (env!("CARGO_PKG_VERSION"), std::process::id());
-    JournalRecord {
-        at: Timestamp::now(),
-        member: config.name.clone(),
-        kind: JournalKind::Event,
-        text: format!("the agent begins: primacy {version}, process {process}"),
-        step: String::new(),
-        reasons: Vec::new(),
-        leader: None,
-        peers: BTreeMap::new(),
-        repeated: 0,
-    }
+    let text = format!("the agent begins: primacy {version}, process {process}");
+    JournalRecord::event(Timestamp::now(), config.name.clone(), text)
 }
 
 /// What is told before the first pass.

@@ -85,6 +85,21 @@ fn is_zero(count: &u32) -> bool {
 }
 
 impl JournalRecord {
+    /// Something happened, and there is no more to say of it.
+    pub fn event(at: Timestamp, member: MemberName, text: impl Into<String>) -> Self {
+        JournalRecord {
+            at,
+            member,
+            kind: JournalKind::Event,
+            text: text.into(),
+            step: String::new(),
+            reasons: Vec::new(),
+            leader: None,
+            peers: BTreeMap::new(),
+            repeated: 0,
+        }
+    }
+
     /// One line, without its end.
     pub fn to_line(&self) -> String {
         // Nothing in it can fail to be JSON: names are text, numbers are integers.

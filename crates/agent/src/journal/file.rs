@@ -108,21 +108,11 @@ pub(super) fn read(file: &JournalFile) -> Vec<(Timestamp, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use primacy_model::JournalKind;
     use proptest::prelude::*;
 
     fn line(number: i64, text: &str) -> String {
-        let record = JournalRecord {
-            at: Timestamp::from_second(number).unwrap(),
-            member: "pg1".into(),
-            kind: JournalKind::Event,
-            text: text.to_owned(),
-            step: String::new(),
-            reasons: Vec::new(),
-            leader: None,
-            peers: Default::default(),
-            repeated: 0,
-        };
+        let at = Timestamp::from_second(number).unwrap();
+        let record = JournalRecord::event(at, "pg1".into(), text);
         record.to_line() + "\n"
     }
 

@@ -16,6 +16,8 @@ pub(super) struct Seen {
     store_away: bool,
     server: Option<(Role, State, Option<Timeline>)>,
     process: Option<i32>,
+    /// Where WAL streams from, where it does.
+    streams: Option<String>,
     paused: bool,
     request: Option<FailoverRequest>,
 }
@@ -86,6 +88,30 @@ impl Machine {
                 (None, None) => {}
             }
             self.seen.process = process;
+        }
+        let receiver = self
+            .server
+            .wal
+            .as_ref()
+            .and_then(|wal| wal.receiver.as_ref());
+        let streams = receiver
+            .filter(|receiver| receiver.status == "streaming")
+            .map(
+                |receiver| match (&receiver.sender_host, receiver.sender_port) {
+                    (Some(host), Some(port)) => format!("{host}:{port}"),
+                    (Some(host), None) => host.clone(),
+                    _ => "its upstream".into(),
+                },
+            );
+        if streams != self.seen.streams && process.is_some() {
+            texts.push(match (&self.seen.streams, &streams) {
+                (_, Some(source)) => format!("WAL streams from {source}"),
+                (before, None) => format!(
+                    "WAL streams no longer from {}",
+                    before.as_deref().unwrap_or_default()
+                ),
+            });
+            self.seen.streams = streams;
         }
         let memory = &self.memory;
         let timeline = self.server.wal.as_ref().and_then(|wal| wal.timeline);
