@@ -4,6 +4,7 @@ mod bootstrap;
 mod explained;
 mod follow;
 mod hang;
+mod in_flight;
 mod leader;
 mod lease;
 mod pause;

@@ -296,3 +296,16 @@ fn w26_a_demoted_cluster_tells_where_its_wal_ended_and_its_leader_keeps_the_lock
         ]
     );
 }
+
+#[test]
+fn s3_c_a_member_key_that_is_gone_is_published_again_at_once() {
+    let mut driver = Driver::leading();
+    let publishes = |action: &Action| matches!(action, Action::PublishMember(_));
+    driver.cluster.members.retain(|member| member.name != "pg1");
+    let actions = driver.step(Event::StoreChanged(primacy_ha::StoreKey::Member(
+        "pg1".into(),
+        None,
+    )));
+    driver.finish(actions);
+    assert!(driver.saw(publishes));
+}
