@@ -322,3 +322,27 @@ fn replaced_names() -> Result<()> {
     }
     Ok(())
 }
+
+/// `ha.md` §1.1.3: a second agent of the same name ends, and the first goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namesake_that_runs() -> Result<()> {
+    let mut cluster = lone_member().await?;
+    cluster.start_agent(0)?;
+    let agent = &cluster.agents[0];
+    wait_until("the first agent", EXIT_WITHIN, async || {
+        ensure!(agent.check("/primary").await? == 200, "it does not lead");
+        Ok(())
+    })
+    .await?;
+    let mut command = cluster.scratch().command(&cluster.executable);
+    let output = command.arg("agent").arg(&agent.config).output()?;
+    ensure!(!output.status.success(), "two agents of one name run");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    check_sentence(&errors, &["there is already a node named"])?;
+    ensure!(
+        agent.check("/primary").await? == 200,
+        "the first one lost the lead"
+    );
+    cluster.pass();
+    Ok(())
+}

@@ -116,7 +116,6 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
     }
 
     let journal = Arc::new(Journal::open(&config));
-    journal.keep(&began(&config));
     let (requests, request_queue) = mpsc::channel(REQUESTS_MAX);
     let look = server
         .observe(
@@ -145,6 +144,8 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
         );
     }
 
+    // Not before everything that a person must put right: until then nothing is written.
+    journal.keep(&began(&config));
     let machine = Machine::new(
         settings::local(effective),
         effective.global.clone(),
