@@ -271,12 +271,24 @@ async fn start(
     if left > 0 {
         tracing::info!("killed {left} backends that outlived their postmaster");
     }
+    let (sender, mut spawned) = mpsc::unbounded_channel();
     let request = StartRequest {
         recovery,
         timeout,
         cancel: context.cancel.clone(),
+        spawned: Some(sender),
     };
-    context.server.start(request).await
+    let start = context.server.start(request);
+    tokio::pin!(start);
+    loop {
+        tokio::select! {
+            biased;
+            Some(identity) = spawned.recv() => {
+                let _ = context.progress.send(JobProgress::Spawned(identity));
+            }
+            started = &mut start => return started,
+        }
+    }
 }
 
 fn started(started: Started) -> JobReport {

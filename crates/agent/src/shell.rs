@@ -11,8 +11,9 @@ use jiff::Timestamp;
 use primacy_config::parameters::Managed;
 use primacy_dcs::{ClusterStore, Renewal, Subject, WatchEvent};
 use primacy_ha::{
-    Action, Answer, CallbackEvent, Event, Exit, FailsafeAnswer, Job, JobReport, Lease, LogLevel,
-    Machine, OperatorRequest, PeerReport, RenewalResult, Step, StepOutcome, StoreKey, Upstream,
+    Action, Answer, CallbackEvent, Event, Exit, FailsafeAnswer, Job, JobProgress, JobReport, Lease,
+    LogLevel, Machine, OperatorRequest, PeerReport, RenewalResult, Step, StepOutcome, StoreKey,
+    Upstream,
 };
 use primacy_model::{
     JournalKind, JournalRecord, MemberData, Observation, PostmasterIdentity, Process, Role,
@@ -230,6 +231,7 @@ impl Shell {
     fn step(&mut self, event: Event) {
         match &event {
             Event::Observed(observation) => self.saw(observation),
+            Event::JobProgress(JobProgress::Spawned(identity)) => self.watch(*identity),
             Event::ClusterRead(Ok(_)) => self.dcs_last_seen = Timestamp::now().as_second(),
             _ => {}
         }
@@ -263,17 +265,23 @@ impl Shell {
         if let Some(wal) = &observation.wal {
             self.version = wal.server_version;
         }
-        if let Process::Running(identity) = observation.process
-            && self.watched != Some(identity)
-        {
-            self.watched = Some(identity);
-            self.fencing.aim(identity);
-            let events = self.events.clone();
-            tokio::spawn(async move {
-                postmaster_death(identity).await;
-                let _ = events.send(Event::PostmasterChanged);
-            });
+        if let Process::Running(identity) = observation.process {
+            self.watch(identity);
         }
+    }
+
+    /// From now on this is the postmaster: to be killed, also by the fence, and whose death is reported.
+    fn watch(&mut self, identity: PostmasterIdentity) {
+        if self.watched == Some(identity) {
+            return;
+        }
+        self.watched = Some(identity);
+        self.fencing.aim(identity);
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            postmaster_death(identity).await;
+            let _ = events.send(Event::PostmasterChanged);
+        });
     }
 
     fn perform(&mut self, action: Action) {

@@ -32,7 +32,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use primacy_config::{GlobalConfig, TimingLimits};
 use primacy_model::{
-    Cluster, JournalKind, MemberData, MemberName, Observation, Status, Timeline, Version,
+    Cluster, JournalKind, MemberData, MemberName, Observation, Process, Status, Timeline, Version,
 };
 
 use crate::decide::slots::published;
@@ -310,6 +310,13 @@ impl Machine {
             Event::JobProgress(progress) => {
                 if let Some(job) = &mut self.job {
                     match progress {
+                        JobProgress::Spawned(identity) => {
+                            self.server.process = Process::Running(identity);
+                            self.again = true;
+                            if self.restarts_primary() && !self.may_start_primary(now) {
+                                actions.push(Action::KillNow);
+                            }
+                        }
                         JobProgress::ShutdownCheckpoint(lsn) => {
                             job.shutdown_lsn = Some(lsn);
                             self.again = true;
@@ -321,7 +328,11 @@ impl Machine {
             }
             Event::JobDone(report) => {
                 self.tell_job(&report, now, wall, actions);
+                let unentitled = self.restarts_primary() && !self.may_start_primary(now);
                 self.job_done(report, now, actions);
+                if unentitled && self.server.process.is_alive() {
+                    actions.push(Action::KillNow);
+                }
             }
             Event::PostmasterChanged => self.again = true,
             Event::StoreChanged(key) => self.again |= self.concerns_me(&key),

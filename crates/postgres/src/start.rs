@@ -11,6 +11,7 @@ use indexmap::IndexMap;
 use primacy_model::{PostmasterIdentity, Process, Readiness};
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -54,6 +55,8 @@ pub struct StartRequest {
     pub timeout: Option<Duration>,
     /// Stops the waiting; also the start itself when the postmaster was not spawned yet.
     pub cancel: CancellationToken,
+    /// Told of the postmaster as soon as it lives, long before it is ready.
+    pub spawned: Option<UnboundedSender<PostmasterIdentity>>,
 }
 
 /// The postmaster runs.
@@ -125,7 +128,11 @@ impl Server {
                         what: "the start of PostgreSQL".into(),
                     });
                 }
-                self.spawn(&raised, prepare).await?
+                let spawned = self.spawn(&raised, prepare).await?;
+                if let Some(sender) = &request.spawned {
+                    let _ = sender.send(spawned.identity);
+                }
+                spawned
             }
         };
         let limit = request.timeout.unwrap_or(self.settings().pg_ctl_timeout);

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use primacy_model::{
-    Cluster, Lsn, MemberData, MemberName, Observation, PendingRestart, ScheduledRestart,
+    Cluster, Lsn, MemberData, MemberName, Observation, PendingRestart, PostmasterIdentity,
+    ScheduledRestart,
 };
 
 use crate::situation::{FailsafeLeader, FailsafeReply, Local, Peers};
@@ -111,6 +112,8 @@ pub struct PrimarySlots {
 /// News from the job in flight.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobProgress {
+    /// The postmaster lives; it is not ready yet.
+    Spawned(PostmasterIdentity),
     /// The shutdown checkpoint is written, while the postmaster still lives.
     ShutdownCheckpoint(Lsn),
     /// No client is left to whom a commit could be acknowledged.

@@ -17,6 +17,7 @@ impl Machine {
     pub(super) fn keep_lease(&mut self, now: Moment, wall: Timestamp, actions: &mut Vec<Action>) {
         self.ask_for_promises(now, wall, actions);
         let Lease::Held { until, .. } = self.lease else {
+            self.cancel_unentitled_start(actions);
             return;
         };
         if now + FENCE_MARGIN >= until {
@@ -33,6 +34,7 @@ impl Machine {
                 actions.push(Action::KillNow);
                 self.begin_demotion(DemotionMode::Offline);
             }
+            self.cancel_unentitled_start(actions);
             return;
         }
         if !self.renewing && now >= self.next_renewal {
@@ -147,6 +149,32 @@ impl Machine {
             self.job.as_ref().map(|job| &job.job),
             Some(Job::StartPrimary { .. } | Job::Restart { upstream: None, .. })
         )
+    }
+
+    /// A server may be started as a primary only under the lease, or in pause.
+    pub(super) fn may_start_primary(&self, now: Moment) -> bool {
+        self.global.pause || self.lease.is_held(now)
+    }
+
+    /// The lease ended while a primary was being started: there is nothing to kill yet, perhaps, and there must be
+    /// nothing to accept writes later. What is spawned all the same is killed when it is told of.
+    fn cancel_unentitled_start(&mut self, actions: &mut Vec<Action>) {
+        if self.global.pause || !self.restarts_primary() {
+            return;
+        }
+        let Some(job) = self.job.as_mut().filter(|job| !job.cancelling) else {
+            return;
+        };
+        job.cancelling = true;
+        actions.push(Action::Log(
+            LogLevel::Error,
+            "the leader lock is lost while PostgreSQL is being started as a primary".into(),
+        ));
+        actions.push(Action::CancelJob);
+        if self.server.process.is_alive() {
+            actions.push(Action::KillNow);
+        }
+        self.begin_demotion(DemotionMode::Offline);
     }
 
     pub(super) fn begin_demotion(&mut self, mode: DemotionMode) {

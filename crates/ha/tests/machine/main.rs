@@ -13,7 +13,10 @@ mod world;
 
 use std::time::Duration;
 
-use primacy_ha::{Action, CallbackEvent, Event, Job, Lease, RenewalResult, Step, StepOutcome};
+use primacy_ha::{
+    Action, CallbackEvent, Event, Job, JobProgress, JobReport, Lease, RenewalResult, Step,
+    StepOutcome,
+};
 use primacy_model::{Lsn, Role};
 
 use driver::{Driver, TTL, kills};
@@ -308,4 +311,57 @@ fn s3_c_a_member_key_that_is_gone_is_published_again_at_once() {
     )));
     driver.finish(actions);
     assert!(driver.saw(publishes));
+}
+
+/// `design.md` I1: the lease ends while the server is down, about to come back as a primary.
+#[test]
+fn a_primary_that_is_being_started_when_its_lease_ends_does_not_come_up() {
+    let starting = || {
+        let mut driver = Driver::leading();
+        driver.die();
+        let control = driver.server.control.as_mut().expect("a control file");
+        control.state = primacy_model::ControlState::InProduction;
+        let mut queue = driver.step(Event::PostmasterChanged);
+        while !queue.is_empty() {
+            let action = queue.remove(0);
+            if matches!(action, Action::StartJob(Job::StartPrimary { .. })) {
+                continue;
+            }
+            if let Some(event) = driver.answer(&action) {
+                queue.extend(driver.step(event));
+            }
+        }
+        let job = driver.machine.job().map(|job| job.job.name());
+        assert_eq!(job.as_deref(), Some("starting primary after failure"));
+        driver
+    };
+    let spawned = |driver: &mut Driver| {
+        driver.server.process = primacy_model::Process::Running(world::POSTMASTER);
+        driver.step(Event::JobProgress(JobProgress::Spawned(world::POSTMASTER)))
+    };
+
+    let mut driver = starting();
+    let actions = spawned(&mut driver);
+    assert!(
+        actions
+            .iter()
+            .any(|action| matches!(action, Action::SetFence(Some(_)))),
+        "the fence knows of it from the beginning"
+    );
+    driver.reachable = false;
+    driver.pass_time(TTL, kills);
+    assert!(driver.saw(|action| matches!(action, Action::CancelJob)));
+    assert!(driver.saw(kills));
+
+    let mut driver = starting();
+    driver.reachable = false;
+    driver.pass_time(TTL, |action| matches!(action, Action::CancelJob));
+    assert_eq!(driver.machine.lease(), Lease::None);
+    assert!(!driver.saw(kills), "there was nothing to kill");
+    assert!(spawned(&mut driver).iter().any(kills));
+    let started = driver.step(Event::JobDone(JobReport::Started {
+        ready: true,
+        pending_restart: None,
+    }));
+    assert!(started.iter().any(kills), "the cancellation came too late");
 }
