@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use primacy_testkit::settings::SCOPE;
+use primacy_testkit::store::Store;
 use primacy_testkit::{Implementation, StoreKind, TestCluster, wait_until};
 use serde_json::{Value, json};
 
@@ -275,4 +276,64 @@ async fn wait_full_quorum(cluster: &TestCluster) -> Result<()> {
         },
     )
     .await
+}
+
+/// Failsafe mode: each stays primary without the store as long as the other accepts it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_accepts_the_other_in_failsafe_mode() -> Result<()> {
+    let cluster = crate::cluster(StoreKind::Etcd3)
+        .members(2)
+        .patroni(&[1])
+        .dynamic("failsafe_mode", json!(true))
+        .start()
+        .await?;
+    let Store::Etcd3(etcd) = &cluster.store else {
+        bail!("not on etcd")
+    };
+    let writer = cluster.writer().await?;
+    let mut writers = cluster.direct_writers();
+
+    for handover in [false, true] {
+        if handover {
+            cluster
+                .control_ok(&["switchover", SCOPE, "--force"])
+                .await?;
+        }
+        let leader = cluster.wait_healthy().await?;
+        let agent = &cluster.agents[leader];
+        wait_until(
+            "both members in /failsafe",
+            cluster.timing.failover(),
+            async || {
+                let map = agent.get("/failsafe").await?;
+                ensure!(map.as_object().is_some_and(|map| map.len() == 2), "{map}");
+                Ok(())
+            },
+        )
+        .await?;
+        for member in 0..etcd.members() {
+            etcd.kill_member(member)?;
+        }
+        let until = tokio::time::Instant::now() + cluster.timing.ttl + 2 * cluster.timing.loop_wait;
+        while tokio::time::Instant::now() < until {
+            ensure!(cluster.leader().await? == leader, "the lead moved");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        for agent in &cluster.agents {
+            let status = agent.get("/patroni").await?;
+            ensure!(
+                status["failsafe_mode_is_active"] == true,
+                "{}: {status}",
+                agent.name
+            );
+        }
+        writer.wait_progress(cluster.timing.failover()).await?;
+        etcd.start_all()?;
+        etcd.wait_healthy().await?;
+        ensure!(cluster.wait_healthy().await? == leader, "the lead moved");
+    }
+
+    writers.push(writer);
+    let ledger = TestCluster::collect(writers).await?;
+    cluster.finish(ledger).await
 }
