@@ -3,14 +3,17 @@
 use anyhow::{Result, ensure};
 use primacy_testkit::{StoreKind, TestCluster, sql, wait_until};
 
-on_both_stores!(primary_without_space);
+on_both_stores!(without_space);
 
 /// Data, WAL and logs of a cluster that does little, and room for what a base backup brings.
 const DISK_MEGABYTES: u32 = 320;
 
+/// Begins another WAL segment, for which there must be space.
+const SWITCH: &str = "select pg_switch_wal() from pg_create_restore_point('full')";
+
 /// PostgreSQL fails as soon as it needs another WAL segment, and again whenever it is started. Another member takes
-/// over; with space again, the old primary follows it.
-async fn primary_without_space(store: StoreKind) -> Result<()> {
+/// over; with space again, the old primary follows it. A synchronous standby without space is replaced.
+async fn without_space(store: StoreKind) -> Result<()> {
     if !primacy_testkit::account::is_root() {
         println!("skipped: only root can mount disks");
         return Ok(());
@@ -22,7 +25,6 @@ async fn primary_without_space(store: StoreKind) -> Result<()> {
     let old = cluster.leader().await?;
     let postmaster = cluster.agents[old].postmaster_pid();
     cluster.disks[old].fill()?;
-    let switch = "select pg_switch_wal() from pg_create_restore_point('full')";
     wait_until(
         "PostgreSQL to run out of space",
         cluster.timing.recovery(),
@@ -30,7 +32,7 @@ async fn primary_without_space(store: StoreKind) -> Result<()> {
             let port = cluster.agents[old].postgres_port;
             for _ in 0..4 {
                 // Its own segments last for a while.
-                let _ = sql::execute(port, switch).await;
+                let _ = sql::execute(port, SWITCH).await;
             }
             ensure!(
                 cluster.agents[old].postmaster_pid() != postmaster,
@@ -45,6 +47,24 @@ async fn primary_without_space(store: StoreKind) -> Result<()> {
 
     cluster.disks[old].free()?;
     ensure!(cluster.wait_healthy().await? == new, "the lead moved back");
+
+    let standby = cluster.synchronous_standby().await?;
+    cluster.disks[standby].fill()?;
+    wait_until(
+        "another standby to be synchronous",
+        cluster.timing.recovery(),
+        async || {
+            let _ = sql::execute(cluster.agents[new].postgres_port, SWITCH).await;
+            let present = cluster.synchronous_standby().await?;
+            ensure!(present != standby, "it is the one without space");
+            Ok(())
+        },
+    )
+    .await?;
+    writer.wait_progress(cluster.timing.failover()).await?;
+    cluster.disks[standby].free()?;
+    ensure!(cluster.wait_healthy().await? == new, "the lead moved");
+
     writers.push(writer);
     let ledger = TestCluster::collect(writers).await?;
     cluster.finish(ledger).await
