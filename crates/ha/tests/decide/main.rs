@@ -15,6 +15,7 @@ mod slots;
 mod standby_cluster;
 mod switchover;
 mod sync;
+mod sync_candidates;
 mod watchdog;
 mod weaknesses;
 mod world;
