@@ -253,6 +253,18 @@ fn s10_3_1a_the_chosen_candidate_takes_the_lock() {
 }
 
 #[test]
+fn s10_3_1c_in_synchronous_mode_only_a_member_of_sync_stands_in_for_the_chosen_one() {
+    let chosen = |standbys: &[&str]| {
+        World::unlocked("pg2")
+            .sync("pg1", standbys)
+            .failover(None, Some("pg9"))
+            .silence()
+    };
+    assert!(!acquires(&chosen(&["pg3"]).because("ha.md §10.3.1c")));
+    assert!(acquires(&chosen(&["pg2"]).step()));
+}
+
+#[test]
 fn s10_3_1d_others_leave_it_to_a_candidate_that_can() {
     let able = World::unlocked("pg2")
         .failover(None, Some("pg3"))

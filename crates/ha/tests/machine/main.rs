@@ -365,3 +365,20 @@ fn a_primary_that_is_being_started_when_its_lease_ends_does_not_come_up() {
     }));
     assert!(started.iter().any(kills), "the cancellation came too late");
 }
+
+#[test]
+fn s18_5_slots_of_an_absent_member_are_retained_for_member_slots_ttl() {
+    let mut driver = Driver::leading();
+    driver.cluster.members.retain(|member| member.name != "pg3");
+    let retained = |driver: &mut Driver, seconds| {
+        driver.seen.clear();
+        driver.pass_time(Duration::from_secs(seconds), |_| false);
+        let mut told = driver.seen.iter().filter_map(|action| match action {
+            Action::WriteStatus(status) => Some(status.retain_slots.clone()),
+            _ => None,
+        });
+        told.next_back().expect("a status")
+    };
+    assert_eq!(retained(&mut driver, 1700), ["pg1", "pg2", "pg3"]);
+    assert_eq!(retained(&mut driver, 200), ["pg1", "pg2"]);
+}
