@@ -253,3 +253,56 @@ fn from_server(result: Result<(), primacy_postgres::Error>) -> StepOutcome {
         Err(error) => StepOutcome::Failed(chain(&error)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use primacy_dcs::MemoryStore;
+    use primacy_model::History;
+    use primacy_postgres::Settings;
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    /// `ha.md` §21: a primary on its first timeline has no history file, and what is stored is of another cluster.
+    #[tokio::test]
+    async fn s21_history_of_another_cluster_is_emptied_and_a_missing_file_leaves_it_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = ClusterStore::new(MemoryStore::new(), "service", "demo");
+        let leases = Arc::new(Leases::new(store.clone(), "pg1".into()));
+        let soon = || Instant::now() + SOON;
+        assert!(leases.acquire(SOON, soon()).await.unwrap());
+        let name = MemberName::from("pg1");
+        let stale = History::from_json(r#"[[4,9,"r","t","pg9"]]"#).unwrap();
+        store.write_history(&name, &stale, soon()).await.unwrap();
+        let context = StepContext {
+            store: store.clone(),
+            leases,
+            server: Server::new(Settings::new("pg1", "demo", directory.path())),
+            name,
+            ttl: SOON,
+            recovery: RecoveryContext {
+                member: "pg1".into(),
+                use_slots: true,
+                standby_cluster: None,
+            },
+            keep_timelines: 0,
+            in_recovery: false,
+            dynamic: Map::new(),
+        };
+        let stored = async || {
+            store
+                .read(soon())
+                .await
+                .unwrap()
+                .history
+                .unwrap_or_default()
+        };
+
+        let outcome = perform(Step::WriteHistory(Timeline(5)), &context, soon()).await;
+        assert!(matches!(outcome, StepOutcome::Failed(_)), "{outcome:?}");
+        assert_eq!(stored().await, stale);
+        let outcome = perform(Step::WriteHistory(Timeline(1)), &context, soon()).await;
+        assert_eq!(outcome, StepOutcome::Done);
+        assert_eq!(stored().await, History::default());
+    }
+}

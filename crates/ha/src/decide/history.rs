@@ -22,8 +22,7 @@ pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) ->
     {
         None => timeline == Timeline(1),
         Some(last) => {
-            timeline > Timeline(1)
-                && last.timeline.next() == timeline
+            last.timeline.next() == timeline
                 && last.timestamp.is_some()
                 && last.new_leader.is_some()
         }

@@ -118,15 +118,15 @@ fn s20_a_restart_while_something_else_is_done_is_refused() {
 #[test]
 fn s20_w22_a_scheduled_restart_wakes_the_loop_and_is_executed_once() {
     let mut driver = leading();
-    assert_eq!(schedule(&mut driver, 3600, json!({})), Some(Answer::Done));
+    assert_eq!(schedule(&mut driver, 3603, json!({})), Some(Answer::Done));
     let restart = published(&driver).expect("published");
     assert_eq!(
         restart.postmaster_start_time.as_deref(),
         Some("2026-11-21 02:00:00+00")
     );
     assert_eq!(schedule(&mut driver, 60, json!({})), Some(Answer::NotMet));
-    let due = driver.now + Duration::from_secs(3600);
-    assert!(driver.pass_time(Duration::from_secs(3605), RESTARTS));
+    let due = driver.now + Duration::from_secs(3603);
+    assert!(driver.pass_time(Duration::from_secs(3608), RESTARTS));
     assert!(driver.now >= due && driver.now.since(due) < Duration::from_millis(50));
     driver.seen.clear();
     assert!(!driver.pass_time(Duration::from_secs(60), RESTARTS));
@@ -136,7 +136,7 @@ fn s20_w22_a_scheduled_restart_wakes_the_loop_and_is_executed_once() {
 #[test]
 fn s11_3_1_w22_a_scheduled_switchover_wakes_the_loop() {
     let mut driver = leading();
-    let timestamp = driver.wall() + Duration::from_secs(3600);
+    let timestamp = driver.wall() + Duration::from_secs(3603);
     driver.cluster.failover = Some(FailoverRequest {
         leader: Some("pg1".into()),
         candidate: Some("pg2".into()),
@@ -146,9 +146,9 @@ fn s11_3_1_w22_a_scheduled_switchover_wakes_the_loop() {
         }),
         version: Version(9),
     });
-    let due = driver.now + Duration::from_secs(3600);
+    let due = driver.now + Duration::from_secs(3603);
     let asks = |action: &Action| matches!(action, Action::AskPeers { .. });
-    assert!(driver.pass_time(Duration::from_secs(3605), asks));
+    assert!(driver.pass_time(Duration::from_secs(3608), asks));
     assert!(driver.now >= due && driver.now.since(due) < Duration::from_millis(50));
 }
 
