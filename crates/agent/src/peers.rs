@@ -24,6 +24,8 @@ pub struct PeerStatus {
     pub tags: Tags,
     /// It needs a watchdog and has none: it must not be promoted.
     pub watchdog_failed: bool,
+    /// It promised somebody not to take over, or stays primary by such promises.
+    pub failsafe_active: bool,
     /// Its role, by its own account.
     pub role: Option<Role>,
     /// Its state, by its own account; may be `unknown`, which is no [`primacy_model::State`].
@@ -59,6 +61,9 @@ impl PeerStatus {
                 .unwrap_or_default(),
             watchdog_failed: document
                 .get("watchdog_failed")
+                .is_some_and(primacy_config::scalar::truthy),
+            failsafe_active: document
+                .get("failsafe_mode_is_active")
                 .is_some_and(primacy_config::scalar::truthy),
             role,
             state: document

@@ -304,6 +304,7 @@ impl Shell {
                         timeline: status.timeline,
                         tags: status.tags,
                         watchdog_failed: status.watchdog_failed,
+                        failsafe_active: status.failsafe_active,
                     };
                     Event::PeersAnswered(
                         answers

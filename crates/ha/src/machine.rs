@@ -426,7 +426,7 @@ impl Machine {
                 }
                 self.acquisition_in_doubt = false;
                 self.saw_failsafe_map(&cluster, now);
-                self.take_configuration(&cluster, actions);
+                self.take_configuration(&cluster, now, actions);
                 self.view = Some(cluster);
                 self.view_at = now;
             }
@@ -440,7 +440,7 @@ impl Machine {
         }
     }
 
-    fn take_configuration(&mut self, cluster: &Cluster, actions: &mut Vec<Action>) {
+    fn take_configuration(&mut self, cluster: &Cluster, now: Moment, actions: &mut Vec<Action>) {
         let Some(config) = cluster
             .config
             .as_ref()
@@ -458,6 +458,9 @@ impl Machine {
         }
         if self.global.standby_cluster != global.standby_cluster {
             self.memory.following = None;
+        }
+        if self.global.failsafe_mode != global.failsafe_mode {
+            self.memory.failsafe.off_since = (!global.failsafe_mode).then_some(now);
         }
         self.global = global;
         actions.push(Action::ApplyDynamic(config.value.clone()));

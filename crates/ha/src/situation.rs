@@ -216,6 +216,8 @@ pub struct Failsafe {
     pub promise: Option<FailsafePromise>,
     /// Members' WAL positions, from their answers.
     pub positions: BTreeMap<MemberName, Lsn>,
+    /// When the mode was seen to be switched off.
+    pub off_since: Option<Moment>,
 }
 
 /// What the members' answers came to.
@@ -431,6 +433,8 @@ pub struct PeerReport {
     pub tags: Tags,
     /// Its watchdog is required and does not work.
     pub watchdog_failed: bool,
+    /// It promised somebody not to take over, or stays primary by such promises.
+    pub failsafe_active: bool,
 }
 
 impl<'a> Situation<'a> {

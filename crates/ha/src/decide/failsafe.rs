@@ -11,8 +11,10 @@
 //!    member's own configuration may be another one. While the promise holds it sees a leader whatever the store
 //!    says, so it neither races nor takes over a lock that an answer lost in the store's trouble left in its name.
 //! 4. A member that leads, or has asked for the lock and does not know what came of it, does not promise.
-//! 5. A promise is kept in memory. An agent that began less than `ttl` ago may have forgotten one, so it races only
-//!    if every other member answers: then it sees whether one of them is a primary.
+//! 5. A promise is kept in memory. An agent that began less than `ttl` ago may have forgotten one: it takes no lock
+//!    unless every member of `/failsafe` answers, and none is a primary or has promised. One that is not in `/failsafe`
+//!    was not asked: chosen by an operator it takes the lock only if a member that was tells of no promise. Both
+//!    hold for another `ttl` after the mode was switched off.
 //!
 //! So `r + ttl >= t + ttl` ends no earlier than the right to write, as long as two clocks drift apart by less than
 //! that half second within `ttl`.
@@ -87,21 +89,24 @@ pub(super) fn unwanted_lock(s: &Situation<'_>, why: &mut Reasons) -> Option<Step
     Some(Step::ReleaseLeader { optime: None })
 }
 
-/// The members to ask, each by its API address, not counting this one.
+/// The members to ask, each by its API address, not counting this one: all that were `seen` in `/failsafe`, and all
+/// that may have been `written` there since. A key that was never seen binds nobody.
 ///
 /// # Errors
 /// Nobody can be asked, and why.
 pub(crate) fn members_to_ask(
     me: &MemberName,
-    map: &BTreeMap<MemberName, String>,
+    seen: &BTreeMap<MemberName, String>,
+    written: &BTreeMap<MemberName, String>,
 ) -> Result<BTreeMap<MemberName, String>, String> {
-    if !map.contains_key(me) {
-        return Err(match map.is_empty() {
+    if !seen.contains_key(me) {
+        return Err(match seen.is_empty() {
             true => "no /failsafe key is known".into(),
             false => "I am not in the /failsafe key".into(),
         });
     }
-    let mut others = map.clone();
+    let mut others = written.clone();
+    others.extend(seen.iter().map(|(name, url)| (name.clone(), url.clone())));
     others.remove(me);
     Ok(others)
 }
@@ -220,9 +225,15 @@ pub(crate) fn with_promised_leader(
     Some(cluster)
 }
 
-/// Whether this agent may have promised something before it was restarted: it began less than `ttl` ago, and a
-/// member that it would have promised to does not answer.
-pub(super) fn may_have_promised(
+/// Failsafe mode is on, or was until less than `ttl` ago: a leader that cannot reach the store learns that by asking.
+pub(super) fn may_be_relied_on(s: &Situation<'_>) -> bool {
+    let off_since = s.memory.failsafe.off_since;
+    s.global.failsafe_mode || off_since.is_some_and(|since| s.now.since(since) < s.global.ttl)
+}
+
+/// Whether somebody may lead by promises that this member knows nothing of, whatever an operator chose: it began less
+/// than `ttl` ago and may have given one itself, or it is not in `/failsafe` and was not asked.
+pub(super) fn others_may_have_promised(
     s: &Situation<'_>,
     cluster: &Cluster,
     everybody: impl FnOnce() -> BTreeMap<MemberName, String>,
@@ -230,7 +241,12 @@ pub(super) fn may_have_promised(
 ) -> Verdict<bool> {
     let young = s.now.since(s.memory.began) < s.global.ttl;
     let others = || cluster.failsafe.iter().filter(|(name, _)| *name != s.me());
-    if !s.global.failsafe_mode || !young || others().next().is_none() {
+    let concerned = match cluster.failsafe.contains_key(s.me()) {
+        true => young,
+        // Without an operator's wish, row 11 keeps it from the race.
+        false => cluster.failover.is_some(),
+    };
+    if !may_be_relied_on(s) || !concerned || others().next().is_none() {
         return Ok(false);
     }
     let Some(peers) = s.peers else {
@@ -240,14 +256,56 @@ pub(super) fn may_have_promised(
         }
         return Err(Ask(members));
     };
-    let silent = others().find(|(name, _)| !matches!(peers.get(*name), Some(Some(_))));
-    if let Some((name, _)) = silent {
+    let answer = |name: &MemberName| peers.get(name).and_then(Option::as_ref);
+    let tells = others().find_map(|(name, _)| {
+        let peer = answer(name)?;
+        let how = match peer {
+            peer if !peer.in_recovery => "is a primary",
+            peer if peer.failsafe_active => "has promised",
+            _ => return None,
+        };
+        Some(format!("{name} {how}"))
+    });
+    let silent = others().find(|(name, _)| answer(name).is_none());
+    let danger = match (tells, silent) {
+        (Some(text), _) => Some(text),
+        // Every member's promise is needed: one that gave none is enough, unless all of them may have forgotten.
+        (None, Some((name, _))) if young || others().all(|(name, _)| answer(name).is_none()) => {
+            Some(format!("{name} does not answer"))
+        }
+        (None, _) => None,
+    };
+    if let Some(text) = &danger {
+        let mine = match young {
+            true => "this agent began less than ttl ago",
+            false => "I am not in /failsafe",
+        };
         why.note(
             "ha.md §15",
-            format!("this agent began less than ttl ago and {name} does not answer: it may have been promised to"),
+            format!("{mine}, and {text}: somebody may lead in failsafe mode"),
         );
     }
-    Ok(silent.is_some())
+    Ok(danger.is_some())
+}
+
+/// The cluster as far as it is known while the store is out of reach and promises hold: for the slots, so that they do
+/// not hold back WAL for as long as that lasts.
+pub(super) fn view_without_store(s: &Situation<'_>) -> Option<Cluster> {
+    let mut view = s.last_healthy?.clone();
+    let failsafe = &s.memory.failsafe;
+    if s.is_primary() {
+        let leads = failsafe.verdict == Some(FailsafeVerdict::Accepted) && s.lease.is_held(s.now);
+        if !leads || !view.is_led_by(s.me()) {
+            return None;
+        }
+        for member in &mut view.members {
+            let told = failsafe.positions.get(&member.name).copied();
+            member.data.xlog_location = member.data.xlog_location.max(told);
+        }
+        return Some(view);
+    }
+    view.leader = None;
+    with_promised_leader(&view, failsafe.promise.as_ref(), s.now)
 }
 
 /// The question that the leader asks.

@@ -187,7 +187,7 @@ fn unreachable_store(s: &Situation<'_>, why: &mut Reasons) -> Step {
     }
     if !s.is_primary() {
         why.outcome("DCS is not accessible");
-        return Step::Wait;
+        return slots_without_store(s, why).unwrap_or(Step::Wait);
     }
     let lost = match s.lease {
         Lease::Held {
@@ -210,7 +210,7 @@ fn unreachable_store(s: &Situation<'_>, why: &mut Reasons) -> Step {
         return Step::Wait;
     }
     if failsafe::stays(s, why) {
-        return Step::Wait;
+        return slots_without_store(s, why).unwrap_or(Step::Wait);
     }
     why.note(
         "ha.md §3.3",
@@ -218,6 +218,12 @@ fn unreachable_store(s: &Situation<'_>, why: &mut Reasons) -> Step {
     );
     why.outcome("demoting self because DCS is not accessible and I was a leader");
     demote(s, DemotionMode::Offline)
+}
+
+/// In failsafe mode slots are kept moving (`ha.md` §3.3).
+fn slots_without_store(s: &Situation<'_>, why: &mut Reasons) -> Option<Step> {
+    let view = failsafe::view_without_store(s)?;
+    slots::decide(s, &view, why)
 }
 
 /// The lease ran out, or the key is somebody else's, while the server may still accept writes.

@@ -148,7 +148,8 @@ fn is_healthiest(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Ver
             ),
         );
     }
-    if !s.is_primary() && failsafe::may_have_promised(s, cluster, || race_members(s, cluster), why)?
+    if !s.is_primary()
+        && failsafe::others_may_have_promised(s, cluster, || race_members(s, cluster), why)?
     {
         return Ok(false);
     }
@@ -250,7 +251,7 @@ fn is_healthiest(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Ver
             format!("watchdog.mode is required: {problem}"),
         );
     }
-    if s.global.failsafe_mode
+    if failsafe::may_be_relied_on(s)
         && !cluster.failsafe.is_empty()
         && !cluster.failsafe.contains_key(s.me())
     {

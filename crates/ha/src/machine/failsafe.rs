@@ -120,13 +120,11 @@ impl Machine {
         if now < due {
             return;
         }
-        let mut map = self.asking.seen.clone();
-        for (name, url) in &self.asking.written {
-            map.entry(name.clone()).or_insert_with(|| url.clone());
-        }
+        let (seen, written) = (&self.asking.seen, &self.asking.written);
+        let members = failsafe::members_to_ask(&self.local.name, seen, written);
         let ttl = self.global.ttl;
         self.asking.last = Some((now, ttl));
-        match failsafe::members_to_ask(&self.local.name, &map) {
+        match members {
             Ok(members) => {
                 self.asking.under_way = true;
                 let left = (until - FENCE_MARGIN).since(now);

@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod explained;
+mod failsafe;
 mod follow;
 mod hang;
 mod in_flight;

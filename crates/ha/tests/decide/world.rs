@@ -138,6 +138,7 @@ impl World {
             timeline: Some(Timeline(1)),
             tags: Tags::default(),
             watchdog_failed: false,
+            failsafe_active: false,
         };
         let answers = answers
             .iter()

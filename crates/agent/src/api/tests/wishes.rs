@@ -218,6 +218,7 @@ fn requests_that_do_not_fit_the_cluster_are_refused() {
 #[test]
 fn somebody_must_be_able_to_take_over() {
     let peer = |tags: Value, watchdog_failed| PeerStatus {
+        failsafe_active: false,
         in_recovery: true,
         position: Lsn(1),
         timeline: None,
