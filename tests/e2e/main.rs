@@ -28,6 +28,7 @@ mod control;
 mod failsafe;
 mod fence;
 mod freeze_agent;
+mod freeze_node;
 mod full_disk;
 mod hang;
 mod haproxy;

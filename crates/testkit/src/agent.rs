@@ -1,5 +1,6 @@
 //! One member of a test cluster: the agent's process, and the server that it owns.
 
+use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,15 @@ use crate::wait::wait_until;
 /// A health check must answer at once; operations such as a switchover take their time.
 const CHECK_WITHIN: Duration = Duration::from_secs(3);
 const OPERATION_WITHIN: Duration = Duration::from_secs(60);
+
+/// The processes of a member at some time.
+#[derive(Debug)]
+pub struct Node {
+    /// The agent, and all that it started but PostgreSQL.
+    pub agent: BTreeSet<Pid>,
+    /// The postmaster and its children.
+    pub server: BTreeSet<Pid>,
+}
 
 /// A member: where it is, and its running agent, if any.
 #[derive(Debug)]
@@ -190,16 +200,27 @@ impl Agent {
         Ok(pid)
     }
 
+    /// All processes of the member.
+    pub fn node(&self) -> Node {
+        let with_children = |root: Option<Pid>| -> BTreeSet<Pid> {
+            let below = root.into_iter().flat_map(processes::descendants);
+            root.into_iter().chain(below).collect()
+        };
+        let server = with_children(self.postmaster_pid());
+        let mut agent = with_children(self.pid());
+        agent.retain(|pid| !server.contains(pid));
+        Node { agent, server }
+    }
+
     /// What the loss of the machine does, as near as one machine can: agent and server, with everything below them,
     /// are killed at once.
     pub async fn kill_node(&mut self) -> Result<()> {
         let postmaster = self.postmaster_pid();
-        let roots = self.pid().into_iter().chain(postmaster);
-        let below: Vec<Pid> = roots.flat_map(processes::descendants).collect();
+        let Node { agent, server } = self.node();
         if self.pid().is_some() {
             self.sigkill().await?;
         }
-        for pid in postmaster.into_iter().chain(below) {
+        for pid in server.into_iter().chain(agent) {
             processes::signal(pid, Signal::SIGKILL);
         }
         let what = format!("the server of {} to be dead", self.name);
