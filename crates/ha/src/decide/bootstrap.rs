@@ -86,11 +86,21 @@ pub(super) fn unfinished(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons
     }
     let mine = s.server.system_identifier.as_ref();
     let published = cluster.initialize.system_identifier();
-    if published.is_some() && published == mine {
+    if let Some(published) = published
+        && mine == Some(published)
+    {
+        why.note(
+            "ha.md W11",
+            format!("/initialize is {published}, as the data directory has it"),
+        );
         why.outcome("the bootstrap is finished");
         return Some(Step::ForgetBootstrap);
     }
     if s.server.data_directory == DataDirectory::Empty && !s.server.process.is_alive() {
+        why.note(
+            "ha.md W11",
+            "the data directory of an unfinished bootstrap is empty",
+        );
         why.outcome("nothing is left of an unfinished bootstrap");
         return Some(Step::ForgetBootstrap);
     }
@@ -177,6 +187,10 @@ fn publish_new_cluster(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) 
         why.outcome("the system ID of the new cluster cannot be read");
         return Step::Wait;
     };
+    why.note(
+        "ha.md §6.2",
+        "post_bootstrap succeeded: publishing the new cluster key by key",
+    );
     why.outcome("initialized a new cluster");
     match &cluster.initialize {
         Initialize::Done(theirs) if theirs == mine => {}

@@ -18,10 +18,18 @@ pub(super) fn decide(
                 return step;
             }
             let primary = s.is_primary() && cluster.is_led_by(s.me()) || is_primary_in_pause(s);
+            let timeout = timeout.unwrap_or(s.global.primary_start_timeout);
+            why.note(
+                "ha.md §20",
+                format!(
+                    "an operator or a schedule asked for it; it may take {} s",
+                    timeout.as_secs()
+                ),
+            );
             why.outcome("restarting on request");
             Step::StartJob(Job::Restart {
                 upstream: (!primary).then(|| follow::upstream(s, cluster)),
-                timeout: timeout.unwrap_or(s.global.primary_start_timeout),
+                timeout,
             })
         }
         PendingOperation::Reinitialize { from_leader, .. } => {
@@ -34,9 +42,11 @@ pub(super) fn decide(
                 None => None,
             };
             let Some(source) = source else {
+                why.note("ha.md §20", "nobody leads whom this member could copy");
                 why.outcome("waiting for a member to reinitialize from");
                 return Step::Wait;
             };
+            why.note("ha.md §20", "an operator asked for a new copy");
             why.outcome(format!("reinitialize from {source}"));
             Step::StartJob(Job::CreateReplica {
                 source: Some(source),

@@ -135,6 +135,10 @@ fn check(s: &Situation<'_>, primary: &Primary<'_>, why: &mut Reasons) -> Option<
         why.outcome(format!("waiting for {name} to be promoted"));
         return Some(Step::WaitUntil(s.now + RETRY));
     };
+    why.note(
+        "ha.md §8.3",
+        "whether the local WAL is part of the primary's must be known first",
+    );
     why.outcome(format!("comparing the local WAL with that of {source}"));
     Some(Step::StartJob(Job::CheckDivergence { source }))
 }

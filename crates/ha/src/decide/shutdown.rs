@@ -8,6 +8,7 @@ use crate::decision::{Exit, Job, Step, StopMode, StopReason};
 use crate::situation::{Lease, Shutdown, Situation, StoreView};
 
 pub(super) fn decide(s: &Situation<'_>, shutdown: &Shutdown, why: &mut Reasons) -> Verdict<Step> {
+    why.note("ha.md §21", "the agent was told to end");
     why.outcome("shutting down");
     let end = |code: i32, reason: &str| {
         Ok(Step::Exit(Exit {

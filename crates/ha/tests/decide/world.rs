@@ -207,7 +207,7 @@ impl World {
     }
 
     pub(crate) fn decide(&self) -> Decision {
-        decide(&Situation {
+        let decision = decide(&Situation {
             now: NOW,
             wall: Timestamp::UNIX_EPOCH,
             local: &self.local,
@@ -222,7 +222,14 @@ impl World {
             memory: &self.memory,
             job: self.job.as_ref(),
             peers: self.peers.as_ref(),
-        })
+        });
+        // I7: whoever does something says by which rule.
+        let rests = matches!(
+            decision.step,
+            Step::Wait | Step::WaitUntil(_) | Step::AskPeers(_)
+        );
+        assert!(rests || !decision.reasons.is_empty(), "{decision:#?}");
+        decision
     }
 
     pub(crate) fn step(&self) -> Step {
