@@ -1,13 +1,18 @@
 //! The agent's fence: what the configuration wants of it, and the telling of every new deadline.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
-use primacy_fence::{FenceClient, Status, Target};
-use primacy_ha::Moment;
+use primacy_fence::{FenceClient, FenceError, Status, Target};
+use primacy_ha::{Event, FenceState, Moment};
 use primacy_model::PostmasterIdentity;
 use serde_json::Value;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep, timeout_at};
 
 /// So long before the lease's deadline the fence acts. The agent itself acts earlier, if it can; SIGKILL takes
 /// milliseconds.
@@ -59,34 +64,65 @@ impl FencingConfig {
     }
 }
 
-/// The fence of this agent.
+/// Between two tries to start a fence.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The fence of this agent. A task of its own tells it every deadline, and starts it again when it dies.
 pub(crate) struct Fencing {
     config: FencingConfig,
-    client: Option<FenceClient>,
+    orders: Option<mpsc::UnboundedSender<Order>>,
     deadline: Option<Moment>,
     target: Option<PostmasterIdentity>,
-    warned: bool,
+}
+
+/// What the task is told.
+enum Order {
+    /// Kill this one then; `None`: nobody.
+    Arm(Option<(Duration, Target)>),
+    /// End the fence, in good order.
+    Quit(oneshot::Sender<()>),
 }
 
 impl Fencing {
-    /// Takes over the fence that an agent before this one left, if there is one.
-    pub(crate) fn new(config: FencingConfig, data_dir: &Path) -> anyhow::Result<Self> {
-        let client = match config.mode {
-            Mode::Off => None,
-            Mode::Automatic => Some(FenceClient::new(std::env::current_exe()?, data_dir)),
-            Mode::Required => {
-                let mut client = FenceClient::new(std::env::current_exe()?, data_dir);
-                client.ensure().context("fencing.mode is required")?;
-                Some(client)
-            }
-        };
-        Ok(Fencing {
+    /// Takes over the fence that an agent before this one left, if there is one. What becomes of it is reported as
+    /// [`Event::Fence`].
+    ///
+    /// # Errors
+    /// It is required and cannot be started.
+    pub(crate) fn new(
+        config: FencingConfig,
+        data_dir: &Path,
+    ) -> anyhow::Result<(Self, Option<Keeper>)> {
+        let mut fencing = Fencing {
             config,
-            client,
+            orders: None,
             deadline: None,
             target: None,
-            warned: false,
-        })
+        };
+        if config.mode == Mode::Off {
+            return Ok((fencing, None));
+        }
+        let required = config.mode == Mode::Required;
+        let mut client = FenceClient::new(std::env::current_exe()?, data_dir);
+        if required {
+            client.ensure().context("fencing.mode is required")?;
+        }
+        let (orders, queue) = mpsc::unbounded_channel();
+        fencing.orders = Some(orders);
+        let keeper = Keeper {
+            client,
+            required,
+            wanted: Wanted::Untouched,
+            told: true,
+            queue,
+            state: FenceState::Disarmed,
+        };
+        Ok((fencing, Some(keeper)))
+    }
+
+    /// No member may lead without it. Fixed when the agent starts.
+    pub(crate) fn is_required(&self) -> bool {
+        self.config.mode == Mode::Required
     }
 
     /// The machine's wish.
@@ -106,49 +142,166 @@ impl Fencing {
         }
     }
 
-    /// What it says of itself, when there is something to say: `armed`, `fired`, `failed`.
-    pub(crate) fn status(&mut self) -> Option<&'static str> {
-        let client = self.client.as_mut()?;
-        match client.status() {
-            _ if self.warned => Some("failed"),
-            Some(Status::Armed) => Some("armed"),
-            Some(Status::Fired) => Some("fired"),
-            Some(Status::Refused) => Some("failed"),
-            Some(Status::Disarmed) | None => None,
-        }
-    }
-
     /// The agent ends in good order.
-    pub(crate) fn quit(mut self) {
-        if let Some(client) = &mut self.client {
-            client.quit();
+    pub(crate) async fn quit(self, deadline: Instant) {
+        let (done, ended) = oneshot::channel();
+        if let Some(orders) = self.orders {
+            let _ = orders.send(Order::Quit(done));
+            let _ = timeout_at(deadline, ended).await;
         }
     }
 
-    fn tell(&mut self) {
-        let Some(client) = &mut self.client else {
+    fn tell(&self) {
+        let Some(orders) = &self.orders else {
             return;
         };
-        let (Some(deadline), Some(target)) = (self.deadline, self.target) else {
-            client.disarm();
-            return;
+        let order = match (self.deadline, self.target) {
+            (Some(deadline), Some(target)) => Some((
+                (deadline - self.config.margin).0,
+                Target {
+                    pid: target.pid,
+                    start_ticks: target.start_ticks,
+                },
+            )),
+            _ => None,
         };
-        let at = deadline - self.config.margin;
-        let target = Target {
-            pid: target.pid,
-            start_ticks: target.start_ticks,
-        };
-        match client.arm(at.0, target) {
-            Ok(()) => self.warned = false,
-            Err(error) => {
-                if !self.warned {
-                    tracing::error!(
-                        "{}; PostgreSQL goes on unfenced should this agent be killed or frozen",
-                        crate::jobs::chain(&error)
-                    );
-                }
-                self.warned = true;
+        let _ = orders.send(Order::Arm(order));
+    }
+}
+
+/// What the fence is to know.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// Whatever an agent before this one told it.
+    Untouched,
+    /// Kill nobody.
+    Disarmed,
+    /// Kill this one then.
+    Armed(Duration, Target),
+}
+
+/// The task that keeps the fence.
+pub(crate) struct Keeper {
+    client: FenceClient,
+    required: bool,
+    wanted: Wanted,
+    told: bool,
+    queue: mpsc::UnboundedReceiver<Order>,
+    state: FenceState,
+}
+
+impl Keeper {
+    /// Runs until the agent ends. A start of the fence that hangs, with the disk that its executable is on, hangs
+    /// this task alone.
+    pub(crate) async fn keep(mut self, events: mpsc::UnboundedSender<Event>) {
+        let mut complained = None;
+        loop {
+            let result;
+            (self, result) = self.bring_up_to_date().await;
+            let state = self.look(&result);
+            let complaint = result.err().map(|error| crate::jobs::chain(&error));
+            if let Some(text) = complaint.as_ref().filter(|_| complaint != complained) {
+                tracing::error!(
+                    "{text}; should this agent be killed or frozen, nothing stops PostgreSQL"
+                );
+            }
+            complained = complaint;
+            if state != self.state {
+                self.state = state;
+                let _ = events.send(Event::Fence(state));
+            }
+            let watched = self.client.connection().map(rustix::io::dup);
+            tokio::select! {
+                order = self.queue.recv() => match order {
+                    Some(Order::Arm(order)) => {
+                        self.wanted = match order {
+                            Some((deadline, target)) => Wanted::Armed(deadline, target),
+                            None => Wanted::Disarmed,
+                        };
+                        self.told = false;
+                    }
+                    Some(Order::Quit(done)) => {
+                        let mut client = self.client;
+                        let _ = tokio::task::spawn_blocking(move || client.quit()).await;
+                        let _ = done.send(());
+                        return;
+                    }
+                    None => return,
+                },
+                () = readable(watched) => {}
+                () = sleep(RETRY), if state == FenceState::Failed => {}
             }
         }
     }
+
+    /// Starts what does not run, and tells it what it does not know.
+    async fn bring_up_to_date(mut self) -> (Self, Result<(), FenceError>) {
+        let needed = self.required || matches!(self.wanted, Wanted::Armed(..));
+        if !self.client.is_connected() && needed {
+            let (client, result) = start(self.client).await;
+            self.client = client;
+            if let Err(error) = result {
+                return (self, Err(error));
+            }
+            // A new one knows nothing.
+            self.told = false;
+        }
+        if self.told {
+            return (self, Ok(()));
+        }
+        let result = match self.wanted {
+            Wanted::Armed(deadline, target) => self.client.arm(deadline, target),
+            Wanted::Disarmed => {
+                self.client.disarm();
+                Ok(())
+            }
+            Wanted::Untouched => Ok(()),
+        };
+        self.told = result.is_ok();
+        (self, result)
+    }
+
+    fn look(&mut self, result: &Result<(), FenceError>) -> FenceState {
+        let armed = match self.wanted {
+            Wanted::Armed(_, target) => Some(target),
+            Wanted::Untouched | Wanted::Disarmed => None,
+        };
+        match self.client.status() {
+            _ if result.is_err() => FenceState::Failed,
+            Some(Status::Armed) => FenceState::Armed,
+            Some(Status::Fired) => FenceState::Fired,
+            // One that has no target any more has nothing to do.
+            Some(Status::Refused) if armed.is_some_and(lives) => FenceState::Failed,
+            Some(Status::Refused | Status::Disarmed) | None => FenceState::Disarmed,
+        }
+    }
+}
+
+async fn start(mut client: FenceClient) -> (FenceClient, Result<(), FenceError>) {
+    let started = tokio::task::spawn_blocking(move || {
+        let result = client.ensure();
+        (client, result)
+    });
+    match started.await {
+        Ok(started) => started,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+/// Something was said, or the other end is gone.
+async fn readable(connection: Option<rustix::io::Result<OwnedFd>>) {
+    #[expect(
+        deprecated,
+        reason = "its replacement is unsafe; an OwnedFd keeps what that asks for"
+    )]
+    let watch = |fd| AsyncFd::with_interest(fd, Interest::READABLE).ok();
+    match connection.and_then(Result::ok).and_then(watch) {
+        Some(connection) => drop(connection.readable().await),
+        // It cannot be watched: it is looked at with every order.
+        None => std::future::pending().await,
+    }
+}
+
+fn lives(target: Target) -> bool {
+    Path::new(&format!("/proc/{}", target.pid)).exists()
 }

@@ -16,8 +16,8 @@ use primacy_net::{ClientCertificate, ClientOptions, HttpClient, Roots, TlsClient
 use primacy_postgres as postgres;
 use serde_json::{Map, Value};
 
-/// What the machine must know of the local configuration.
-pub(crate) fn local(effective: &Effective) -> Local {
+/// What the machine must know of the local configuration; no member may lead without a fence if that is required.
+pub(crate) fn local(effective: &Effective, fence_required: bool) -> Local {
     let config = &effective.local;
     let postgresql = &config.postgresql;
     let scheme = if config.restapi.certfile.is_some() {
@@ -39,6 +39,7 @@ pub(crate) fn local(effective: &Effective) -> Local {
         remove_on_rewind_failure: postgresql.remove_data_directory_on_rewind_failure,
         remove_on_divergence: postgresql.remove_data_directory_on_diverged_timelines,
         watchdog: config.watchdog.clone(),
+        fence_required,
     }
 }
 

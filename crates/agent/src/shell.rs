@@ -15,9 +15,7 @@ use primacy_ha::{
     LogLevel, Machine, OperatorRequest, PeerReport, RenewalResult, Step, StepOutcome, StoreKey,
     Upstream,
 };
-use primacy_model::{
-    JournalKind, JournalRecord, MemberData, Observation, PostmasterIdentity, Process, Role,
-};
+use primacy_model::{JournalKind, MemberData, Observation, PostmasterIdentity, Process, Role};
 use primacy_net::HttpClient;
 use primacy_postgres::{
     Callback, CallbackRunner, ObserveOptions, Server, StopMode, StopRequest, kill_now,
@@ -30,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::ApiServer;
 use crate::configuration::{Configuration, apply_deadline, apply_to_running, cache};
-use crate::fencing::Fencing;
+use crate::fencing::{Fencing, Keeper};
 use crate::jobs::{self, JobContext, RecoveryContext, chain};
 use crate::journal::Journal;
 use crate::leases::Leases;
@@ -98,6 +96,7 @@ pub(crate) struct Parts {
     pub(crate) logging: Logging,
     pub(crate) published: watch::Sender<Arc<Published>>,
     pub(crate) fencing: Fencing,
+    pub(crate) keeper: Option<Keeper>,
     pub(crate) watchdog: WatchdogThread,
 }
 
@@ -141,6 +140,9 @@ impl Shell {
             name,
             events.clone(),
         ));
+        if let Some(keeper) = parts.keeper {
+            tokio::spawn(keeper.keep(events.clone()));
+        }
         let shell = Shell {
             machine: parts.machine,
             configuration: parts.configuration,
@@ -221,7 +223,7 @@ impl Shell {
                 }
                 // A server that runs on as a primary keeps its fence.
                 if self.machine.global().pause || !self.observation.process.is_alive() {
-                    self.fencing.quit();
+                    self.fencing.quit(Instant::now() + FAREWELL).await;
                 }
                 return (exit, self.logging);
             }
@@ -615,7 +617,7 @@ impl Shell {
                 if let Err(error) = self.logging.reconfigure(&effective.local.log) {
                     tracing::error!("the log section cannot be used: {error}");
                 }
-                let local = settings::local(effective);
+                let local = settings::local(effective, self.fencing.is_required());
                 self.peers = settings::peer_client(&effective.local);
                 self.step(Event::Configured(Box::new(local)));
             }
@@ -795,13 +797,6 @@ impl Shell {
     // ---- what others see -------------------------------------------------------------------------------
 
     fn publish(&mut self) {
-        let fence = self.fencing.status();
-        if fence == Some("fired") && self.published.borrow().fence != fence {
-            let name = self.configuration.effective().local.name.clone();
-            let text = "the fence killed PostgreSQL: the lease had ended";
-            self.journal
-                .keep(&JournalRecord::event(Timestamp::now(), name, text));
-        }
         let machine = &self.machine;
         let memory = machine.memory();
         let effective = self.configuration.effective();
@@ -842,7 +837,7 @@ impl Shell {
             job: machine.job().map(|job| job.job.name()),
             job_progress: machine.job().and_then(|job| job.progress.clone()),
             watchdog_failed: machine.watchdog_failed(clock::now()),
-            fence,
+            fence: memory.fence.told(),
             next_pass: clock::instant(machine.next_regular_pass()),
             postmaster_alive: self.observation.process.is_alive(),
             outcome: machine.outcome().to_owned(),

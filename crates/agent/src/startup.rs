@@ -89,7 +89,7 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
 
     let effective = configuration.effective();
     let fencing = FencingConfig::parse(effective.tree.get("fencing"))?;
-    let fencing = Fencing::new(fencing, &config.postgresql.data_dir)?;
+    let (fencing, keeper) = Fencing::new(fencing, &config.postgresql.data_dir)?;
     let opened = stores::open(&config.dcs).await?;
     let store = ClusterStore::new(opened.store, &config.namespace, &config.scope);
     let mut signals = Signals {
@@ -147,7 +147,7 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
     // Not before everything that a person must put right: until then nothing is written.
     journal.keep(&began(&config));
     let machine = Machine::new(
-        settings::local(effective),
+        settings::local(effective, fencing.is_required()),
         effective.global.clone(),
         configuration.limits(),
         clock::now(),
@@ -169,6 +169,7 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
         published,
         configuration,
         fencing,
+        keeper,
         watchdog: WatchdogThread::start().context("the watchdog's thread cannot be started")?,
     };
     let (mut shell, events) = Shell::new(parts);

@@ -1,6 +1,6 @@
 //! The agent's side: starts the fence, or finds the one of an agent before it.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -32,7 +32,8 @@ pub enum FenceError {
     Unreachable(Errno),
 }
 
-/// The connection to the fence of one data directory. Nothing here waits.
+/// The connection to the fence of one data directory. Nothing here waits but [`FenceClient::ensure`] and
+/// [`FenceClient::quit`].
 pub struct FenceClient {
     executable: PathBuf,
     address: String,
@@ -55,13 +56,24 @@ impl FenceClient {
         }
     }
 
-    /// Starts the fence where none runs.
+    /// Whether the fence lives, as far as its socket tells.
+    pub fn is_connected(&mut self) -> bool {
+        self.listen();
+        self.connection.is_some()
+    }
+
+    /// The connection, to wait until the fence says something or is gone.
+    pub fn connection(&self) -> Option<BorrowedFd<'_>> {
+        self.connection.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Starts the fence where none runs. Reads the executable from the disk, so it may take as long as that.
     ///
     /// # Errors
     /// It cannot be started.
     pub fn ensure(&mut self) -> Result<(), FenceError> {
         // One that was taken over holds a deadline, which is not to be disturbed.
-        if self.connection.is_some() {
+        if self.is_connected() {
             return Ok(());
         }
         self.start()?;
@@ -71,14 +83,10 @@ impl FenceClient {
     /// Kill the target when CLOCK_BOOTTIME reaches the deadline, unless told otherwise before.
     ///
     /// # Errors
-    /// No fence holds the deadline.
+    /// No fence holds the deadline: none runs.
     pub fn arm(&mut self, deadline: Duration, target: Target) -> Result<(), FenceError> {
-        let message = Message::Arm { deadline, target };
-        if self.connection.is_some() && self.tell(message).is_ok() {
-            return Ok(());
-        }
-        self.start()?;
-        self.tell(message).map_err(FenceError::Unreachable)
+        self.tell(Message::Arm { deadline, target })
+            .map_err(FenceError::Unreachable)
     }
 
     /// Kill nobody.
@@ -134,6 +142,7 @@ impl FenceClient {
             })?;
         self.child = Some(child);
         self.connection = Some(ours);
+        self.status = None;
         Ok(())
     }
 

@@ -27,7 +27,8 @@ pub use machine::{
 };
 pub use situation::{
     Demotion, Failsafe, FailsafeAnswer, FailsafeLeader, FailsafePromise, FailsafeReply,
-    FailsafeVerdict, JobInFlight, Lease, Local, Memory, PeerReport, Peers, PendingOperation,
-    RewindState, Shutdown, Situation, SlotsProgress, StoreView, SyncProgress, WatchdogProgress,
+    FailsafeVerdict, FenceState, JobInFlight, Lease, Local, Memory, PeerReport, Peers,
+    PendingOperation, RewindState, Shutdown, Situation, SlotsProgress, StoreView, SyncProgress,
+    WatchdogProgress,
 };
 pub use time::Moment;

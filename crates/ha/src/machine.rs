@@ -39,7 +39,9 @@ use crate::decide::slots::published;
 use crate::decide::{decide, failsafe as failsafe_rules, slots as slot_rules};
 use crate::decision::Step;
 use crate::member;
-use crate::situation::{JobInFlight, Lease, Local, Memory, Peers, Shutdown, Situation, StoreView};
+use crate::situation::{
+    FenceState, JobInFlight, Lease, Local, Memory, Peers, Shutdown, Situation, StoreView,
+};
 use crate::time::Moment;
 
 pub use action::{Action, Answer, CallbackEvent, LogLevel};
@@ -335,6 +337,18 @@ impl Machine {
                 }
             }
             Event::PostmasterChanged => self.again = true,
+            Event::Fence(state) => {
+                let text = match state {
+                    FenceState::Fired => Some("the fence killed PostgreSQL: the lease had ended"),
+                    FenceState::Failed => Some("the fence cannot be started, or told the deadline"),
+                    FenceState::Armed | FenceState::Disarmed => None,
+                };
+                if let Some(text) = text {
+                    self.tell(JournalKind::Event, text.into(), now, wall, actions);
+                }
+                self.memory.fence = state;
+                self.again = true;
+            }
             Event::StoreChanged(key) => self.again |= self.concerns_me(&key),
             Event::Configured(local) => {
                 self.local = *local;

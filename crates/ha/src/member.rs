@@ -30,6 +30,7 @@ pub(crate) fn data(
         pending_restart: memory.pending_restart.clone(),
         scheduled_restart: memory.scheduled_restart.clone(),
         pause: global.pause,
+        fence: memory.fence.told().map(str::to_owned),
         hang: server
             .probes
             .unanswered()

@@ -75,6 +75,8 @@ pub struct Local {
     pub remove_on_divergence: bool,
     /// The watchdog device.
     pub watchdog: Watchdog,
+    /// `fencing.mode` is `required`: nobody leads here without the fence.
+    pub fence_required: bool,
 }
 
 /// What this member knows of its leadership. Only a renewal that was answered in time makes it true.
@@ -126,6 +128,8 @@ pub struct Memory {
     pub rewind: RewindState,
     /// A leadership is being ended.
     pub demotion: Option<Demotion>,
+    /// The fence.
+    pub fence: FenceState,
     /// The watchdog device.
     pub watchdog: WatchdogProgress,
     /// The agent is to end.
@@ -183,6 +187,7 @@ impl Default for Memory {
             crash_recovery_tried: false,
             rewind: RewindState::Initial,
             demotion: None,
+            fence: FenceState::default(),
             watchdog: WatchdogProgress::default(),
             shutdown: None,
             operation: None,
@@ -275,6 +280,32 @@ pub enum FailsafeReply {
     Refused(String),
     /// It did not answer in time.
     Silent(String),
+}
+
+/// The fence: the process that kills PostgreSQL when the lease ends and the agent cannot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum FenceState {
+    /// It holds no deadline, or does not run and is not needed.
+    #[default]
+    Disarmed,
+    /// It holds the deadline.
+    Armed,
+    /// It has killed the server.
+    Fired,
+    /// It is needed, and cannot be started or told.
+    Failed,
+}
+
+impl FenceState {
+    /// As status documents, member keys and `list` have it, when there is something to say.
+    pub fn told(self) -> Option<&'static str> {
+        match self {
+            FenceState::Disarmed => None,
+            FenceState::Armed => Some("armed"),
+            FenceState::Fired => Some("fired"),
+            FenceState::Failed => Some("failed"),
+        }
+    }
 }
 
 /// The watchdog device (`ha.md` §19).

@@ -128,6 +128,9 @@ fn member_document(cluster: &Cluster, settings: &Settings, member: &Member) -> V
         map.insert("tags".into(), data.tags.to_json());
     }
     // Ours: only there when it tells something.
+    if let Some(fence) = &data.fence {
+        map.insert("fence".into(), json!(fence));
+    }
     if !data.hang.is_empty() {
         map.insert("hang".into(), json!(data.hang));
     }

@@ -53,6 +53,8 @@ pub struct MemberData {
     pub scheduled_restart: Option<ScheduledRestart>,
     /// The member knows that the cluster is paused.
     pub pause: bool,
+    /// Ours, which Patroni overlooks: what the fence says of itself, if anything.
+    pub fence: Option<String>,
     /// Ours, which Patroni overlooks: the probes that the server does not answer.
     pub hang: Vec<String>,
     /// Fields that this version does not know, kept as they are.
@@ -168,6 +170,7 @@ impl MemberData {
             state: text("state").and_then(|text| State::parse(&text)),
             role: text("role").and_then(|text| Role::parse(&text)),
             version: text("version"),
+            fence: text("fence"),
             replication_state: text("replication_state").and_then(|text| match text.as_str() {
                 "streaming" => Some(ReplicationState::Streaming),
                 "in archive recovery" => Some(ReplicationState::InArchiveRecovery),
@@ -266,6 +269,7 @@ impl MemberData {
                 .as_ref()
                 .map(ScheduledRestart::to_json),
         );
+        put("fence", self.fence.as_ref().map(|fence| json!(fence)));
         put("hang", (!self.hang.is_empty()).then(|| json!(self.hang)));
         map.extend(
             self.extra

@@ -59,6 +59,25 @@ impl Ledger {
             .unwrap_or_default()
     }
 
+    /// For how long two servers both acknowledged commits: from a new timeline's first acknowledgement to the last one on
+    /// an older timeline after it.
+    pub fn overlap(&self) -> Duration {
+        let mut first = BTreeMap::new();
+        for acknowledged in &self.acknowledged {
+            first
+                .entry(acknowledged.timeline)
+                .or_insert(acknowledged.at);
+        }
+        let behind = |acknowledged: &Acknowledged| {
+            let newer = first.range(acknowledged.timeline + 1..);
+            newer
+                .map(|(_, at)| acknowledged.at.saturating_duration_since(*at))
+                .max()
+        };
+        let behind = self.acknowledged.iter().filter_map(behind);
+        behind.max().unwrap_or_default()
+    }
+
     /// The last acknowledgement of the server at `port`.
     pub fn last_of(&self, port: u16) -> Option<Acknowledged> {
         self.acknowledged
@@ -166,6 +185,14 @@ mod tests {
                 .verify_single_writer()
                 .is_ok()
         );
+    }
+
+    #[test]
+    fn the_time_with_two_servers_is_measured() {
+        let clean = ledger(&[(1, 1), (1, 1), (2, 2), (2, 2), (1, 3)]);
+        assert_eq!(clean.overlap(), Duration::ZERO);
+        let two = ledger(&[(1, 1), (2, 2), (1, 1), (2, 2), (1, 1), (2, 2)]);
+        assert_eq!(two.overlap(), Duration::from_millis(3));
     }
 
     #[test]

@@ -155,8 +155,9 @@ fn columns(
             .map(Column::left),
     );
     columns.extend(any("Tags").then_some(Column::left("Tags")));
-    // Ours: the table is Patroni's while every server answers.
-    columns.extend(any("Hang").then_some(Column::left("Hang")));
+    // Ours: the table is Patroni's where there is no fence and every server answers.
+    let ours = ["Fence", "Hang"].into_iter();
+    columns.extend(ours.filter(|name| any(name)).map(Column::left));
     columns
 }
 
@@ -261,6 +262,7 @@ fn row(member: &Map<String, Value>, with_port: bool, style: Style) -> Map<String
     );
     put("Scheduled restart", json!(scheduled_restart(member)));
     put("Tags", tags(member, style));
+    put("Fence", json!(text(member, "fence")));
     put("Hang", json!(hang(member)));
     row
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use primacy_model::{Cluster, Role};
 
-use super::{Reasons, Verdict, history, slots, standby_cluster, switchover, sync, watchdog};
+use super::{Reasons, Verdict, fence, history, slots, standby_cluster, switchover, sync, watchdog};
 use crate::decision::{Job, Step};
 use crate::situation::Situation;
 
@@ -37,6 +37,9 @@ pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) ->
     }
     if standby {
         return Ok(standby_cluster::lead(s, cluster, why));
+    }
+    if let Some(step) = fence::before_leading(s, why) {
+        return Ok(step);
     }
     if let Some(step) = watchdog::before_leading(s, why) {
         return Ok(step);

@@ -3,6 +3,7 @@
 pub(crate) mod bootstrap;
 mod demotion;
 pub(crate) mod failsafe;
+mod fence;
 mod follow;
 mod hang;
 pub(crate) mod history;

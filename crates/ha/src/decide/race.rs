@@ -9,7 +9,7 @@ use primacy_model::{
     Version,
 };
 
-use super::{Ask, Reasons, Verdict, demote, failsafe, follow, hang, switchover, watchdog};
+use super::{Ask, Reasons, Verdict, demote, failsafe, fence, follow, hang, switchover, watchdog};
 use crate::decision::{DemotionMode, Step};
 use crate::situation::{PeerReport, Situation};
 use crate::time::Moment;
@@ -244,6 +244,9 @@ fn is_healthiest(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Ver
         }
         why.note("ha.md §10.1 row 9", "whom an operator chose is undecided");
         return Ok(false);
+    }
+    if let Some(problem) = fence::limitation(s) {
+        return no("fencing.mode", problem.into());
     }
     if let Some(problem) = watchdog::limitation(s) {
         return no(

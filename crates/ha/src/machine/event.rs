@@ -8,7 +8,7 @@ use primacy_model::{
     ScheduledRestart,
 };
 
-use crate::situation::{FailsafeLeader, FailsafeReply, Local, Peers};
+use crate::situation::{FailsafeLeader, FailsafeReply, FenceState, Local, Peers};
 use crate::time::Moment;
 
 /// What the world reports.
@@ -64,6 +64,8 @@ pub enum Event {
     JobDone(JobReport),
     /// The postmaster died, or somebody started one, or it no longer answers, or answers again.
     PostmasterChanged,
+    /// What the fence says of itself, or that there is none.
+    Fence(FenceState),
     /// A key of the cluster changed.
     StoreChanged(StoreKey),
     /// The local configuration was read again.

@@ -3,6 +3,7 @@
 mod bootstrap;
 mod explained;
 mod failsafe;
+mod fence;
 mod follow;
 mod hang;
 mod in_flight;

@@ -67,6 +67,7 @@ impl World {
                 remove_on_rewind_failure: false,
                 remove_on_divergence: false,
                 watchdog: Default::default(),
+                fence_required: false,
             },
             global: GlobalConfig {
                 use_slots: false,
