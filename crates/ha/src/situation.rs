@@ -124,6 +124,8 @@ pub struct Memory {
     pub start_failed_at: Option<Moment>,
     /// Single-user crash recovery was run since the last successful start.
     pub crash_recovery_tried: bool,
+    /// The data directory was filled from another member, and was not started since.
+    pub copied: bool,
     /// Divergence and rewind.
     pub rewind: RewindState,
     /// A leadership is being ended.
@@ -185,6 +187,7 @@ impl Default for Memory {
             start_timeout: None,
             start_failed_at: None,
             crash_recovery_tried: false,
+            copied: false,
             rewind: RewindState::Initial,
             demotion: None,
             fence: FenceState::default(),

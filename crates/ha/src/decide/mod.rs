@@ -136,6 +136,11 @@ fn first_step(s: &Situation<'_>, why: &mut Reasons) -> Verdict<Step> {
     if let Some(step) = hang::decide(s, cluster, why)? {
         return Ok(step);
     }
+    if let Some(operation) = &s.memory.operation
+        && operation::replaces_data(s, operation)
+    {
+        return Ok(operation::decide(s, cluster, operation, why));
+    }
     if let Some(step) = data_directory(s, cluster, why) {
         return Ok(step);
     }
@@ -414,7 +419,7 @@ fn process_absent(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Ve
     if was_stopped_here(s) {
         why.note(
             "ha.md §3 K",
-            "paused, and the agent stopped the server itself: to hand over, or to rewind it",
+            "paused, and the agent stopped the server itself: to hand over, rewind or copy it",
         );
         return recover::decide(s, cluster, why);
     }
@@ -427,6 +432,7 @@ fn process_absent(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Ve
 fn was_stopped_here(s: &Situation<'_>) -> bool {
     let handed_over = s.memory.demotion.is_some_and(|demotion| demotion.stopped);
     handed_over
+        || s.memory.copied
         || match s.memory.rewind {
             RewindState::Succeeded => true,
             RewindState::Needed => s.can_repair_divergence(),

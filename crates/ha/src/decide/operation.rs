@@ -57,6 +57,16 @@ pub(super) fn decide(
     }
 }
 
+/// An operator wants the data directory anew: whatever is wrong with it does not matter, but that it may hold something
+/// else than a cluster (I6).
+pub(super) fn replaces_data(s: &Situation<'_>, operation: &PendingOperation) -> bool {
+    matches!(operation, PendingOperation::Reinitialize { .. })
+        && matches!(
+            s.server.data_directory,
+            DataDirectory::Valid | DataDirectory::Empty
+        )
+}
+
 /// In pause a primary without the lock is one still after a restart, and so is one that was stopped by hand.
 fn is_primary_in_pause(s: &Situation<'_>) -> bool {
     let stopped_primary = !s.server.process.is_alive()

@@ -178,6 +178,7 @@ impl Machine {
                 self.memory.crash_recovery_tried = false;
                 self.memory.start_failed_at = None;
                 if report == JobReport::Done {
+                    self.memory.copied = true;
                     self.memory.rewind = RewindState::NotNeeded;
                     self.memory.role = Role::Replica;
                 } else {

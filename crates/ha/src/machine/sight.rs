@@ -8,7 +8,7 @@ use primacy_model::{
 use super::{Machine, StoreKey, slots};
 use crate::decide::sync;
 use crate::decision::Job;
-use crate::situation::{Lease, RewindState};
+use crate::situation::{Lease, PendingOperation, RewindState};
 use crate::time::Moment;
 
 impl Machine {
@@ -69,6 +69,7 @@ impl Machine {
             None
         };
         if let Some(wal) = &observation.wal {
+            memory.copied = false;
             let receiver = wal.receiver.as_ref().and_then(|receiver| receiver.timeline);
             memory.last_timeline = wal.timeline.or(receiver).or(memory.last_timeline);
             memory.crash_recovery_tried = false;
@@ -126,6 +127,16 @@ impl Machine {
             && self.job.is_none()
         {
             self.memory.demotion = None;
+        }
+        if let Some(view) = &self.view
+            && (view.is_unlocked() || view.is_led_by(&self.local.name))
+            && matches!(
+                self.memory.operation,
+                Some(PendingOperation::Reinitialize { .. })
+            )
+        {
+            // There is nobody to copy any more: what is here may be all that is left.
+            self.memory.operation = None;
         }
         let (Some(view), Some(wal)) = (&self.view, &self.server.wal) else {
             return;

@@ -318,6 +318,46 @@ fn s20_a_primary_stays_one_when_it_is_restarted_without_the_lock() {
 }
 
 #[test]
+fn s20_a_member_is_reinitialized_on_request_and_started() {
+    let asked = |change: fn(&mut World)| {
+        paused(
+            World::of("pg2")
+                .stopped(ControlState::ShutDownInRecovery)
+                .with(|w| {
+                    w.memory.operation = Some(PendingOperation::Reinitialize {
+                        from_leader: false,
+                        force: false,
+                    });
+                    change(w);
+                }),
+        )
+    };
+    let copies = |step: &Step| matches!(step, Step::StartJob(Job::CreateReplica { .. }));
+    assert!(copies(&asked(|_| ()).step()));
+    assert!(copies(
+        &asked(|w| w.server.data_directory = DataDirectory::Empty).step()
+    ));
+    assert!(
+        copies(&asked(|w| w.server.system_identifier = None).step()),
+        "needs to be reinitialized"
+    );
+    let foreign = asked(|w| {
+        w.server.data_directory = DataDirectory::Foreign("holds photographs".into());
+    });
+    assert_eq!(foreign.because("design.md I6"), Step::Wait);
+    let copied = paused(
+        World::of("pg2")
+            .stopped(ControlState::InProduction)
+            .with(|w| {
+                w.server.backup_label = true;
+                w.memory.copied = true;
+                w.memory.rewind = RewindState::NotNeeded;
+            }),
+    );
+    assert!(starts(&copied.because("ha.md §3 K")));
+}
+
+#[test]
 fn s21_the_agent_ends_and_leaves_the_server_and_the_key() {
     let ending = || {
         paused(World::of("pg1").with(|w| {

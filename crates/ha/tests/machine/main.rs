@@ -14,8 +14,8 @@ mod world;
 use std::time::Duration;
 
 use primacy_ha::{
-    Action, CallbackEvent, Event, Job, JobProgress, JobReport, Lease, RenewalResult, Step,
-    StepOutcome,
+    Action, CallbackEvent, Event, Job, JobProgress, JobReport, Lease, OperatorRequest,
+    RenewalResult, Step, StepOutcome,
 };
 use primacy_model::{Lsn, Role};
 
@@ -311,6 +311,25 @@ fn s3_c_a_member_key_that_is_gone_is_published_again_at_once() {
     )));
     driver.finish(actions);
     assert!(driver.saw(publishes));
+}
+
+/// `design.md` I6.
+#[test]
+fn a_member_is_not_reinitialized_when_there_is_nobody_left_to_copy() {
+    let mut driver = Driver::starting(World::of("pg2"));
+    driver.rest();
+    let actions = driver.step(Event::Operator(OperatorRequest::Reinitialize {
+        id: 1,
+        force: false,
+        from_leader: false,
+    }));
+    assert!(driver.machine.memory().operation.is_some());
+    driver.cluster.leader = None;
+    driver.finish(actions);
+    driver.pass_time(Duration::from_secs(3), |_| false);
+    assert_eq!(driver.machine.memory().operation, None);
+    assert!(!driver.saw(|action| matches!(action, Action::StartJob(Job::CreateReplica { .. }))));
+    assert_eq!(driver.machine.memory().role, Role::Primary, "it leads now");
 }
 
 /// `design.md` I1: the lease ends while the server is down, about to come back as a primary.
