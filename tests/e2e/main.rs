@@ -48,6 +48,7 @@ mod rewind;
 mod slots;
 mod standby_cluster;
 mod stop_agent;
+mod storm;
 mod switchover;
 mod sync_loss;
 mod sync_modes;

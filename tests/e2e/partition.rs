@@ -92,7 +92,7 @@ pub(super) fn possible() -> bool {
 }
 
 /// Streams that a cut silenced end soon, rather than after PostgreSQL's minute.
-fn on_network(store: StoreKind) -> ClusterBuilder {
+pub(crate) fn on_network(store: StoreKind) -> ClusterBuilder {
     let parameters: Value = json!({
         "max_connections": 40,
         "max_wal_senders": 8,
