@@ -659,11 +659,11 @@ fn priority_names(members: &[MemberName]) -> String {
     }
 }
 
-/// The value in quorum mode: `ANY n (a,b)`, also with one name.
+/// The value in quorum mode: `ANY n (a,b)`, also with one name. PostgreSQL refuses to wait for any 0.
 fn any_names(count: usize, members: &[MemberName]) -> String {
     let mut names: Vec<String> = members.iter().map(|name| quoted(name)).collect();
     names.sort();
-    if names.is_empty() {
+    if names.is_empty() || count == 0 {
         String::new()
     } else {
         format!("ANY {count} ({})", names.join(","))

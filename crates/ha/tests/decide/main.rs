@@ -18,6 +18,7 @@ mod standby_cluster;
 mod switchover;
 mod sync;
 mod sync_candidates;
+mod sync_rows;
 mod watchdog;
 mod weaknesses;
 mod world;
