@@ -167,6 +167,7 @@ impl Driver {
                     shutdown_lsn: Some(Lsn(7)),
                 }
             }
+            Job::CheckDivergence { .. } => JobReport::Compared(Some(false)),
             Job::Promote => {
                 self.server.wal = Some(world::primary_wal());
                 JobReport::Done

@@ -5,6 +5,7 @@ mod failsafe;
 mod journal;
 mod pause;
 mod schedule;
+mod triggers;
 mod watchdog;
 mod weaknesses;
 #[path = "../decide/world.rs"]

@@ -1,0 +1,106 @@
+//! `ha.md` §8.2: what makes a member compare its WAL with the leader's, and what answers that without a comparison.
+
+use std::time::Duration;
+
+use primacy_ha::{Action, Job, RewindState};
+use primacy_model::{Role, Timeline, Version};
+
+use crate::driver::Driver;
+use crate::world::{self, World};
+
+const CYCLE: Duration = Duration::from_secs(11);
+
+fn compares(action: &Action) -> bool {
+    matches!(action, Action::StartJob(Job::CheckDivergence { .. }))
+}
+
+/// A replica of `pg1`, streaming, at rest.
+fn replica() -> Driver {
+    let mut driver = Driver::starting(World::of("pg2"));
+    driver.pass_time(CYCLE, |_| false);
+    assert!(
+        !driver.saw(compares),
+        "it streams from the leader's timeline"
+    );
+    driver.seen.clear();
+    driver
+}
+
+fn leader_is(driver: &mut Driver, name: &'static str, timeline: u32) {
+    driver.cluster.leader = Some(world::leader(name));
+    for member in &mut driver.cluster.members {
+        let leads = member.name == *name;
+        member.data.role = Some(if leads { Role::Primary } else { Role::Replica });
+        if leads {
+            member.data.timeline = Some(Timeline(timeline));
+        }
+    }
+}
+
+fn receives(driver: &mut Driver, timeline: Option<u32>) {
+    let wal = driver.server.wal.as_mut().expect("a server");
+    match (&mut wal.receiver, timeline) {
+        (receiver, None) => *receiver = None,
+        (Some(receiver), Some(timeline)) => receiver.timeline = Some(Timeline(timeline)),
+        (None, Some(_)) => panic!("no receiver"),
+    }
+}
+
+#[test]
+fn s8_2_a_new_timeline_of_the_leader_is_compared_with_once() {
+    let mut driver = replica();
+    leader_is(&mut driver, "pg1", 2);
+    assert!(driver.pass_time(CYCLE, compares));
+    driver.seen.clear();
+    assert!(!driver.pass_time(10 * CYCLE, compares), "it was answered");
+    leader_is(&mut driver, "pg1", 3);
+    assert!(driver.pass_time(CYCLE, compares));
+}
+
+#[test]
+fn s8_2_another_leader_is_compared_with_unless_its_wal_streams() {
+    let mut driver = replica();
+    leader_is(&mut driver, "pg3", 2);
+    receives(&mut driver, None);
+    assert!(driver.pass_time(CYCLE, compares));
+
+    let mut driver = replica();
+    leader_is(&mut driver, "pg3", 2);
+    receives(&mut driver, Some(2));
+    assert!(!driver.pass_time(10 * CYCLE, compares));
+}
+
+#[test]
+fn s8_2_a_leader_that_is_no_primary_yet_is_not_compared_with() {
+    let mut driver = replica();
+    leader_is(&mut driver, "pg3", 2);
+    driver.cluster.members[2].data.role = Some(Role::Replica);
+    receives(&mut driver, None);
+    assert!(!driver.pass_time(3 * CYCLE, compares));
+}
+
+#[test]
+fn s8_2_the_end_of_a_leadership_leads_to_a_comparison() {
+    let mut driver = Driver::leading();
+    leader_is(&mut driver, "pg2", 2);
+    driver.cluster.config.as_mut().expect("one").version = Version(7);
+    assert!(driver.pass_time(2 * CYCLE, compares));
+    let stopped = driver
+        .seen
+        .iter()
+        .position(|action| matches!(action, Action::StartJob(Job::Stop { .. })));
+    let compared = driver.seen.iter().position(compares);
+    assert!(stopped.is_some() && stopped < compared);
+}
+
+#[test]
+fn s8_2_who_cannot_repair_anything_compares_nothing() {
+    let mut world = World::of("pg2");
+    world.local.use_pg_rewind = false;
+    let mut driver = Driver::starting(world);
+    driver.rest();
+    leader_is(&mut driver, "pg1", 2);
+    receives(&mut driver, None);
+    assert!(!driver.pass_time(3 * CYCLE, compares));
+    assert_eq!(driver.machine.memory().rewind, RewindState::Initial);
+}
