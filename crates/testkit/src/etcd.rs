@@ -212,6 +212,22 @@ impl EtcdCluster {
         bail!("etcd has no leader")
     }
 
+    /// The running members' metrics, in Prometheus' text format.
+    ///
+    /// # Errors
+    /// A running member does not answer.
+    pub async fn metrics(&self) -> Result<Vec<String>> {
+        let mut metrics = Vec::new();
+        for (number, member) in self.members.iter().enumerate() {
+            if self.process(number).is_some() {
+                let answer =
+                    http::request(member.client_port, "GET", "/metrics", None, ANSWER).await?;
+                metrics.push(answer.body);
+            }
+        }
+        Ok(metrics)
+    }
+
     /// Waits until every running member sees a leader and serves.
     ///
     /// # Errors

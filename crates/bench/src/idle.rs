@@ -1,0 +1,107 @@
+//! What agents cost that have nothing to do.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use primacy_testkit::store::Store;
+use primacy_testkit::{Pid, TestCluster};
+
+/// One agent's cost, the mean over the members, and the store's load by all of them.
+#[derive(Debug)]
+pub(crate) struct Idle {
+    pub(crate) resident_mb: f64,
+    pub(crate) threads: f64,
+    pub(crate) cpu_ms_per_second: f64,
+    pub(crate) wakeups_per_second: f64,
+    pub(crate) store_requests_per_minute: f64,
+}
+
+/// Counters of a process since its start.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counters {
+    cpu_ms: f64,
+    wakeups: f64,
+}
+
+/// Watches a cluster without clients for so long.
+pub(crate) async fn watch(cluster: &TestCluster, period: Duration) -> Result<Idle> {
+    let pids: Vec<Pid> = cluster
+        .agents
+        .iter()
+        .filter_map(|agent| agent.pid())
+        .collect();
+    // What the members did to become whole is not idleness.
+    tokio::time::sleep(2 * cluster.timing.loop_wait).await;
+    let (before, requests) = (counters(&pids)?, store_requests(cluster).await?);
+    tokio::time::sleep(period).await;
+    let (after, requests) = (counters(&pids)?, store_requests(cluster).await? - requests);
+
+    let agents = pids.len() as f64;
+    let seconds = period.as_secs_f64();
+    let mean = |key: &str| -> Result<f64> {
+        let values: Result<Vec<f64>> = pids.iter().map(|pid| status(*pid, key)).collect();
+        Ok(values?.iter().sum::<f64>() / agents)
+    };
+    Ok(Idle {
+        resident_mb: mean("VmRSS")? / 1024.0,
+        threads: mean("Threads")?,
+        cpu_ms_per_second: (after.cpu_ms - before.cpu_ms) / agents / seconds,
+        wakeups_per_second: (after.wakeups - before.wakeups) / agents / seconds,
+        store_requests_per_minute: requests / seconds * 60.0,
+    })
+}
+
+fn counters(pids: &[Pid]) -> Result<Counters> {
+    let mut sum = Counters::default();
+    for pid in pids {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let fields: Vec<&str> = stat
+            .rsplit(')')
+            .next()
+            .unwrap_or("")
+            .split_whitespace()
+            .collect();
+        // utime and stime, in ticks of 10 ms.
+        for field in &fields[11..13] {
+            sum.cpu_ms += field.parse::<f64>()? * 10.0;
+        }
+        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+            let text = fs::read_to_string(task?.path().join("status"))?;
+            sum.wakeups += number(&text, "voluntary_ctxt_switches")?;
+        }
+    }
+    Ok(sum)
+}
+
+fn status(pid: Pid, key: &str) -> Result<f64> {
+    number(&fs::read_to_string(format!("/proc/{pid}/status"))?, key)
+}
+
+fn number(status: &str, key: &str) -> Result<f64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    let value = line.and_then(|line| line.split_whitespace().next());
+    Ok(value.with_context(|| format!("no {key}"))?.parse()?)
+}
+
+/// All calls that etcd's members began to handle since their start.
+async fn store_requests(cluster: &TestCluster) -> Result<f64> {
+    let Store::Etcd3(etcd) = &cluster.store else {
+        return Ok(0.0);
+    };
+    let mut sum = 0.0;
+    for metrics in etcd.metrics().await? {
+        let started = metrics
+            .lines()
+            .filter(|line| line.starts_with("grpc_server_started_total"));
+        // etcd's own health checks and the members' talk among each other are not the agents' requests.
+        let started = started.filter(|line| line.contains("etcdserverpb."));
+        for line in started {
+            let value = line.rsplit(' ').next().unwrap_or("0");
+            sum += value.parse::<f64>()?;
+        }
+    }
+    Ok(sum)
+}
