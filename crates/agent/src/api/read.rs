@@ -17,13 +17,13 @@ use crate::journal::JournalQuery;
 use crate::published::Published;
 use crate::request::Request;
 
-/// How old an observation a health check is answered from. Load balancers ask every second or two, from
+/// How old an observation health checks and metrics are answered from. Load balancers ask every second or two, from
 /// several places: one look at the server serves them all.
 const HEALTH_FRESHNESS: Duration = Duration::from_secs(1);
 /// How long a health check waits for a look at the server: load balancers give up after one to a few seconds,
 /// and the lock part of the answer needs no look.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(1);
-/// How long `/patroni` and `/metrics` wait: racing members wait 2 s for the whole answer.
+/// How long `/patroni` waits: racing members wait 2 s for the whole answer.
 const STATUS_PATIENCE: Duration = Duration::from_millis(1500);
 /// How old what is told of PostgreSQL is, at most; ours, ignored by everybody else.
 const OBSERVED_AGO: &str = "X-Primacy-Observed-Ago-Ms";
@@ -40,7 +40,8 @@ struct Sight {
 }
 
 impl Api {
-    /// GET `/patroni`.
+    /// GET `/patroni`. Always with a look that begins after the question: members that race for the lock rely on a
+    /// position not being older than the lease that has just ended.
     pub(super) async fn status(&self) -> Answer {
         let sight = self.look(STATUS_PATIENCE).await;
         self.tell(&sight, |status| Answer::json(200, status.to_json()))
@@ -72,7 +73,7 @@ impl Api {
 
     /// GET `/metrics`.
     pub(super) async fn metrics(&self) -> Answer {
-        let sight = self.look(STATUS_PATIENCE).await;
+        let sight = self.look_for_health().await;
         self.tell(&sight, |status| Answer::Text {
             code: 200,
             text: metrics::text(status).into(),
