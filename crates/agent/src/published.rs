@@ -40,10 +40,8 @@ pub struct Published {
     pub lease_until: Option<Instant>,
     /// Until when failsafe mode holds.
     pub failsafe_until: Option<Instant>,
-    /// The configured tags.
+    /// The tags in force.
     pub tags: Tags,
-    /// The member is leaving synchronous replication for a planned stop.
-    pub sync_withdrawn: bool,
     /// Seconds since the epoch of the last successful DCS read.
     pub dcs_last_seen: i64,
     /// Parameters that wait for a restart.
@@ -75,15 +73,5 @@ impl Published {
     /// The view, while it counts.
     pub fn view(&self, now: Instant) -> Option<&Cluster> {
         self.view.as_deref().filter(|_| now < self.view_until)
-    }
-
-    /// Effective tags: without synchronous replication while it is being left.
-    pub fn effective_tags(&self) -> Tags {
-        let published = self.tags.published();
-        if self.sync_withdrawn {
-            published.without_sync()
-        } else {
-            published
-        }
     }
 }

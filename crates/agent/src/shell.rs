@@ -197,13 +197,13 @@ impl Shell {
                 .await;
         });
         loop {
-            let wake = clock::instant(self.machine.wake_at());
+            let wake = self.machine.wake_at().map(clock::instant);
             let event = tokio::select! {
                 Some(event) = events.recv() => Some(event),
                 Some(request) = requests.recv() => self.take_request(request).await,
                 Some(event) = watch.recv() => self.take_watch(event),
                 Ok(()) = reloads.changed() => { self.reloaded(); None }
-                _ = sleep_until(wake) => Some(Event::Tick),
+                () = until(wake) => Some(Event::Tick),
                 _ = signals.terminate.recv() => Some(Event::Terminate),
                 _ = signals.interrupt.recv() => Some(Event::Terminate),
                 _ = signals.hangup.recv() => { self.reload().await; None }
@@ -829,8 +829,7 @@ impl Shell {
                 Lease::None => None,
             },
             failsafe_until: machine.failsafe_until().map(clock::instant),
-            tags: effective.local.tags.clone(),
-            sync_withdrawn: memory.sync_withdrawn_at.is_some(),
+            tags: machine.effective_tags(),
             dcs_last_seen: self.dcs_last_seen,
             pending_restart: memory.pending_restart.clone(),
             scheduled_restart: memory.scheduled_restart.clone(),
@@ -842,6 +841,14 @@ impl Shell {
             postmaster_alive: self.observation.process.is_alive(),
             outcome: machine.outcome().to_owned(),
         }));
+    }
+}
+
+/// For ever where there is no such moment.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

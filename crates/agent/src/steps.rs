@@ -133,14 +133,12 @@ async fn write(step: Step, context: &StepContext, deadline: Instant) -> Result<b
 
 async fn set_names(context: &StepContext, value: Option<String>, deadline: Instant) -> StepOutcome {
     if context.in_recovery {
-        // Not in force before the promotion, and nobody waits for it: files and a reload are all.
-        context
-            .server
-            .remember_synchronous_standby_names(value.as_deref());
-        if let Err(error) = context.server.write_files(None, deadline).await {
-            return StepOutcome::Failed(chain(&error));
-        }
-        return from_server(context.server.reload(deadline).await);
+        let server = &context.server;
+        return from_server(
+            server
+                .prepare_synchronous_standby_names(value.as_deref(), deadline)
+                .await,
+        );
     }
     from_server(
         context

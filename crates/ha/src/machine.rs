@@ -32,7 +32,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use primacy_config::{GlobalConfig, TimingLimits};
 use primacy_model::{
-    Cluster, JournalKind, MemberData, MemberName, Observation, Process, Status, Timeline, Version,
+    Cluster, JournalKind, MemberData, MemberName, Observation, Process, Status, Tags, Timeline,
+    Version,
 };
 
 use crate::decide::slots::published;
@@ -198,23 +199,17 @@ impl Machine {
         actions
     }
 
-    /// When [`Event::Tick`] is due at the latest.
-    pub fn wake_at(&self) -> Moment {
-        let mut at = if self.pass == Pass::Idle {
-            self.next_pass
-        } else {
-            self.next_regular_pass
+    /// When [`Event::Tick`] is due at the latest. `None`: nothing is due before the next event, since a pass waits
+    /// for an answer, and every answer comes by its deadline.
+    pub fn wake_at(&self) -> Option<Moment> {
+        let pass = (self.pass == Pass::Idle).then_some(self.next_pass);
+        let lease = match self.lease {
+            Lease::Held { until, .. } if self.renewing => Some(until - FENCE_MARGIN),
+            Lease::Held { until, .. } => Some(self.next_renewal.min(until - FENCE_MARGIN)),
+            Lease::None => None,
         };
-        if let Lease::Held { until, .. } = self.lease {
-            at = at.min(until - FENCE_MARGIN);
-            if !self.renewing {
-                at = at.min(self.next_renewal);
-            }
-            if let Some(due) = self.failsafe_due() {
-                at = at.min(due);
-            }
-        }
-        at
+        let due = pass.into_iter().chain(lease);
+        due.chain(self.failsafe_due()).min()
     }
 
     /// The cluster-wide configuration in force.
@@ -225,6 +220,11 @@ impl Machine {
     /// What the machine remembers.
     pub fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// The tags that are published.
+    pub fn effective_tags(&self) -> Tags {
+        member::tags(&self.local, &self.memory)
     }
 
     /// What it knows of its leadership.
@@ -313,7 +313,7 @@ impl Machine {
                 if let Some(job) = &mut self.job {
                     match progress {
                         JobProgress::Spawned(identity) => {
-                            self.server.process = Process::Running(identity);
+                            self.saw_process(Process::Running(identity));
                             self.again = true;
                             if self.restarts_primary() && !self.may_start_primary(now) {
                                 actions.push(Action::KillNow);

@@ -1,10 +1,23 @@
 //! What this member publishes of itself (`dcs.md` §2.4).
 
 use primacy_config::GlobalConfig;
-use primacy_model::{MemberData, Observation, PATRONI_VERSION, Role, State};
+use primacy_model::{MemberData, Observation, PATRONI_VERSION, Role, State, Tags};
 
 use crate::decision::Job;
 use crate::situation::{JobInFlight, Local, Memory};
+
+/// The configured tags, and what holds for a while: a member that leaves synchronous replication for a planned stop is
+/// no synchronous standby, and one whose WAL left the leader's is no candidate, however much of it there is.
+pub(crate) fn tags(local: &Local, memory: &Memory) -> Tags {
+    let mut tags = local.tags.published();
+    if memory.sync_withdrawn_at.is_some() {
+        tags = tags.without_sync();
+    }
+    if memory.left_the_leader() {
+        tags = tags.without_failover();
+    }
+    tags
+}
 
 /// The member key's value.
 pub(crate) fn data(
@@ -14,7 +27,6 @@ pub(crate) fn data(
     server: &Observation,
     job: Option<&JobInFlight>,
 ) -> MemberData {
-    let tags = local.tags.published();
     let mut data = MemberData {
         conn_url: Some(local.conn_url.clone()),
         api_url: Some(local.api_url.clone()),
@@ -22,11 +34,7 @@ pub(crate) fn data(
         state: Some(memory.state),
         role: Some(memory.role),
         version: Some(PATRONI_VERSION.to_owned()),
-        tags: if memory.sync_withdrawn_at.is_some() {
-            tags.without_sync()
-        } else {
-            tags
-        },
+        tags: tags(local, memory),
         pending_restart: memory.pending_restart.clone(),
         scheduled_restart: memory.scheduled_restart.clone(),
         pause: global.pause,

@@ -389,6 +389,9 @@ pub enum PendingOperation {
 pub struct SyncProgress {
     /// `synchronous_standby_names` that the agent manages; `None` while it manages none.
     pub managed: Option<String>,
+    /// The value that this postmaster is known to obey: sessions show another one earlier than commits wait for
+    /// it (W2).
+    pub obeyed: Option<String>,
     /// The value that the confirmations below are for.
     pub names: Option<String>,
     /// The flush position once that value was in effect in every walsender: who has it has everything that
@@ -396,6 +399,18 @@ pub struct SyncProgress {
     pub position: Option<Lsn>,
     /// The standbys that have confirmed it.
     pub confirmed: BTreeSet<MemberName>,
+}
+
+impl Memory {
+    pub(crate) fn left_the_leader(&self) -> bool {
+        matches!(self.rewind, RewindState::Needed | RewindState::Failed)
+    }
+}
+
+impl SyncProgress {
+    pub(crate) fn obeys(&self, names: &str) -> bool {
+        self.obeyed.as_deref() == Some(names)
+    }
 }
 
 /// What is known of the replication slots (`ha.md` §18).
@@ -499,6 +514,24 @@ impl<'a> Situation<'a> {
     /// Synchronous replication is wanted and published: only members of `/sync` may be promoted.
     pub(crate) fn sync_is_active(&self, cluster: &Cluster) -> bool {
         self.wants_sync() && cluster.sync.is_active()
+    }
+
+    /// A candidate needs the votes of `/sync`'s members. What was committed by quorum stays so for as long as `/sync`
+    /// says it, also after the mode was switched: any one of its members alone may lack a commit then.
+    pub(crate) fn needs_votes(&self, cluster: &Cluster) -> bool {
+        self.sync_is_active(cluster)
+            && (self.global.synchronous_mode == SynchronousMode::Quorum || cluster.sync.quorum > 0)
+    }
+
+    /// The local WAL is known to have left the leader's.
+    pub(crate) fn left_the_leader(&self) -> bool {
+        self.memory.left_the_leader()
+    }
+
+    /// Commits wait as the `synchronous_standby_names` that sessions show say.
+    pub(crate) fn names_are_obeyed(&self) -> bool {
+        self.wal()
+            .is_some_and(|wal| self.memory.sync.obeys(&wal.synchronous_standby_names))
     }
 
     /// The members except this one.

@@ -76,6 +76,15 @@ impl Tags {
         Tags(tags)
     }
 
+    /// These tags with the member withdrawn from the candidates for a while: `nofailover` is what every peer, of
+    /// any version, understands.
+    pub fn without_failover(&self) -> Tags {
+        let mut tags = self.0.clone();
+        tags.insert("nofailover".into(), Value::Bool(true));
+        tags.insert("failover_priority".into(), Value::from(0));
+        Tags(tags)
+    }
+
     /// Never races, never counts as a candidate.
     pub fn nofailover(&self) -> bool {
         self.forbidden("nofailover", "failover_priority")

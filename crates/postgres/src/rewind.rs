@@ -28,6 +28,8 @@ const FORBIDDEN: &[&str] = &[
 
 /// SQLSTATE insufficient_privilege.
 const NO_PERMISSION: &str = "42501";
+/// The one that initdb makes: it has no history.
+const FIRST_TIMELINE: Timeline = Timeline(1);
 
 /// Where this server's WAL ends (`ha.md` §8.3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,13 +53,28 @@ pub enum Divergence {
     Undecided,
 }
 
-/// The rule of `ha.md` §8.3.4. `history` is that of the primary's timeline, `None` when it could not be had;
+/// What is compared with it: the primary.
+#[derive(Clone, Copy, Debug)]
+pub struct PrimaryPosition<'a> {
+    /// Its timeline.
+    pub timeline: Timeline,
+    /// Flushed, read after the local position.
+    pub flushed: Lsn,
+    /// The history of its timeline, `None` when it could not be had.
+    pub history: Option<&'a [HistoryLine]>,
+}
+
+/// The rule of `ha.md` §8.3.4, and one more. `local_history` is that of the local timeline, if there is a file of it;
 /// `checkpoint_end` is where a former primary's shutdown checkpoint record ends, if that is known and nothing
 /// follows it.
+///
+/// Two members that were promoted from the same timeline without knowing of each other give theirs the same number.
+/// So timelines that both histories have must have been left at the same places, and on a timeline of the same
+/// number nobody can have more than the primary; else PostgreSQL would not stream, or would stream what does not fit.
 pub fn divergence(
     local: LocalPosition,
-    primary_timeline: Timeline,
-    history: Option<&[HistoryLine]>,
+    local_history: Option<&[HistoryLine]>,
+    primary: PrimaryPosition<'_>,
     checkpoint_end: Option<Lsn>,
 ) -> Divergence {
     let diverged = |diverged: bool| {
@@ -67,21 +84,32 @@ pub fn divergence(
             Divergence::Same
         }
     };
-    if local.timeline >= primary_timeline {
-        return diverged(local.timeline > primary_timeline);
+    if local.timeline > primary.timeline {
+        return Divergence::Diverged;
     }
-    let Some(history) = history else {
+    let left_at = |history: &[HistoryLine], timeline: Timeline| {
+        let line = history.iter().find(|line| line.timeline == timeline);
+        line.map(|line| line.switch_lsn)
+    };
+    if let (Some(mine), Some(theirs)) = (local_history, primary.history)
+        && mine
+            .iter()
+            .any(|line| left_at(theirs, line.timeline) != Some(line.switch_lsn))
+    {
+        return Divergence::Diverged;
+    }
+    if local.timeline == primary.timeline {
+        return diverged(local.lsn > primary.flushed);
+    }
+    let Some(history) = primary.history else {
         return Divergence::Same;
     };
-    match history.iter().find(|line| line.timeline >= local.timeline) {
-        Some(line) if line.timeline == local.timeline => {
-            let switch = line.switch_lsn;
-            diverged(match local.in_recovery {
-                true => local.lsn > switch,
-                false => local.lsn >= switch || checkpoint_end != Some(switch),
-            })
-        }
-        _ => Divergence::Diverged,
+    match left_at(history, local.timeline) {
+        Some(switch) => diverged(match local.in_recovery {
+            true => local.lsn > switch,
+            false => local.lsn >= switch || checkpoint_end != Some(switch),
+        }),
+        None => Divergence::Diverged,
     }
 }
 
@@ -107,6 +135,12 @@ pub enum RewindOutcome {
     SourceLost(String),
     /// Failed; another attempt would too.
     Failed(String),
+}
+
+/// What pg_rewind did.
+enum Rewound {
+    Yes,
+    NothingToDo,
 }
 
 impl Server {
@@ -208,10 +242,11 @@ impl Server {
         deadline: Instant,
     ) -> Result<Divergence, Error> {
         let settings = self.settings();
-        let (primary, _) = self.find_primary(primary, deadline).await?;
+        let (primary, session) = self.find_primary(primary, deadline).await?;
         let mut client =
             WalsenderClient::connect(&primary, &settings.replication, deadline).await?;
-        let theirs = client.identify_system(deadline).await?.timeline;
+        let identified = client.identify_system(deadline).await?;
+        let theirs = identified.timeline;
         tracing::info!(
             "local position: timeline={} lsn={} in_recovery={}, primary timeline={theirs}",
             local.timeline,
@@ -219,24 +254,62 @@ impl Server {
             local.in_recovery
         );
         let mut history = None;
+        let mut local_history = None;
         let mut checkpoint_end = None;
-        if local.timeline < theirs {
+        if local.timeline <= theirs && theirs > FIRST_TIMELINE {
             match client.timeline_history(theirs, deadline).await {
                 Ok(text) => history = parse_history(&text).ok(),
                 Err(error) => tracing::warn!("no history of timeline {theirs}: {error}"),
             }
-            if !local.in_recovery {
-                checkpoint_end = self
-                    .end_of_checkpoint(local.lsn, local.timeline, deadline)
-                    .await;
+            local_history = match self.local_history(local.timeline, deadline).await? {
+                Some((lines, _)) => Some(lines),
+                None if local.timeline == FIRST_TIMELINE => Some(Vec::new()),
+                None => None,
+            };
+        }
+        if local.timeline < theirs && !local.in_recovery {
+            checkpoint_end = self
+                .end_of_checkpoint(local.lsn, local.timeline, deadline)
+                .await;
+        }
+        let primary = PrimaryPosition {
+            timeline: theirs,
+            flushed: identified.lsn,
+            history: history.as_deref(),
+        };
+        let by_history = divergence(local, local_history.as_deref(), primary, checkpoint_end);
+        if by_history == Divergence::Same
+            && self.differs_in_wal(local, &session, theirs, deadline).await
+        {
+            return Ok(Divergence::Diverged);
+        }
+        Ok(by_history)
+    }
+
+    /// The WAL is known to be another one, though the timelines say nothing of it.
+    async fn differs_in_wal(
+        &self,
+        local: LocalPosition,
+        primary: &Connection,
+        primary_timeline: Timeline,
+        deadline: Instant,
+    ) -> bool {
+        let same = self.has_same_wal(local, primary, primary_timeline, deadline);
+        match same.await {
+            Ok(Some(false)) => {
+                tracing::warn!(
+                    "the WAL before {} is another one than the primary's: timeline {} was begun twice",
+                    local.lsn,
+                    local.timeline
+                );
+                true
+            }
+            Ok(_) => false,
+            Err(error) => {
+                tracing::info!("the WAL itself was not compared: {error}");
+                false
             }
         }
-        Ok(divergence(
-            local,
-            theirs,
-            history.as_deref(),
-            checkpoint_end,
-        ))
     }
 
     /// The one of several hosts that is a primary, and a session on it.
@@ -322,7 +395,10 @@ impl Server {
             return Ok(RewindOutcome::SourceNotReady(error.to_string()));
         }
         let error = match self.run_rewind(source, &until).await {
-            Ok(()) => return Ok(RewindOutcome::Rewound),
+            Ok(Rewound::Yes) => return Ok(RewindOutcome::Rewound),
+            Ok(Rewound::NothingToDo) => {
+                return Ok(self.after_no_rewind(source, until.deadline).await);
+            }
             Err(error) if error.is_cancelled() || error.is_deadline() => return Err(error),
             Err(error) => error.to_string(),
         };
@@ -334,6 +410,31 @@ impl Server {
             true => RewindOutcome::Failed(error),
             false => RewindOutcome::SourceLost(error),
         })
+    }
+
+    /// pg_rewind finds nothing to do where a comparison found too much out of caution (`ha.md` §8.3.4), and with two
+    /// timelines of the same number. The latter are told by asking again, as of a standby.
+    async fn after_no_rewind(&self, source: &RewindSource, deadline: Instant) -> RewindOutcome {
+        let Some(local) = self.local_position(deadline).await else {
+            return RewindOutcome::Rewound;
+        };
+        let like_a_standby = LocalPosition {
+            in_recovery: true,
+            ..local
+        };
+        match self
+            .compare(like_a_standby, &source.conninfo, deadline)
+            .await
+        {
+            Ok(Divergence::Diverged) => RewindOutcome::Failed(format!(
+                "it finds nothing to do, and yet the WAL is another one than that of {}: timeline {} was begun \
+                 twice, and only a new copy helps",
+                source.conninfo.address(),
+                local.timeline
+            )),
+            Ok(_) => RewindOutcome::Rewound,
+            Err(error) => RewindOutcome::SourceLost(error.to_string()),
+        }
     }
 
     /// The source has made its checkpoint after the promotion: only then does its control file, from which
@@ -366,7 +467,7 @@ impl Server {
         }
     }
 
-    async fn run_rewind(&self, source: &RewindSource, until: &Until) -> Result<(), Error> {
+    async fn run_rewind(&self, source: &RewindSource, until: &Until) -> Result<Rewound, Error> {
         let settings = self.settings();
         let major = self.binaries_version(until.deadline).await?;
         let credentials = settings.rewind_credentials();
@@ -410,7 +511,13 @@ impl Server {
                 .arg(format!("--source-server={dsn}"));
             let output = run.output(until).await?;
             if output.status.success() {
-                return Ok(());
+                let nothing = [&output.stdout, &output.stderr]
+                    .iter()
+                    .any(|text| text.contains("no rewind required"));
+                return Ok(match nothing {
+                    true => Rewound::NothingToDo,
+                    false => Rewound::Yes,
+                });
             }
             let segment =
                 missing_segment(&output.stderr).or_else(|| missing_segment(&output.stdout));
@@ -618,13 +725,59 @@ mod tests {
                 lsn: Lsn(lsn),
                 in_recovery,
             };
-            let history = known.then_some(history.as_slice());
+            let primary = PrimaryPosition {
+                timeline: Timeline(primary),
+                flushed: Lsn(1_000),
+                history: known.then_some(history.as_slice()),
+            };
             assert_eq!(
-                divergence(local, Timeline(primary), history, end.map(Lsn)),
+                divergence(local, None, primary, end.map(Lsn)),
                 expected,
                 "{case}"
             );
         }
+    }
+
+    #[test]
+    fn timelines_of_one_number_may_be_two() {
+        let line = |timeline, lsn| HistoryLine {
+            timeline: Timeline(timeline),
+            switch_lsn: Lsn(lsn),
+            reason: String::new(),
+        };
+        let theirs = [line(1, 100), line(2, 200)];
+        let judge = |timeline, lsn, mine: &[HistoryLine]| {
+            let local = LocalPosition {
+                timeline: Timeline(timeline),
+                lsn: Lsn(lsn),
+                in_recovery: true,
+            };
+            let primary = PrimaryPosition {
+                timeline: Timeline(3),
+                flushed: Lsn(300),
+                history: Some(&theirs),
+            };
+            divergence(local, Some(mine), primary, None)
+        };
+        assert_eq!(judge(3, 250, &theirs), Divergence::Same);
+        assert_eq!(
+            judge(3, 301, &theirs),
+            Divergence::Diverged,
+            "more than the primary"
+        );
+        let other = [line(1, 100), line(2, 190)];
+        assert_eq!(
+            judge(3, 250, &other),
+            Divergence::Diverged,
+            "left elsewhere"
+        );
+        assert_eq!(
+            judge(2, 150, &[line(1, 90)]),
+            Divergence::Diverged,
+            "an ancestor left elsewhere"
+        );
+        assert_eq!(judge(2, 150, &[line(1, 100)]), Divergence::Same);
+        assert_eq!(judge(1, 50, &[]), Divergence::Same);
     }
 
     #[test]

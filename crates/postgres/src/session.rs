@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use primacy_model::Lsn;
 use rustix::process::Signal;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
 use crate::command::Run;
@@ -19,10 +18,6 @@ use crate::{Error, Server, Until};
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Over the server's own statement timeout of 2 s: it answers first if it can.
 const QUERY_TIMEOUT: Duration = Duration::from_millis(2500);
-/// How often a condition in the server is looked at.
-const POLL: Duration = Duration::from_millis(20);
-/// How long walsenders may take to see a new `synchronous_standby_names`.
-const SENDERS_AGREE: Duration = Duration::from_secs(1);
 
 /// The pooled connection.
 #[derive(Default)]
@@ -344,78 +339,6 @@ impl Server {
             .map(drop)
     }
 
-    /// The value that later configuration files get (`None`: none at all), over the one in the settings;
-    /// a server that runs is not told.
-    pub fn remember_synchronous_standby_names(&self, value: Option<&str>) {
-        self.memory(|memory| {
-            memory
-                .overrides
-                .insert("synchronous_standby_names".into(), value.map(str::to_owned))
-        });
-    }
-
-    /// Puts a value into effect (`None` removes it) and keeps it over the one in the settings: rewrites
-    /// the files, reloads, waits until sessions show it and walsenders act on it, and writes a little WAL.
-    /// Returns the flush position after the change was active: a standby that confirms it has confirmed
-    /// under the new rule (`ha.md` §13.2, W2, W3).
-    ///
-    /// Errors: [`Error::Deadline`] leaves the outcome unknown.
-    pub async fn set_synchronous_standby_names(
-        &self,
-        value: Option<&str>,
-        deadline: Instant,
-    ) -> Result<Lsn, Error> {
-        self.remember_synchronous_standby_names(value);
-        self.write_files(None, deadline).await?;
-        self.reload(deadline).await?;
-        let wanted = value.unwrap_or_default();
-        let show = "SELECT pg_catalog.current_setting('synchronous_standby_names')";
-        loop {
-            let rows = self.query(show, deadline).await?;
-            if rows.first().and_then(|row| row.get(0)) == Some(wanted) {
-                break;
-            }
-            if Instant::now() >= deadline {
-                return Err(Error::deadline("the change of synchronous_standby_names"));
-            }
-            sleep(POLL).await;
-        }
-        self.senders_agree(wanted, deadline.min(Instant::now() + SENDERS_AGREE))
-            .await?;
-        let sql = "BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_catalog.txid_current(); COMMIT; \
-                   SELECT pg_catalog.pg_current_wal_flush_lsn()";
-        let rows = self.query(sql, deadline).await?;
-        let lsn = rows
-            .last()
-            .and_then(|row| row.get(0))
-            .and_then(|text| text.parse().ok());
-        lsn.ok_or_else(|| Error::NotPossible("PostgreSQL gave no flush position".into()))
-    }
-
-    /// Waits until every streaming walsender has a priority exactly if it is listed. One that hangs is not
-    /// waited for: it cannot confirm anything either.
-    async fn senders_agree(&self, wanted: &str, deadline: Instant) -> Result<(), Error> {
-        let names = synchronous_names(wanted);
-        let sql = "SELECT application_name, sync_priority FROM pg_catalog.pg_stat_replication \
-                   WHERE state = 'streaming'";
-        while Instant::now() < deadline {
-            let rows = self.query(sql, deadline).await?;
-            let agrees = |row: &SimpleQueryRow| {
-                let name = row.get(0).unwrap_or_default();
-                let listed = names
-                    .iter()
-                    .any(|n| n == "*" || n.eq_ignore_ascii_case(name));
-                listed == (row.get(1) != Some("0"))
-            };
-            if rows.iter().all(agrees) {
-                return Ok(());
-            }
-            sleep(POLL).await;
-        }
-        tracing::warn!("some walsenders have not taken over the new synchronous_standby_names yet");
-        Ok(())
-    }
-
     /// All rows of `pg_settings`.
     pub async fn pg_settings(&self, deadline: Instant) -> Result<Vec<SettingRow>, Error> {
         let sql = "SELECT name, setting, unit, vartype, context, pending_restart, \
@@ -460,26 +383,6 @@ impl Server {
     }
 }
 
-/// The names in a `synchronous_standby_names` value.
-fn synchronous_names(value: &str) -> Vec<String> {
-    let list = match (value.find('('), value.rfind(')')) {
-        (Some(start), Some(end)) if start < end => &value[start + 1..end],
-        _ => value,
-    };
-    let name = |name: &str| match name
-        .trim()
-        .strip_prefix('"')
-        .and_then(|n| n.strip_suffix('"'))
-    {
-        Some(quoted) => quoted.replace("\"\"", "\""),
-        None => name.trim().to_owned(),
-    };
-    list.split(',')
-        .map(name)
-        .filter(|name| !name.is_empty())
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -498,18 +401,5 @@ mod tests {
         );
         assert_eq!(classify(b""), Readiness::NoAnswer);
         assert_eq!(classify(b"HTTP/1.1 400"), Readiness::NoAnswer);
-    }
-
-    #[test]
-    fn names_of_synchronous_standbys() {
-        for (value, names) in [
-            ("", vec![]),
-            ("*", vec!["*"]),
-            ("pg2", vec!["pg2"]),
-            ("2 (pg2,\"pg-3\")", vec!["pg2", "pg-3"]),
-            ("ANY 1 (a, \"b\"\"c\")", vec!["a", "b\"c"]),
-        ] {
-            assert_eq!(synchronous_names(value), names, "{value}");
-        }
     }
 }

@@ -80,7 +80,7 @@ impl<'a> Status<'a> {
             standby: standby(published, role, now),
             timeline: wal.and_then(timeline),
             replication_state: wal.and_then(WalStatus::replication_state),
-            tags: published.effective_tags(),
+            tags: published.tags.clone(),
             log,
         }
     }

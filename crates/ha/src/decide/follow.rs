@@ -1,6 +1,6 @@
 //! Following (`ha.md` §9).
 
-use primacy_model::{Cluster, Member, Process};
+use primacy_model::{Cluster, Member, Process, Role, WalStatus};
 
 use super::{Reasons, demote, rewind, slots, standby_cluster};
 use crate::decision::{DemotionMode, Job, Step, Upstream};
@@ -36,6 +36,12 @@ fn may_follow_in_pause(s: &Situation<'_>) -> bool {
 
 /// A standby, whoever leads.
 pub(super) fn keep_following(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Step {
+    if s.left_the_leader()
+        && !s.global.pause
+        && let Some(step) = point_at(s, cluster, &Upstream::Nobody, why)
+    {
+        return step;
+    }
     if (s.memory.rewind != RewindState::Initial || !s.global.pause)
         && let Some(step) = rewind::decide(s, cluster, why)
     {
@@ -53,12 +59,29 @@ pub(super) fn keep_following(s: &Situation<'_>, cluster: &Cluster, why: &mut Rea
         why.outcome("resuming replay");
         return Step::ResumeReplay;
     }
-    let upstream = upstream(s, cluster);
-    if let Some(step) = point_at(s, cluster, &upstream, why) {
+    if rewind::is_to_be_compared(s) {
+        why.note(
+            "ha.md §8.2",
+            "not compared with the leader yet: it keeps the upstream that it has",
+        );
+    } else if may_be_behind_me(s, cluster) {
+        why.note(
+            "ha.md §8.2",
+            "the leader is not promoted yet and I may be ahead of it: it keeps the upstream that it has",
+        );
+    } else if let Some(step) = point_at(s, cluster, &upstream(s, cluster), why) {
         return step;
     }
     if let Some(step) = slots::decide(s, cluster, why) {
         return step;
+    }
+    if s.left_the_leader() {
+        why.note(
+            "ha.md §8.4.3",
+            "the local WAL left the leader's, and neither pg_rewind nor the configuration helps",
+        );
+        why.outcome("my WAL left the leader's: this member must be reinitialized");
+        return Step::Wait;
     }
     why.outcome(match cluster.leader_name() {
         Some(leader) => {
@@ -73,6 +96,20 @@ pub(super) fn keep_following(s: &Situation<'_>, cluster: &Cluster, why: &mut Rea
         ),
     });
     Step::Wait
+}
+
+/// A leader that is still a standby, of which it is not known that it has all WAL that I have. Once it is promoted the WAL
+/// is compared; until then, and if its new timeline has the number of mine, PostgreSQL would stream what does not fit.
+fn may_be_behind_me(s: &Situation<'_>, cluster: &Cluster) -> bool {
+    let Some(leader) = cluster
+        .leader_member()
+        .filter(|leader| leader.name != *s.me() && leader.data.role != Some(Role::Primary))
+    else {
+        return false;
+    };
+    let behind = s.memory.last_timeline > leader.data.timeline
+        || s.wal().map(WalStatus::position) > leader.data.xlog_location;
+    behind && s.can_repair_divergence() && s.global.standby_cluster.is_none() && !s.global.pause
 }
 
 /// Makes the running standby follow the target, unless it does.
@@ -117,6 +154,10 @@ pub(super) fn upstream(s: &Situation<'_>, cluster: &Cluster) -> Upstream {
     }
     if standby_cluster::follows_remote(s, cluster) {
         return standby_cluster::remote(s.global, cluster.is_led_by(s.me()));
+    }
+    if s.left_the_leader() {
+        // PostgreSQL would stream from a timeline that only has the same number.
+        return Upstream::Nobody;
     }
     let named = s.local.tags.replicatefrom().filter(|name| *s.me() != *name);
     named

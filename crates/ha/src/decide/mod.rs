@@ -1,6 +1,7 @@
 //! The order of the rules (`ha.md` §3): the first that has something to do ends the pass.
 
 pub(crate) mod bootstrap;
+pub(crate) mod confirmation;
 mod demotion;
 pub(crate) mod failsafe;
 mod fence;
@@ -20,7 +21,8 @@ pub(crate) mod slots;
 mod standby_cluster;
 mod starting;
 mod switchover;
-pub(crate) mod sync;
+mod sync;
+mod synchronous_names;
 pub(crate) mod watchdog;
 
 pub(crate) use race::limitation;

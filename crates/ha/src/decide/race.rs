@@ -231,6 +231,12 @@ fn is_healthiest(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Ver
     if s.local.tags.nofailover() {
         return no("ha.md §10.1 row 7", "tagged nofailover".into());
     }
+    if s.left_the_leader() {
+        return no(
+            "ha.md §8.4",
+            "my WAL left the last leader's: however much of it there is, it is not what clients were told".into(),
+        );
+    }
     let sync_active = s.sync_is_active(cluster);
     if let Some(request) = &cluster.failover {
         if request.is_switchover() && sync_active && !cluster.sync.has_member(s.me()) {
@@ -306,8 +312,7 @@ fn race_members(s: &Situation<'_>, cluster: &Cluster) -> BTreeMap<MemberName, St
     }
     let views = s.last_healthy.into_iter().chain([cluster]);
     for member in views.flat_map(|view| &view.members) {
-        let votes = s.global.synchronous_mode == SynchronousMode::Quorum
-            && cluster.sync.has_member(&member.name);
+        let votes = s.needs_votes(cluster) && cluster.sync.has_member(&member.name);
         if let Some(url) = &member.data.api_url
             && (votes || !member.data.tags.nofailover())
         {
@@ -350,11 +355,11 @@ fn compare_with_peers(
         );
         return Ok(false);
     }
+    if candidates.is_empty() {
+        why.note("ha.md §10.2", "there is nobody to compare with");
+        return Ok(Votes::begin(s, cluster).suffice(s, cluster, mine, why));
+    }
     let Some(peers) = s.peers else {
-        if candidates.is_empty() {
-            why.note("ha.md §10.2", "there is nobody to compare with");
-            return Ok(true);
-        }
         return Err(Ask(candidates));
     };
     let sync_active = s.sync_is_active(cluster);
@@ -478,8 +483,7 @@ impl Votes {
     }
 
     fn suffice(&self, s: &Situation<'_>, cluster: &Cluster, mine: Lsn, why: &mut Reasons) -> bool {
-        let quorum_mode = s.global.synchronous_mode == SynchronousMode::Quorum;
-        if !quorum_mode || !s.sync_is_active(cluster) {
+        if !s.needs_votes(cluster) {
             why.note(
                 "ha.md §10.2.5",
                 format!("nobody is ahead of my WAL position {mine}"),
@@ -555,7 +559,15 @@ fn manual_failover(
     if let Some(candidate) = &request.candidate {
         if candidate == s.me() {
             why.note("ha.md §10.3.1a", "an operator chose me");
-            return Ok(Some(true));
+            if !needs_votes(s, cluster, request) {
+                return Ok(Some(true));
+            }
+            // To be a voter is not to have every commit: the leader may have died before it handed over.
+            let voters = race_members(s, cluster)
+                .into_iter()
+                .filter(|(name, _)| cluster.sync.has_member(name))
+                .collect();
+            return compare_with_peers(s, cluster, voters, false, None, why).map(Some);
         }
         let member = cluster.member(candidate);
         if s.global.pause {
@@ -589,8 +601,14 @@ fn manual_failover(
                     [(candidate.clone(), url)].into(),
                 )));
             };
+            let behind = |peer: &PeerReport| {
+                needs_votes(s, cluster, request)
+                    && s.wal().is_some_and(|wal| peer.position < wal.position())
+            };
             if let Some(Some(peer)) = peers.get(candidate)
                 && limitation(peer).is_none()
+                && may_win(s, cluster, request, candidate)
+                && !behind(peer)
             {
                 why.note(
                     "ha.md §10.3.1d",
@@ -631,6 +649,26 @@ fn manual_failover(
         .filter_map(|member| Some((member.name.clone(), member.data.api_url.clone()?)))
         .collect();
     compare_with_peers(s, cluster, candidates, false, None, why).map(Some)
+}
+
+/// Whether even the chosen candidate of a switchover must find a quorum: of one that waits for its time, or whose leader
+/// died before it handed over, nobody made sure that the candidate has everything (W10). A failover without a leader is
+/// what the operator wants to force.
+fn needs_votes(s: &Situation<'_>, cluster: &Cluster, request: &FailoverRequest) -> bool {
+    request.is_switchover()
+        && s.global.synchronous_mode == SynchronousMode::Quorum
+        && s.sync_is_active(cluster)
+        && !s.global.pause
+}
+
+/// A candidate that row 8 of `ha.md` §10.1 holds back never takes the lock: who waits for it waits for ever.
+fn may_win(
+    s: &Situation<'_>,
+    cluster: &Cluster,
+    request: &FailoverRequest,
+    candidate: &MemberName,
+) -> bool {
+    !request.is_switchover() || !s.sync_is_active(cluster) || cluster.sync.has_member(candidate)
 }
 
 /// All who may be asked in one go, so that a pass never has to ask twice.

@@ -62,7 +62,10 @@ pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) ->
     if let Some(step) = rewind::decide(s, cluster, why) {
         return Ok(step);
     }
-    let upstream = follow::upstream(s, cluster);
+    let upstream = match rewind::is_to_be_compared(s) {
+        true => Upstream::Nobody,
+        false => follow::upstream(s, cluster),
+    };
     why.note("ha.md §7.9", format!("starting as a replica of {upstream}"));
     why.outcome("starting as a secondary");
     Ok(Step::StartJob(Job::Start { upstream }))

@@ -10,8 +10,8 @@ use crate::situation::{RewindState, Situation};
 
 /// Between two comparisons that could not be made.
 const RETRY: Duration = Duration::from_millis(500);
-/// After so many of them a stopped server is started all the same: it does not stream what it should not,
-/// and is compared again while it runs.
+/// After so many of them a stopped server is started all the same: it streams from nobody, and is compared again
+/// while it runs.
 const TRIES_BEFORE_START: u32 = 20;
 
 /// The primary whose WAL this member's must be a prefix of.
@@ -53,6 +53,19 @@ impl<'a> Primary<'a> {
             Primary::Remote(_) => (s.global.loop_wait, 1),
         }
     }
+}
+
+/// Where the local WAL may have left the leader's, and nobody has looked yet. A timeline of the same number need not be
+/// the same one: PostgreSQL would stream whatever comes next at its position.
+pub(super) fn is_to_be_compared(s: &Situation<'_>) -> bool {
+    let streams = s.wal().is_some_and(|wal| wal.receiver.is_some());
+    let unknown = match s.memory.rewind {
+        RewindState::Check { .. } => true,
+        RewindState::Initial => !streams,
+        _ => false,
+    };
+    let may_look = s.can_repair_divergence() && s.global.standby_cluster.is_none();
+    unknown && may_look && !s.global.pause
 }
 
 /// The step that divergence needs, if it needs one.

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use primacy_config::SynchronousMode;
 use primacy_model::{Cluster, FailoverRequest, Lsn, MemberName, ScheduledAt};
 
 use super::race::{everybody, limitation};
@@ -176,10 +175,7 @@ fn possible_for(
         }
     });
     let able = able.count();
-    if s.sync_is_active(cluster)
-        && s.global.synchronous_mode == SynchronousMode::Quorum
-        && candidate.is_none()
-    {
+    if s.needs_votes(cluster) && candidate.is_none() {
         let needed = cluster.sync.quorum as usize + 1;
         why.note(
             "ha.md §11.4",

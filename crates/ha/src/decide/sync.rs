@@ -14,15 +14,16 @@ use primacy_model::{Cluster, Lsn, Member, MemberName, State, SyncState, WalSende
 use primacy_config::SynchronousMode;
 
 use super::Reasons;
+use super::confirmation::position;
 use super::quorum::{Goal, Names, State as QuorumState, Transition, transitions};
+use super::synchronous_names::{
+    STRICT_PLACEHOLDER, SynchronousStandbys, any_names, names, priority_names, quoted,
+};
 use crate::decision::Step;
-use crate::situation::{Situation, SyncProgress};
+use crate::situation::Situation;
 
 /// A standby that was added is looked at again so soon, until it has confirmed.
 const CONFIRMATION_LOOK: Duration = Duration::from_millis(200);
-
-/// What strict mode waits for when there is nobody to wait for: no server may be called so.
-const STRICT_PLACEHOLDER: &str = "__patroni_strict_sync_replica_placeholder__";
 
 /// What the primary does next about its synchronous standbys (`ha.md` §13.3); `None` when all is well.
 pub(super) fn maintain(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option<Step> {
@@ -47,8 +48,11 @@ pub(super) fn maintain(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) 
         .filter(|name| active.contains(name))
         .collect();
 
-    // Removing: /sync first.
-    let kept: BTreeSet<MemberName> = voters.intersection(&confirmed).cloned().collect();
+    // Removing: /sync first. Voters of a quorum are not taken over: each may lack what the others have.
+    let kept: BTreeSet<MemberName> = match sync.quorum {
+        0 => voters.intersection(&confirmed).cloned().collect(),
+        _ => BTreeSet::new(),
+    };
     if active.is_empty() && s.global.synchronous_mode_strict {
         return hold_strictly(s, &voters, 0, why);
     }
@@ -73,6 +77,7 @@ pub(super) fn maintain(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) 
         || listed.count != active.len()
         || listed.any
         || s.memory.sync.managed.as_deref() != Some(value.as_str())
+        || !s.names_are_obeyed()
     {
         why.note(
             "ha.md §13.3.7",
@@ -99,6 +104,14 @@ fn maintain_quorum(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> O
         return Some(write(s, cluster, BTreeSet::new()));
     };
     let listed = SynchronousStandbys::parse(&wal.synchronous_standby_names);
+    if !listed.members.is_empty() && !s.names_are_obeyed() {
+        let value = wal.synchronous_standby_names.clone();
+        why.note(
+            "ha.md W2",
+            format!("synchronous_standby_names is {value:?}, and commits may not obey it yet"),
+        );
+        return Some(Step::SetSynchronousStandbyNames(Some(value)));
+    }
     let active: Names = wanted(s, cluster)
         .iter()
         .map(|name| name.to_lowercase())
@@ -237,13 +250,12 @@ pub(super) fn before_promotion(
     if s.global.synchronous_mode == SynchronousMode::Quorum && cluster.sync.is_active() {
         return before_quorum_promotion(s, cluster, why);
     }
-    if !cluster.sync.has_leader(s.me()) {
-        let standbys = cluster
-            .sync
-            .standbys
-            .iter()
-            .chain(&cluster.sync.leader)
-            .filter(|name| *name != s.me())
+    if !cluster.sync.has_leader(s.me()) || cluster.sync.quorum > 0 {
+        // Where a quorum was enough, no standby alone is known to have every commit.
+        let complete = cluster.sync.quorum == 0;
+        let members = cluster.sync.standbys.iter().chain(&cluster.sync.leader);
+        let standbys = members
+            .filter(|name| complete && *name != s.me())
             .cloned()
             .collect();
         why.note(
@@ -259,7 +271,7 @@ pub(super) fn before_promotion(
     } else {
         priority_names(&standbys)
     };
-    if s.memory.sync.managed.as_deref() != Some(value.as_str()) {
+    if !s.memory.sync.obeys(&value) {
         why.note(
             "ha.md §13.5",
             format!("synchronous_standby_names is {value:?} before the promotion"),
@@ -295,7 +307,7 @@ fn before_quorum_promotion(
     } else {
         any_names(count.min(members.len()), &spell(&members, cluster))
     };
-    if s.memory.sync.managed.as_deref() == Some(value.as_str()) {
+    if s.memory.sync.obeys(&value) {
         return None;
     }
     why.note(
@@ -346,7 +358,9 @@ fn hold_strictly(
         "strict, and no standby can be synchronous: commits wait",
     );
     let in_effect = s.wal().map(|wal| wal.synchronous_standby_names.as_str());
-    if in_effect != Some(value.as_str()) || s.memory.sync.managed.as_deref() != Some(value.as_str())
+    if in_effect != Some(value.as_str())
+        || s.memory.sync.managed.as_deref() != Some(value.as_str())
+        || !s.names_are_obeyed()
     {
         return Some(Step::SetSynchronousStandbyNames(Some(value)));
     }
@@ -429,15 +443,6 @@ fn node_count(s: &Situation<'_>) -> usize {
     s.global.synchronous_node_count.max(at_least) as usize
 }
 
-/// The position that `synchronous_commit` makes commits wait for.
-fn position(synchronous_commit: &str, sender: &WalSender) -> Option<Lsn> {
-    match synchronous_commit {
-        "remote_apply" => sender.replay_lsn,
-        "remote_write" => sender.write_lsn,
-        _ => sender.flush_lsn,
-    }
-}
-
 /// Those who are synchronous now stay preferred.
 fn preference(sync_state: &str) -> u8 {
     match sync_state {
@@ -516,221 +521,10 @@ fn confirmed(s: &Situation<'_>, cluster: &Cluster) -> BTreeSet<MemberName> {
             });
             sender.is_some()
                 && listed.members.contains(&member.name.to_lowercase())
-                && (cluster.sync.has_standby(&member.name)
+                && ((cluster.sync.quorum == 0 && cluster.sync.has_standby(&member.name))
                     || (progress.names.as_deref() == Some(wal.synchronous_standby_names.as_str())
                         && progress.confirmed.contains(&member.name)))
         })
         .map(|member| member.name.clone())
         .collect()
-}
-
-/// Takes a look at the server into account (`ha.md` §13.2 *confirmed*, W2): the position that standbys must
-/// confirm is taken only once every walsender works with the names in effect; until then some backend may
-/// still be released by the old ones.
-pub(crate) fn observe(progress: &mut SyncProgress, wal: &primacy_model::WalStatus) {
-    if !wal.is_primary() {
-        *progress = SyncProgress {
-            managed: progress.managed.take(),
-            ..SyncProgress::default()
-        };
-        return;
-    }
-    if progress.names.as_deref() != Some(wal.synchronous_standby_names.as_str()) {
-        // Confirmations from before the change say nothing about commits that were acknowledged under the
-        // old names (W3).
-        progress.confirmed.clear();
-        progress.names = Some(wal.synchronous_standby_names.clone());
-        progress.position = None;
-    }
-    let listed = SynchronousStandbys::parse(&wal.synchronous_standby_names);
-    if progress.position.is_none() {
-        let settled = wal
-            .senders
-            .iter()
-            .filter(|sender| sender.state == "streaming")
-            .all(|sender| {
-                let is_listed = listed
-                    .members
-                    .contains(&sender.application_name.to_lowercase());
-                is_listed == matches!(sender.sync_state.as_str(), "sync" | "quorum" | "potential")
-            });
-        if !settled {
-            return;
-        }
-        progress.position = Some(wal.flush_lsn);
-    }
-    let Some(required) = progress.position else {
-        return;
-    };
-    for sender in &wal.senders {
-        let reached = position(&wal.synchronous_commit, sender).is_some_and(|lsn| lsn >= required);
-        if matches!(sender.sync_state.as_str(), "sync" | "quorum")
-            && reached
-            && listed
-                .members
-                .contains(&sender.application_name.to_lowercase())
-        {
-            progress
-                .confirmed
-                .insert(MemberName::new(sender.application_name.clone()));
-        }
-    }
-}
-
-/// `synchronous_standby_names`, as far as we write it: who, and how many of them.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub(crate) struct SynchronousStandbys {
-    /// Lower case: PostgreSQL ignores case here.
-    pub(crate) members: BTreeSet<String>,
-    /// How many commits wait for.
-    pub(crate) count: usize,
-    /// Any so many of them, rather than the first ones.
-    pub(crate) any: bool,
-}
-
-impl SynchronousStandbys {
-    /// Reads a value. `*` and what cannot be read list nobody: nobody counts as synchronous then.
-    pub(crate) fn parse(value: &str) -> Self {
-        let value = value.trim();
-        let keyword = |text: &str, word: &str| {
-            text.get(..word.len())
-                .is_some_and(|head| head.eq_ignore_ascii_case(word))
-                .then(|| text[word.len()..].trim_start().to_owned())
-        };
-        let any = keyword(value, "ANY");
-        let is_any = any.is_some();
-        let rest = any
-            .or_else(|| keyword(value, "FIRST"))
-            .unwrap_or(value.to_owned());
-        let (count, list) = match rest.split_once('(') {
-            Some((count, list)) => match count.trim().parse() {
-                Ok(count) => (count, list.trim_end().trim_end_matches(')').to_owned()),
-                Err(_) => return Self::default(),
-            },
-            None => (1, value.to_owned()),
-        };
-        let members: BTreeSet<String> = split_names(&list)
-            .into_iter()
-            .map(|name| name.to_lowercase())
-            .collect();
-        if members.is_empty() || members.contains("*") || members.contains(STRICT_PLACEHOLDER) {
-            return Self::default();
-        }
-        SynchronousStandbys {
-            count,
-            members,
-            any: is_any,
-        }
-    }
-}
-
-/// Splits a list of names, some of them in double quotes.
-fn split_names(list: &str) -> Vec<String> {
-    let mut names = Vec::new();
-    let mut name = String::new();
-    let mut quoted = false;
-    let mut chars = list.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '"' if quoted && chars.peek() == Some(&'"') => {
-                chars.next();
-                name.push('"');
-            }
-            '"' => quoted = !quoted,
-            ',' if !quoted => names.push(std::mem::take(&mut name)),
-            c if c.is_whitespace() && !quoted => {}
-            c => name.push(c),
-        }
-    }
-    names.push(name);
-    names.retain(|name| !name.is_empty());
-    names
-}
-
-/// The value in priority mode (`ha.md` §13.3): sorted; one name bare, several with their number, so that
-/// commits wait for all of them.
-fn priority_names(members: &[MemberName]) -> String {
-    let mut names: Vec<String> = members.iter().map(|name| quoted(name)).collect();
-    names.sort();
-    match names.as_slice() {
-        [] => String::new(),
-        [one] => one.clone(),
-        several => format!("{} ({})", several.len(), several.join(",")),
-    }
-}
-
-/// The value in quorum mode: `ANY n (a,b)`, also with one name. PostgreSQL refuses to wait for any 0.
-fn any_names(count: usize, members: &[MemberName]) -> String {
-    let mut names: Vec<String> = members.iter().map(|name| quoted(name)).collect();
-    names.sort();
-    if names.is_empty() || count == 0 {
-        String::new()
-    } else {
-        format!("ANY {count} ({})", names.join(","))
-    }
-}
-
-fn quoted(name: &str) -> String {
-    let mut chars = name.chars();
-    let plain = chars
-        .next()
-        .is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
-        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '$')
-        && !name.eq_ignore_ascii_case("first")
-        && !name.eq_ignore_ascii_case("any");
-    if plain {
-        name.to_owned()
-    } else {
-        format!("\"{}\"", name.replace('"', "\"\""))
-    }
-}
-
-fn names<'a>(names: impl Iterator<Item = &'a MemberName>) -> String {
-    names
-        .map(|name| name.as_str())
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(value: &str) -> (usize, Vec<String>) {
-        let parsed = SynchronousStandbys::parse(value);
-        (parsed.count, parsed.members.into_iter().collect())
-    }
-
-    #[test]
-    fn names_are_read_in_every_form() {
-        let list = |names: &[&str]| names.iter().map(|n| n.to_string()).collect::<Vec<_>>();
-        assert_eq!(parse(""), (0, vec![]));
-        assert_eq!(parse("*"), (0, vec![]));
-        assert_eq!(parse("a"), (1, list(&["a"])));
-        assert_eq!(parse("\"Pg-1\""), (1, list(&["pg-1"])));
-        assert_eq!(parse("2 (a,b)"), (2, list(&["a", "b"])));
-        assert_eq!(parse("FIRST 1 (a, \"b,c\")"), (1, list(&["a", "b,c"])));
-        assert_eq!(parse("any 1 (a)"), (1, list(&["a"])));
-        assert_eq!(parse("a, b"), (1, list(&["a", "b"])));
-    }
-
-    #[test]
-    fn what_is_written_is_read() {
-        for members in [
-            vec![],
-            vec!["a"],
-            vec!["pg-1", "b"],
-            vec!["first"],
-            vec!["a\"b", "x,y"],
-        ] {
-            let names: Vec<MemberName> =
-                members.iter().map(|name| MemberName::from(*name)).collect();
-            let parsed = SynchronousStandbys::parse(&priority_names(&names));
-            assert_eq!(parsed.count, members.len());
-            assert_eq!(
-                parsed.members,
-                members.iter().map(|m| m.to_string()).collect()
-            );
-        }
-    }
 }

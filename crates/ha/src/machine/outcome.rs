@@ -70,8 +70,12 @@ impl Machine {
                 let reason = "failed to bootstrap the cluster; the log above says why".to_owned();
                 actions.push(Action::Exit(Exit { code: 1, reason }));
             }
-            Step::SetSynchronousStandbyNames(value) if done => {
-                self.memory.sync.managed = value;
+            Step::SetSynchronousStandbyNames(value) => {
+                // Not done, it may still come into force.
+                self.memory.sync.obeyed = done.then(|| value.clone().unwrap_or_default());
+                if done {
+                    self.memory.sync.managed = value;
+                }
             }
             // Not at once again, whatever the reason: other work is waiting.
             Step::ChangeSlots(_) => {

@@ -2,17 +2,32 @@
 
 use primacy_config::SynchronousMode;
 use primacy_model::{
-    Cluster, DataDirectory, MemberName, Observation, Process, Readiness, Role, State,
+    Cluster, DataDirectory, Member, MemberName, Observation, Process, Readiness, Role, State,
+    WalReceiver,
 };
 
 use super::{Machine, StoreKey, slots};
-use crate::decide::sync;
+use crate::decide::confirmation;
 use crate::decision::Job;
 use crate::situation::{Lease, PendingOperation, RewindState};
 use crate::time::Moment;
 
 impl Machine {
+    /// Forgets what was true of another postmaster only.
+    pub(super) fn saw_process(&mut self, process: Process) {
+        if process == self.server.process {
+            return;
+        }
+        self.server.process = process;
+        self.memory.sync.obeyed = None;
+        if self.memory.role == Role::Promoted {
+            // The promotion did not come to its end in the postmaster that it was asked of.
+            self.memory.role = Role::Replica;
+        }
+    }
+
     pub(super) fn absorb(&mut self, observation: Observation, now: Moment) {
+        self.saw_process(observation.process);
         let memory = &mut self.memory;
         let starting = matches!(observation.process, Process::Running(_))
             && observation.wal.is_none()
@@ -94,7 +109,7 @@ impl Machine {
                 // them would let commits through that nobody else has.
                 memory.sync.managed = Some(wal.synchronous_standby_names.clone());
             }
-            sync::observe(&mut memory.sync, wal);
+            confirmation::observe(&mut memory.sync, wal);
         }
         slots::observe(&mut memory.slots, &observation);
         if !observation.process.is_alive()
@@ -152,10 +167,12 @@ impl Machine {
             return;
         }
         let key = Some((leader.name.clone(), leader.data.timeline));
+        let cascades = self.local.tags.replicatefrom().is_some();
         let streams = wal.receiver.as_ref().is_some_and(|receiver| {
             receiver.status == "streaming"
                 && receiver.timeline.is_some()
                 && receiver.timeline == leader.data.timeline
+                && (cascades || comes_from(receiver, leader))
         });
         if streams {
             self.compared_with = key;
@@ -221,4 +238,14 @@ fn determines_state(job: &Job) -> bool {
         job,
         Job::Promote | Job::CheckDivergence { .. } | Job::PostBootstrap
     )
+}
+
+/// A receiver may still hang on the leader before, whose timeline may have the same number. Before PostgreSQL 11
+/// it does not tell.
+fn comes_from(receiver: &WalReceiver, leader: &Member) -> bool {
+    let (Some(host), Some(port)) = (&receiver.sender_host, receiver.sender_port) else {
+        return true;
+    };
+    let connection = leader.data.connection();
+    connection.is_none_or(|leader| leader.host == *host && leader.port == port)
 }

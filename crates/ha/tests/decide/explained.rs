@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use primacy_config::SynchronousMode;
-use primacy_ha::{PeerReport, RewindState};
+use primacy_ha::{PeerReport, RewindState, Upstream};
 use primacy_model::{History, Initialize, Lsn, MemberName, Role, State, Tags, Timeline};
 use serde_json::json;
 
-use crate::world::{NOW, POSITION, World, member, primary_wal, sender};
+use crate::world::{NOW, POSITION, POSTMASTER, World, member, primary_wal, sender};
 
 const HERE: u64 = POSITION.0;
 
@@ -187,14 +187,20 @@ fn i7_every_refusal_to_hand_over_has_its_values() {
 
 #[test]
 fn i7_what_cannot_be_repaired_is_told() {
-    let diverged = World::of("pg2").with(|w| w.memory.rewind = RewindState::Needed);
+    let diverged = World::of("pg2").with(|w| {
+        w.memory.rewind = RewindState::Needed;
+        w.memory.following = Some((Upstream::Nobody, POSTMASTER));
+    });
     let told = "neither use_pg_rewind nor remove_data_directory_on_diverged_timelines is on";
     refused(
         &diverged.with(|w| w.local.use_pg_rewind = false),
         "ha.md §8.4",
         told,
     );
-    let failed = World::of("pg2").with(|w| w.memory.rewind = RewindState::Failed);
+    let failed = World::of("pg2").with(|w| {
+        w.memory.rewind = RewindState::Failed;
+        w.memory.following = Some((Upstream::Nobody, POSTMASTER));
+    });
     refused(
         &failed,
         "ha.md §8.5.6",

@@ -1,10 +1,10 @@
 //! `ha.md` §8.2-8.4, §9: somebody else holds the lock.
 
 use primacy_ha::{Job, RewindState, Step, Upstream};
-use primacy_model::ControlState;
+use primacy_model::{ControlState, Role};
 use serde_json::json;
 
-use crate::world::{NOW, World, leader};
+use crate::world::{NOW, POSITION, World, leader};
 
 fn follows(step: &Step) -> String {
     match step {
@@ -51,8 +51,20 @@ fn s9_target() {
 
 #[test]
 fn s9_7_a_new_leader_is_followed() {
-    let world = World::of("pg2").with(|w| w.cluster.leader = Some(leader("pg3")));
-    assert_eq!(follows(&world.because("ha.md §9 follow 7")), "pg3");
+    let led_by_pg3 = |role, position| {
+        World::of("pg2").with(|w| {
+            w.cluster.leader = Some(leader("pg3"));
+            w.cluster.members[2].data.role = Some(role);
+            w.cluster.members[2].data.xlog_location = position;
+        })
+    };
+    let promoted = led_by_pg3(Role::Primary, None);
+    assert_eq!(follows(&promoted.because("ha.md §9 follow 7")), "pg3");
+    // One that is still to be promoted, too, if it is known to have all that I have.
+    let ahead = led_by_pg3(Role::Replica, Some(POSITION));
+    assert_eq!(follows(&ahead.because("ha.md §9 follow 7")), "pg3");
+    let unknown = led_by_pg3(Role::Replica, None);
+    assert_eq!(unknown.because("ha.md §8.2"), Step::Wait);
     let restart = World::of("pg2").with(|w| {
         w.memory.follow_needs_restart = w.memory.following.take().map(|(upstream, _)| upstream);
     });
@@ -109,7 +121,25 @@ fn s8_3_a_comparison_that_cannot_be_made_does_not_keep_a_server_down_for_ever() 
         })
     };
     assert!(matches!(tried(1).step(), Step::WaitUntil(_)));
-    assert_eq!(follows(&tried(20).because("ha.md §8.3")), "pg1");
+    assert_eq!(follows(&tried(20).because("ha.md §8.3")), "nobody");
+}
+
+/// A timeline of the same number need not be the same one: PostgreSQL would stream whatever comes next.
+#[test]
+fn s8_2_a_member_keeps_its_upstream_until_it_is_compared() {
+    let restarted = |rewind| {
+        World::of("pg2").with(|w| {
+            w.memory.rewind = rewind;
+            w.memory.following = None;
+            w.wal().receiver = None;
+        })
+    };
+    let undecided = RewindState::Check {
+        undecided: Some((NOW, 1)),
+    };
+    assert_eq!(restarted(undecided).because("ha.md §8.2"), Step::Wait);
+    let same = restarted(RewindState::NotNeeded);
+    assert!(matches!(same.because("ha.md §9 follow 7"), Step::Follow(_)));
 }
 
 #[test]
@@ -140,13 +170,17 @@ fn s8_4_divergence_is_repaired_by_what_is_configured() {
         "{step:?}"
     );
     let neither = diverged(|w| w.local.use_pg_rewind = false);
-    assert_eq!(follows(&neither.step()), "pg1");
+    assert_eq!(
+        follows(&neither.step()),
+        "nobody",
+        "it does not fit the leader's WAL"
+    );
     let unrewindable = diverged(|w| {
         w.server.control.as_mut().expect("control data").rewindable = false;
     });
     assert_eq!(
         follows(&unrewindable.step()),
-        "pg1",
+        "nobody",
         "I6: nothing is wiped unasked"
     );
 }
@@ -172,5 +206,5 @@ fn s8_5_6_a_failed_rewind_wipes_only_where_that_is_configured() {
         failed(true).step(),
         Step::StartJob(Job::CreateReplica { .. })
     ));
-    assert_eq!(follows(&failed(false).step()), "pg1");
+    assert_eq!(follows(&failed(false).step()), "nobody");
 }

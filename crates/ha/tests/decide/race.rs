@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use primacy_config::SynchronousMode;
-use primacy_ha::{DemotionMode, Job, Step, StopReason};
+use primacy_ha::{DemotionMode, Job, RewindState, Step, StopReason};
 use primacy_model::{History, Lsn, Role, Tags, Timeline, Version};
 use serde_json::json;
 
@@ -240,6 +240,36 @@ fn s10_2_5_quorum_mode_counts_votes() {
     assert!(!acquires(&outsider.because("ha.md §10.2.5")));
 }
 
+/// The mode was switched to `on`, and the primary is lost before it could publish that.
+#[test]
+fn s10_2_5_votes_count_for_as_long_as_sync_has_a_quorum() {
+    let race = |answers: &[(&str, Option<u64>)]| {
+        World::unlocked("pg2")
+            .sync("pg1", &["pg2", "pg3"])
+            .peers(answers)
+            .with(|w| w.cluster.sync.quorum = 1)
+    };
+    assert!(!acquires(&race(&[]).because("ha.md §10.2.5")));
+    assert!(acquires(&race(&[("pg3", Some(HERE))]).step()));
+}
+
+/// An agent that was restarted sees nobody but itself: that is no election.
+#[test]
+fn s10_2_5_in_quorum_mode_a_member_without_others_has_no_votes() {
+    let alone = |quorum| {
+        World::unlocked("pg2")
+            .sync("pg1", &["pg2", "pg3"])
+            .with(|w| {
+                w.global.synchronous_mode = SynchronousMode::Quorum;
+                w.cluster.sync.quorum = quorum;
+                w.cluster.members.retain(|member| *member.name == *"pg2");
+                w.last_healthy = None;
+            })
+    };
+    assert!(!acquires(&alone(1).because("ha.md §10.2.5")));
+    assert!(acquires(&alone(0).step()));
+}
+
 #[test]
 fn s10_3_1a_the_chosen_candidate_takes_the_lock() {
     let world = World::unlocked("pg2").failover(None, Some("pg2"));
@@ -272,6 +302,50 @@ fn s10_3_1d_others_leave_it_to_a_candidate_that_can() {
     assert!(!acquires(&able.because("ha.md §10.3.1d")));
     let dead = World::unlocked("pg2").failover(None, Some("pg3")).silence();
     assert!(acquires(&dead.because("ha.md §10.3.1d")));
+}
+
+/// Row 8 of `ha.md` §10.1 holds such a candidate back for ever: who waited for it would, too.
+#[test]
+fn s10_3_1d_nobody_waits_for_a_candidate_outside_sync() {
+    let request = |candidate| {
+        World::unlocked("pg2")
+            .sync("pg1", &["pg2"])
+            .failover(Some("pg1"), Some(candidate))
+            .peers(&[("pg3", Some(HERE))])
+    };
+    assert!(acquires(&request("pg3").step()));
+    let by_hand = request("pg3").failover(None, Some("pg3"));
+    assert!(!acquires(&by_hand.because("ha.md §10.3.1d")));
+}
+
+/// The leader died before it handed over: to be a voter is not to have every commit.
+#[test]
+fn w10_the_candidate_of_a_switchover_must_find_the_votes_of_a_quorum() {
+    let race = |me, answers: &[(&str, Option<u64>)]| {
+        World::unlocked(me)
+            .sync("pg1", &["pg2", "pg3"])
+            .failover(Some("pg1"), Some("pg2"))
+            .peers(answers)
+            .with(|w| {
+                w.global.synchronous_mode = SynchronousMode::Quorum;
+                w.cluster.sync.quorum = 1;
+            })
+    };
+    assert!(!acquires(&race("pg2", &[]).step()));
+    assert!(!acquires(&race("pg2", &[("pg3", Some(HERE + 1))]).step()));
+    assert!(acquires(&race("pg2", &[("pg3", Some(HERE))]).step()));
+    // Nor do others leave the lock to one that is behind them.
+    assert!(acquires(&race("pg3", &[("pg2", Some(HERE - 1))]).step()));
+    assert!(!acquires(&race("pg3", &[("pg2", Some(HERE))]).step()));
+}
+
+/// However far its WAL goes, it is not what clients were told.
+#[test]
+fn s8_4_a_member_whose_wal_left_the_leaders_is_no_candidate() {
+    for state in [RewindState::Needed, RewindState::Failed] {
+        let world = World::unlocked("pg2").with(|w| w.memory.rewind = state);
+        assert!(!acquires(&world.because("ha.md §8.4")));
+    }
 }
 
 #[test]

@@ -193,7 +193,7 @@ fn s13_5_w12_before_the_promotion_sync_names_the_new_primary_and_keeps_the_other
     let ready = winner().with(|w| {
         w.cluster.sync.leader = Some("pg2".into());
         w.cluster.sync.standbys = vec!["pg3".into()];
-        w.memory.sync.managed = Some("pg3".into());
+        w.memory.sync.obeyed = Some("pg3".into());
     });
     assert_eq!(ready.step(), Step::StartJob(Job::Promote));
 }
@@ -256,4 +256,71 @@ fn s14_5_before_the_promotion_in_quorum_mode_only_the_names_change() {
         w.memory.role = Role::Replica;
     });
     assert_eq!(sets_names(winner.because("ha.md §14.5")), "ANY 1 (pg1,pg3)");
+}
+
+/// The mode was switched from `quorum` to `on`: one standby of two had to confirm each commit, so neither of them alone
+/// may be promoted before it has confirmed all of them.
+#[test]
+fn s13_1_voters_of_a_quorum_are_not_taken_over_as_synchronous() {
+    let switched = |names: &str, state: &str| {
+        World::of("pg1")
+            .sync("pg1", &["pg2", "pg3"])
+            .names(names, &[("pg2", state), ("pg3", state)])
+            .with(|w| {
+                w.global.synchronous_node_count = 2;
+                w.cluster.sync.quorum = 1;
+            })
+    };
+    for (names, state) in [("ANY 1 (pg2,pg3)", "quorum"), ("2 (pg2,pg3)", "sync")] {
+        let world = confirmed(switched(names, state), &["pg2", "pg3"]);
+        let step = world.because("ha.md §13.3.6");
+        assert_eq!(writes_sync(step), ("pg1".into(), vec![], 0), "{names}");
+    }
+}
+
+#[test]
+fn s13_5_before_the_promotion_voters_of_a_quorum_are_not_published_as_synchronous() {
+    let winner = World::of("pg2").sync("pg1", &["pg2", "pg3"]).with(|w| {
+        w.cluster.sync.quorum = 1;
+        w.cluster.leader = Some(leader("pg2"));
+        w.lease = crate::world::held();
+        w.memory.role = Role::Replica;
+    });
+    assert_eq!(
+        writes_sync(winner.because("ha.md §13.5")),
+        ("pg2".into(), vec![], 0)
+    );
+}
+
+/// The reverse needs no such step: who is synchronous in `on` has every commit.
+#[test]
+fn s14_switching_from_on_to_quorum_keeps_the_synchronous_standbys() {
+    let world = World::of("pg1")
+        .sync("pg1", &["pg2"])
+        .names("pg2", &[("pg2", "sync"), ("pg3", "async")])
+        .with(|w| w.global.synchronous_mode = SynchronousMode::Quorum);
+    let step = confirmed(world, &["pg2"]).because("ha.md §14.3");
+    assert_eq!(
+        writes_sync(step),
+        ("pg1".into(), vec!["pg2".into(), "pg3".into()], 1)
+    );
+}
+
+/// A session shows names that commits do not obey yet, for instance because the checkpointer was too busy to read
+/// them: nothing is relied upon before they are known to be in force.
+#[test]
+fn w2_names_that_may_not_be_obeyed_are_set_again() {
+    let unsure = |mode, names: &str, state: &str| {
+        World::of("pg1")
+            .sync("pg1", &["pg2"])
+            .names(names, &[("pg2", state)])
+            .with(|w| {
+                w.global.synchronous_mode = mode;
+                w.memory.sync.obeyed = None;
+            })
+    };
+    let quorum = unsure(SynchronousMode::Quorum, "ANY 1 (pg2)", "quorum");
+    assert_eq!(sets_names(quorum.because("ha.md W2")), "ANY 1 (pg2)");
+    let on = unsure(SynchronousMode::On, "pg2", "sync");
+    assert_eq!(sets_names(on.because("ha.md §13.3.7")), "pg2");
 }

@@ -185,6 +185,7 @@ impl World {
             .map(|(name, state)| sender(name, state))
             .collect();
         self.memory.sync.managed = Some(names.into());
+        self.memory.sync.obeyed = Some(names.into());
         self.memory.sync.names = Some(names.into());
         self.memory.sync.position = Some(POSITION);
         self

@@ -23,6 +23,8 @@ pub(crate) struct Driver {
     pub(crate) reachable: bool,
     /// What members answer a leader in failsafe mode, unless they accept it.
     pub(crate) replies: BTreeMap<MemberName, FailsafeReply>,
+    /// A promotion that is asked for comes to its end at once.
+    pub(crate) promotes: bool,
     pub(crate) seen: Vec<Action>,
 }
 
@@ -41,6 +43,7 @@ impl Driver {
             server: world.server,
             reachable: true,
             replies: BTreeMap::new(),
+            promotes: true,
             seen: Vec::new(),
         }
     }
@@ -169,7 +172,9 @@ impl Driver {
             }
             Job::CheckDivergence { .. } => JobReport::Compared(Some(false)),
             Job::Promote => {
-                self.server.wal = Some(world::primary_wal());
+                if self.promotes {
+                    self.server.wal = Some(world::primary_wal());
+                }
                 JobReport::Done
             }
             Job::Restart { upstream: None, .. } => {
@@ -202,11 +207,8 @@ impl Driver {
     pub(crate) fn pass_time(&mut self, time: Duration, until: impl Fn(&Action) -> bool) -> bool {
         let end = self.now + time;
         while self.now < end {
-            self.now = self
-                .machine
-                .wake_at()
-                .max(self.now + Duration::from_millis(10))
-                .min(end);
+            let next = self.machine.wake_at().unwrap_or(end);
+            self.now = next.max(self.now + Duration::from_millis(10)).min(end);
             let before = self.seen.len();
             self.rest();
             if self.seen[before..].iter().any(&until) {

@@ -162,7 +162,11 @@ fn s15_without_answers_the_server_is_killed_before_the_right_ends() {
     let end = until(&driver);
     // From now on nobody answers anything.
     while driver.now < end && !driver.saw(kills) {
-        driver.now = driver.machine.wake_at().max(driver.now + SECOND / 20);
+        driver.now = driver
+            .machine
+            .wake_at()
+            .expect("something is due")
+            .max(driver.now + SECOND / 20);
         driver.step(Event::Tick);
     }
     assert!(driver.saw(kills));
@@ -224,7 +228,11 @@ fn s15_a_leader_whose_key_lapsed_meanwhile_takes_it_again_without_a_break() {
     driver.reachable = true;
     let mut renewals = 0;
     for _ in 0..2_000 {
-        driver.now = driver.machine.wake_at().max(driver.now + SECOND / 100);
+        driver.now = driver
+            .machine
+            .wake_at()
+            .expect("something is due")
+            .max(driver.now + SECOND / 100);
         let mut queue = driver.step(Event::Tick);
         while !queue.is_empty() {
             let action = queue.remove(0);
@@ -275,7 +283,11 @@ fn s15_a_key_that_somebody_else_holds_ends_it_at_once() {
     driver.pass_time(2 * TTL, |_| false);
     driver.seen.clear();
     for _ in 0..100 {
-        driver.now = driver.machine.wake_at().max(driver.now + SECOND / 100);
+        driver.now = driver
+            .machine
+            .wake_at()
+            .expect("something is due")
+            .max(driver.now + SECOND / 100);
         let mut queue = driver.step(Event::Tick);
         while !queue.is_empty() {
             let action = queue.remove(0);

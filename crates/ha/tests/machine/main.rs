@@ -18,7 +18,7 @@ use primacy_ha::{
     Action, CallbackEvent, Event, Job, JobProgress, JobReport, Lease, OperatorRequest,
     RenewalResult, Step, StepOutcome,
 };
-use primacy_model::{Lsn, Role};
+use primacy_model::{Lsn, Process, Role};
 
 use driver::{Driver, TTL, kills};
 use world::World;
@@ -83,6 +83,7 @@ fn postgresql_is_killed_before_the_lease_ends_whatever_a_pass_waits_for() {
         driver.now = driver
             .machine
             .wake_at()
+            .expect("something is due")
             .max(driver.now + Duration::from_millis(50));
         let actions = driver.step(Event::Tick);
         for action in actions {
@@ -401,4 +402,52 @@ fn s18_5_slots_of_an_absent_member_are_retained_for_member_slots_ttl() {
     };
     assert_eq!(retained(&mut driver, 1700), ["pg1", "pg2", "pg3"]);
     assert_eq!(retained(&mut driver, 200), ["pg1", "pg2"]);
+}
+
+/// A pass that waits for an answer needs no tick: the agent would be woken again and again for nothing.
+#[test]
+fn nothing_is_due_while_a_pass_waits_for_an_answer() {
+    let mut driver = Driver::starting(World::of("pg2"));
+    let actions = driver.step(Event::Tick);
+    assert!(!actions.is_empty());
+    assert_eq!(driver.machine.wake_at(), None);
+}
+
+/// The promotion was asked of a postmaster that is gone since.
+#[test]
+fn a_promotion_that_a_restart_interrupted_is_asked_for_again() {
+    let mut driver = Driver::starting(World::unlocked("pg2").silence());
+    driver.promotes = false;
+    let promotes = |action: &Action| matches!(action, Action::StartJob(Job::Promote));
+    driver.rest();
+    assert!(driver.saw(promotes), "{:?}", driver.seen);
+    assert_eq!(driver.machine.memory().role, Role::Promoted);
+    driver.seen.clear();
+    let Process::Running(mut identity) = driver.server.process else {
+        panic!("no postmaster")
+    };
+    identity.pid += 1;
+    driver.server.process = Process::Running(identity);
+    driver.now = driver.now + TTL / 3;
+    driver.rest();
+    assert!(driver.saw(promotes), "{:?}", driver.seen);
+}
+
+/// The receiver hangs on the leader before, whose timeline has the same number as the new one's: that says nothing.
+#[test]
+fn s8_2_a_stream_from_another_server_is_no_proof_that_the_wal_is_the_leaders() {
+    let compares = |sender: &str| {
+        let mut driver = Driver::starting(World::of("pg2"));
+        let wal = driver.server.wal.as_mut().expect("a running server");
+        let receiver = wal.receiver.as_mut().expect("a receiver");
+        receiver.sender_host = Some(sender.into());
+        receiver.sender_port = Some(5432);
+        driver.rest();
+        driver.saw(|action| matches!(action, Action::StartJob(Job::CheckDivergence { .. })))
+    };
+    let leader = World::of("pg2").cluster.members[0].data.connection();
+    let leader = leader.expect("an address");
+    assert_eq!(leader.port, 5432);
+    assert!(!compares(&leader.host));
+    assert!(compares("somewhere.else"));
 }

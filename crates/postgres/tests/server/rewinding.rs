@@ -106,6 +106,47 @@ server_test!(
 
 server_test!(
     rewinding,
+    timelines_of_one_number_and_history_are_told_apart_by_their_wal,
+    {
+        let scratch = Scratch::new();
+        let one = scratch.primary("pg1").await;
+        let other = scratch.standby("pg2", &one).await;
+        one.stop(StopMode::Fast).await;
+        let shutdown = one.server.control_file(soon()).await.unwrap().data;
+        other
+            .until("the shutdown checkpoint", |seen| {
+                let wal = seen.wal.as_ref();
+                wal.is_some_and(|wal| wal.replay_lsn > shutdown.checkpoint_lsn)
+            })
+            .await;
+        // Each begins timeline 2 at the end of timeline 1, and knows nothing of the other one.
+        other.server.promote(soon()).await.unwrap();
+        other.until_primary().await;
+        other.stop(StopMode::Immediate).await;
+        one.start(Some(&other)).await;
+        one.server.promote(soon()).await.unwrap();
+        one.until_primary().await;
+        one.sql("CREATE TABLE kept AS SELECT generate_series(1, 1000)");
+        other.server.crash_recovery(until()).await.unwrap();
+        assert_eq!(
+            other.server.check_divergence(&one.conninfo(), soon()).await,
+            Divergence::Diverged
+        );
+        let source = RewindSource {
+            conninfo: one.conninfo(),
+            checkpoint_confirmed: true,
+        };
+        one.server.checkpoint(soon()).await.unwrap();
+        let outcome = other.server.rewind(&source, until()).await.unwrap();
+        assert!(
+            matches!(&outcome, RewindOutcome::Failed(why) if why.contains("begun twice")),
+            "{outcome:?}"
+        );
+    }
+);
+
+server_test!(
+    rewinding,
     a_crashed_primary_is_rewound_and_a_lost_source_is_told_apart,
     {
         let scratch = Scratch::new();

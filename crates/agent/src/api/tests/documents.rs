@@ -145,8 +145,7 @@ fn flags_stand_where_the_original_has_them() {
         ),
         (
             replica().with(|p| {
-                p.tags = Tags::from_json(&json!({"a": 1, "nosync": false}));
-                p.sync_withdrawn = true;
+                p.tags = Tags::from_json(&json!({"a": 1, "nosync": true, "sync_priority": 0}));
             }),
             r#""dcs_last_seen": 1795216450, "tags": {"a": 1, "nosync": true, "sync_priority": 0}, "database_"#,
         ),

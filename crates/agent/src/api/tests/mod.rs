@@ -38,7 +38,6 @@ fn replica() -> Published {
         lease_until: None,
         failsafe_until: None,
         tags: Default::default(),
-        sync_withdrawn: false,
         dcs_last_seen: 1_795_216_450,
         pending_restart: None,
         scheduled_restart: None,

@@ -162,7 +162,8 @@ fn tags_must_be_there_and_match() {
             p.tags = Tags::from_json(&json!({
                 "key": "value", "flag": true, "number": 1.4, "list": [1, "two"], "nothing": null,
                 "nofailover": false, "clonefrom": true,
-            }));
+            }))
+            .published();
         })
     };
     let paths = [
