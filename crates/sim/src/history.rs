@@ -1,0 +1,90 @@
+//! The WAL that was ever written, as a tree: each promotion begins a branch. Branches have numbers of their own, since
+//! two servers that are promoted apart give their timelines the same number.
+
+use primacy_model::Timeline;
+
+/// The number of a branch.
+pub(crate) type Branch = usize;
+
+#[derive(Debug)]
+struct Begun {
+    parent: Option<(Branch, u64)>,
+    timeline: u32,
+}
+
+/// All branches.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    branches: Vec<Begun>,
+}
+
+impl History {
+    /// The first branch of a new cluster.
+    pub(crate) fn found(&mut self) -> Branch {
+        self.branches.push(Begun {
+            parent: None,
+            timeline: 1,
+        });
+        self.branches.len() - 1
+    }
+
+    /// A promotion at this position: the next timeline of its parent.
+    pub(crate) fn fork(&mut self, parent: Branch, at: u64) -> Branch {
+        let timeline = self.branches[parent].timeline + 1;
+        self.branches.push(Begun {
+            parent: Some((parent, at)),
+            timeline,
+        });
+        self.branches.len() - 1
+    }
+
+    /// The timeline that PostgreSQL calls it.
+    pub(crate) fn timeline(&self, branch: Branch) -> Timeline {
+        Timeline(self.branches[branch].timeline)
+    }
+
+    /// Whether WAL that ends at `end` on `branch` has what was written up to `position` on `of`.
+    pub(crate) fn contains(&self, branch: Branch, end: u64, of: Branch, position: u64) -> bool {
+        let (mut branch, mut end) = (branch, end);
+        loop {
+            if branch == of {
+                return position <= end;
+            }
+            match self.branches[branch].parent {
+                Some((parent, fork)) => (branch, end) = (parent, fork.min(end)),
+                None => return false,
+            }
+        }
+    }
+
+    /// The lines of the history file of a branch: timeline and where it was left.
+    pub(crate) fn lines(&self, branch: Branch) -> Vec<(Timeline, u64)> {
+        let mut lines = Vec::new();
+        let mut at = branch;
+        while let Some((parent, fork)) = self.branches[at].parent {
+            lines.push((self.timeline(parent), fork));
+            at = parent;
+        }
+        lines.reverse();
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wal_before_a_fork_is_shared_and_wal_after_it_is_not() {
+        let mut history = History::default();
+        let first = history.found();
+        let second = history.fork(first, 100);
+        let other = history.fork(first, 150);
+        assert!(history.contains(second, 200, first, 100));
+        assert!(!history.contains(second, 200, first, 101));
+        assert!(history.contains(other, 160, first, 150));
+        assert!(!history.contains(other, 160, second, 1));
+        assert_eq!(history.timeline(second), history.timeline(other));
+        assert_eq!(history.lines(second), [(Timeline(1), 100)]);
+    }
+}

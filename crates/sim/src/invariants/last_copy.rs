@@ -1,0 +1,28 @@
+//! I6: no data directory is wiped, and none is rewound, unless an operator asked for it or another member has what it
+//! had of what was promised.
+
+use crate::world::{NodeId, World};
+
+pub(crate) fn wiped(world: &mut World, node: NodeId, source: Option<NodeId>) {
+    let asked = std::mem::take(&mut world.nodes[node].reinitialize_asked);
+    let configured = world.removes_diverged(node);
+    match source {
+        _ if asked => {}
+        Some(source) if configured => rewound(world, node, source),
+        _ => world.violate(
+            "I6 last copy",
+            format!("{} was wiped, and nobody asked for it", World::name(node)),
+        ),
+    }
+}
+
+pub(crate) fn rewound(world: &mut World, node: NodeId, source: NodeId) {
+    if let Some((branch, end)) = world.first_missing(source) {
+        let text = format!(
+            "{} is rewound to {}, which lacks the acknowledged commit at {end:X} on branch {branch}",
+            World::name(node),
+            World::name(source)
+        );
+        world.violate("I6 last copy", text);
+    }
+}

@@ -1,0 +1,91 @@
+//! Who reaches whom. A message that meets a broken link is lost; what is built on connections sends again.
+
+use std::time::Duration;
+
+use crate::world::{NodeId, World};
+
+/// One end of a message: a node, or the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Node(NodeId),
+    Store,
+}
+
+/// The links, each in both directions apart.
+#[derive(Debug)]
+pub(crate) struct Network {
+    ends: usize,
+    /// How many faults cut it, from row to column.
+    cut: Vec<u32>,
+    /// The store answers slowly.
+    pub(crate) slow_store: u32,
+    /// Answers of the store get lost, in a thousand.
+    pub(crate) lossy_store: u32,
+}
+
+impl Network {
+    pub(crate) fn new(nodes: usize) -> Self {
+        let ends = nodes + 1;
+        Network {
+            ends,
+            cut: vec![0; ends * ends],
+            slow_store: 0,
+            lossy_store: 0,
+        }
+    }
+
+    fn index(&self, from: End, to: End) -> usize {
+        let number = |end| match end {
+            End::Node(node) => node,
+            End::Store => self.ends - 1,
+        };
+        number(from) * self.ends + number(to)
+    }
+
+    /// Messages from one to the other are lost from now on.
+    pub(crate) fn cut(&mut self, from: End, to: End) {
+        let index = self.index(from, to);
+        self.cut[index] += 1;
+    }
+
+    /// One fault less cuts it.
+    pub(crate) fn mend(&mut self, from: End, to: End) {
+        let index = self.index(from, to);
+        self.cut[index] = self.cut[index].saturating_sub(1);
+    }
+
+    pub(crate) fn mend_all(&mut self) {
+        self.cut.fill(0);
+        self.slow_store = 0;
+        self.lossy_store = 0;
+    }
+
+    pub(crate) fn passes(&self, from: End, to: End) -> bool {
+        self.cut[self.index(from, to)] == 0
+    }
+
+    /// Both directions.
+    pub(crate) fn connects(&self, one: NodeId, other: NodeId) -> bool {
+        self.passes(End::Node(one), End::Node(other))
+            && self.passes(End::Node(other), End::Node(one))
+    }
+}
+
+impl World {
+    /// How long a message takes.
+    pub(crate) fn delay(&mut self) -> Duration {
+        match self.below(200) {
+            0 => self.millis(20, 300),
+            _ => self.millis(0, 2),
+        }
+    }
+
+    /// How long the store takes for its part, one way.
+    pub(crate) fn store_delay(&mut self) -> Duration {
+        if self.network.slow_store > 0 {
+            self.millis(100, 4_000)
+        } else {
+            self.delay()
+        }
+    }
+}
