@@ -3,8 +3,9 @@
 use anyhow::{Result, ensure};
 use primacy_testkit::{ClusterBuilder, Network, StoreKind, TestCluster, Writer};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
-on_both_stores!(cut_off, cut_in_one_direction);
+on_both_stores!(cut_off, cut_in_one_direction, cut_between_two);
 
 /// From everyone, from the store only, from the other servers only.
 async fn cut_off(store: StoreKind) -> Result<()> {
@@ -58,6 +59,34 @@ async fn cut_in_one_direction(store: StoreKind) -> Result<()> {
         network.mute(primary, None)
     })
     .await?;
+
+    writers.push(writer);
+    let ledger = TestCluster::collect(writers).await?;
+    cluster.finish(ledger).await
+}
+
+/// The primary and one replica cannot talk to each other, and the third member talks to both. Whatever the store makes of
+/// that, there is a primary that commits, and the members do not take the lead from each other on and on.
+async fn cut_between_two(store: StoreKind) -> Result<()> {
+    if !possible() {
+        return Ok(());
+    }
+    let cluster = on_network(store).start().await?;
+    let writer = cluster.writer().await?;
+    let mut writers = cluster.direct_writers();
+
+    let primary = cluster.leader().await?;
+    let other = cluster.synchronous_standby().await?;
+    cluster.network()?.cut(primary, other, None)?;
+    cluster.network()?.cut(other, primary, None)?;
+    let until = Instant::now() + 2 * cluster.timing.ttl;
+    while Instant::now() < until {
+        writer.wait_progress(cluster.timing.recovery()).await?;
+    }
+    let timeline = writer.last().map_or(0, |last| last.timeline);
+    ensure!(timeline <= 3, "the lead moved {} times", timeline - 1);
+    cluster.network()?.heal()?;
+    cluster.wait_healthy().await?;
 
     writers.push(writer);
     let ledger = TestCluster::collect(writers).await?;
