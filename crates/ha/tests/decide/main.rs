@@ -19,6 +19,7 @@ mod switchover;
 mod sync;
 mod sync_candidates;
 mod sync_rows;
+mod sync_switches;
 mod watchdog;
 mod weaknesses;
 mod world;
