@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 
 use Implementation::{Patroni, Primacy};
 
+use crate::slots;
+
 /// A cluster of Patroni's becomes one of Primacy's, node by node, and goes back, while a client writes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rolling_replacement_and_back() -> Result<()> {
@@ -59,21 +61,36 @@ async fn replace(cluster: &mut TestCluster, member: usize, by: Implementation) -
     cluster.start_agent(member)
 }
 
-/// One member of each: whoever is lost, the other takes over, and takes the lost one back.
+/// One member of each: whoever is lost, the other takes over, with its slots, and takes the lost one back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_takes_over_from_the_other() -> Result<()> {
     let mut cluster = crate::cluster(StoreKind::Etcd3)
         .members(2)
         .patroni(&[1])
+        .dynamic("postgresql", slots::decoding())
+        .dynamic("slots", slots::permanent_slots())
         .start()
         .await?;
     let writer = cluster.writer().await?;
     let mut writers = cluster.direct_writers();
+    let port = cluster.agents[cluster.leader().await?].postgres_port;
+    slots::create_feed(port).await?;
 
-    for _ in 0..2 {
-        let old = cluster.leader().await?;
+    for round in 0..2 {
+        for member in [0, 1] {
+            slots::wait_slot(&cluster, member, "backup", true).await?;
+            slots::wait_slot(&cluster, member, "cdc", true).await?;
+        }
+        let old = cluster.wait_healthy().await?;
+        let ids = 100 * round..=100 * round + 99;
+        slots::feed(cluster.agents[old].postgres_port, ids.clone()).await?;
         cluster.agents[old].kill_node().await?;
-        cluster.wait_new_leader(old).await?;
+        let new = cluster.wait_new_leader(old).await?;
+        let consumed = slots::consume(cluster.agents[new].postgres_port, "cdc").await?;
+        ensure!(
+            ids.clone().all(|id| consumed.contains(&id)),
+            "the consumer misses changes of {ids:?}: {consumed:?}"
+        );
         cluster.start_agent(old)?;
         cluster.wait_healthy().await?;
     }

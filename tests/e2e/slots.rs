@@ -9,14 +9,14 @@ use primacy_testkit::{StoreKind, TestCluster, settings, sql, wait_until};
 use serde_json::{Value, json};
 
 /// `postgresql` of the usual dynamic configuration, with what logical decoding needs.
-fn decoding() -> Value {
+pub(crate) fn decoding() -> Value {
     let mut dynamic = settings::dynamic_configuration(0, 0, 0);
     let mut postgresql = dynamic["postgresql"].take();
     postgresql["parameters"]["wal_level"] = json!("logical");
     postgresql
 }
 
-fn permanent_slots() -> Value {
+pub(crate) fn permanent_slots() -> Value {
     json!({
         "backup": { "type": "physical" },
         "cdc": { "type": "logical", "database": "postgres", "plugin": "test_decoding" },
@@ -24,7 +24,7 @@ fn permanent_slots() -> Value {
 }
 
 /// What the slot has decoded and nobody has taken yet: the numbers that were inserted into `feed`.
-async fn consume(port: u16, slot: &str) -> Result<Vec<i64>> {
+pub(crate) async fn consume(port: u16, slot: &str) -> Result<Vec<i64>> {
     let changes = format!(
         "select (regexp_match(data, 'INSERT: id\\[bigint\\]:(\\d+)'))[1]::bigint \
          from pg_logical_slot_get_changes('{slot}', null, null) where data like 'table public.feed: INSERT:%'"
@@ -33,7 +33,11 @@ async fn consume(port: u16, slot: &str) -> Result<Vec<i64>> {
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-async fn feed(port: u16, ids: std::ops::RangeInclusive<i64>) -> Result<()> {
+pub(crate) async fn create_feed(port: u16) -> Result<()> {
+    sql::execute(port, "create table feed (id bigint primary key)").await
+}
+
+pub(crate) async fn feed(port: u16, ids: std::ops::RangeInclusive<i64>) -> Result<()> {
     let (first, last) = ids.into_inner();
     sql::execute(
         port,
@@ -47,7 +51,12 @@ async fn slots(port: u16) -> Result<BTreeSet<String>> {
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-async fn wait_slot(cluster: &TestCluster, member: usize, name: &str, there: bool) -> Result<()> {
+pub(crate) async fn wait_slot(
+    cluster: &TestCluster,
+    member: usize,
+    name: &str,
+    there: bool,
+) -> Result<()> {
     let agent = &cluster.agents[member];
     let what = format!("slot {name} on {} to be there: {there}", agent.name);
     wait_until(&what, cluster.timing.recovery(), async || {
@@ -127,10 +136,10 @@ async fn consumers_go_on_after_a_failover() -> Result<()> {
 
     // A slot made by hand goes, one to be ignored stays.
     let port = cluster.agents[old].postgres_port;
+    create_feed(port).await?;
     sql::execute(
         port,
-        "create table feed (id bigint primary key); \
-         select pg_create_physical_replication_slot('mine'); \
+        "select pg_create_physical_replication_slot('mine'); \
          select pg_create_physical_replication_slot('stranger', true)",
     )
     .await?;
@@ -225,7 +234,7 @@ async fn failover_slots_are_left_to_the_server() -> Result<()> {
     let writer = cluster.writer().await?;
     let first = cluster.leader().await?;
     let port = cluster.agents[first].postgres_port;
-    sql::execute(port, "create table feed (id bigint primary key)").await?;
+    create_feed(port).await?;
     let create =
         "select pg_create_logical_replication_slot('native', 'test_decoding', false, false, true)";
     sql::execute(port, create).await?;
