@@ -134,6 +134,30 @@ async fn consumers_go_on_after_a_failover() -> Result<()> {
         .await?;
     }
 
+    // An agent that starts again takes the standby over as it is: feedback that stopped for a moment would cost the slot.
+    let restarted = cluster.others(old)[0];
+    cluster.agents[restarted].sigkill().await?;
+    cluster.start_agent(restarted)?;
+    cluster.wait_healthy().await?;
+    wait_until(
+        "the agent to be at work",
+        cluster.timing.recovery(),
+        async || {
+            let log = cluster.agents[restarted].log();
+            let (_, since) = log.rsplit_once("manages e2e as").unwrap_or_default();
+            ensure!(since.matches("no action").count() > 1, "{since}");
+            Ok(())
+        },
+    )
+    .await?;
+    let server_log =
+        std::fs::read_to_string(cluster.agents[restarted].dir.join("log/postgresql.log"))?;
+    ensure!(
+        !server_log.contains("\"hot_standby_feedback\" removed")
+            && !server_log.contains("\"hot_standby_feedback\" changed to \"off\""),
+        "hot_standby_feedback was turned off"
+    );
+
     // A slot made by hand goes, one to be ignored stays.
     let port = cluster.agents[old].postgres_port;
     create_feed(port).await?;
@@ -162,6 +186,42 @@ async fn consumers_go_on_after_a_failover() -> Result<()> {
         wait_position(&cluster, old, replica, "confirmed_flush_lsn", "cdc").await?;
         wait_position(&cluster, old, replica, "restart_lsn", "backup").await?;
     }
+
+    // A slot whose creation waits for a transaction that stays open: the agent goes on meanwhile, for longer than a lease.
+    let open = sql::connect(port, "stays open").await?;
+    open.batch_execute("begin; select txid_current()").await?;
+    let late = json!({ "slots": { "late": { "type": "logical", "database": "postgres", "plugin": "pgoutput" } } });
+    let answer = cluster.agents[old].send("PATCH", "/config", &late).await?;
+    ensure!(answer.status == 200, "{answer:?}");
+    wait_slot(&cluster, old, "late", true).await?;
+    let begun = cluster.agents[old].get("/patroni").await?["dcs_last_seen"].clone();
+    let within = cluster.timing.failover() + cluster.timing.ttl;
+    wait_until(
+        "the loop to turn for longer than a lease",
+        within,
+        async || {
+            let status = cluster.agents[old].get("/patroni").await?;
+            let passed = status["dcs_last_seen"].as_i64().zip(begun.as_i64());
+            let passed = passed.map(|(now, begun)| now - begun).unwrap_or_default();
+            ensure!(
+                passed > cluster.timing.ttl.as_secs() as i64,
+                "{passed} s, {status}"
+            );
+            Ok(())
+        },
+    )
+    .await?;
+    let pending = "select (confirmed_flush_lsn is null)::text from pg_replication_slots where slot_name = 'late'";
+    ensure!(
+        sql::text(port, pending).await? == "true",
+        "the slot did not wait"
+    );
+    ensure!(cluster.leader().await? == old, "the lead moved");
+    open.batch_execute("commit").await?;
+    for member in 0..cluster.agents.len() {
+        wait_slot(&cluster, member, "late", true).await?;
+    }
+    cluster.wait_healthy().await?;
 
     // What is fed and not consumed when the primary is lost comes from the next one.
     feed(port, 101..=200).await?;

@@ -108,8 +108,8 @@ pub struct Machine {
     gathering_since: Moment,
     /// When the step under way was handed out.
     acting_since: Moment,
-    /// The pass under way is the one of the rhythm, not one that an event asked for.
-    regular_pass: bool,
+    /// A loop began, and what it came to was not logged yet: one line per loop, whatever steps it takes.
+    line_due: bool,
     peers: Option<Peers>,
     /// Something happened that this pass may not have seen.
     again: bool,
@@ -164,7 +164,7 @@ impl Machine {
             pass: Pass::Idle,
             gathering_since: now,
             acting_since: now,
-            regular_pass: false,
+            line_due: false,
             peers: None,
             again: true,
             next_pass: now,
@@ -385,8 +385,8 @@ impl Machine {
     fn begin_pass(&mut self, now: Moment, actions: &mut Vec<Action>) {
         self.again = false;
         self.peers = None;
-        self.regular_pass = now >= self.next_regular_pass;
-        if self.regular_pass {
+        if now >= self.next_regular_pass {
+            self.line_due = true;
             self.next_regular_pass = now + self.global.loop_wait;
             self.steps_in_a_row = 0;
         }

@@ -426,8 +426,8 @@ pub struct SlotsProgress {
     pub failed_in: BTreeMap<String, Moment>,
     /// Logical slots of this standby that cannot be moved, because WAL that they need is gone.
     pub stuck: BTreeSet<String>,
-    /// Slots were copied, or could not be; not again before then.
-    pub copy_at: Option<Moment>,
+    /// Slots that were copied, or could not be; not again before then.
+    pub copy_at: BTreeMap<String, Moment>,
     /// Logical slots of this standby that may lack catalog rows if they were used after a promotion, with the
     /// `catalog_xmin` of the primary's slot when the primary began to hold rows back for this standby.
     pub unready: BTreeMap<String, Option<u64>>,

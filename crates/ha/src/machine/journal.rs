@@ -134,7 +134,8 @@ impl Machine {
             self.outcome.clone_from(&decision.outcome);
         }
         let resting = matches!(decision.step, Step::Wait | Step::WaitUntil(_));
-        if resting && (self.regular_pass || self.outcome != self.logged) {
+        if resting && (self.line_due || self.outcome != self.logged) {
+            self.line_due = false;
             self.logged.clone_from(&self.outcome);
             actions.push(Action::Log(LogLevel::Info, self.outcome.clone()));
         }

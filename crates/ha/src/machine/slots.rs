@@ -10,7 +10,7 @@ use crate::decision::{Job, Step};
 use crate::situation::SlotsProgress;
 use crate::time::Moment;
 
-/// Between two copies of logical slots: each is a restart, and one that does not help must not be repeated
+/// Between two copies of a logical slot: each is a restart, and one that does not help must not be repeated
 /// without end.
 const COPY_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -119,7 +119,11 @@ impl Machine {
         now: Moment,
         actions: &mut Vec<Action>,
     ) {
-        self.memory.slots.copy_at = Some(now + COPY_INTERVAL);
+        if let Job::CopyLogicalSlots { slots, .. } = job {
+            let again = now + COPY_INTERVAL;
+            let names = slots.iter().map(|slot| (slot.name.clone(), again));
+            self.memory.slots.copy_at = names.collect();
+        }
         self.memory.slots.stuck.clear();
         self.memory.sync_withdrawn_at = None;
         // Otherwise the server runs as before, or the next pass starts it.
@@ -150,7 +154,7 @@ impl Machine {
         }
     }
 
-    /// A promotion begins: consumers of slots that are not ready must be told.
+    /// A promotion begins: those who use slots that are not as the former leader had them must be told.
     pub(super) fn warn_of_unready_slots(&self, actions: &mut Vec<Action>) {
         let unready = &self.memory.slots.unready;
         if !unready.is_empty() {
@@ -159,6 +163,19 @@ impl Machine {
                 "Logical replication slots that might be unsafe to use after promote: {}; what they decode may \
                  have gaps, copy the data of their consumers anew",
                 names.join(", ")
+            );
+            actions.push(Action::Log(LogLevel::Warning, text));
+        }
+        let existing = self.server.wal.as_ref().and_then(|wal| wal.slots.as_ref());
+        let (Some(view), Some(existing)) = (&self.view, existing) else {
+            return;
+        };
+        let ahead = rules::ahead_of_holders(view, &self.global, existing);
+        if !ahead.is_empty() {
+            let text = format!(
+                "Replication slots that begin after where the former leader had them: {}; WAL from before may be \
+                 missing here",
+                ahead.join(", ")
             );
             actions.push(Action::Log(LogLevel::Warning, text));
         }

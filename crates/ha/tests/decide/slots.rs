@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use primacy_config::{ClusterType, PermanentSlot, SlotMatcher};
+use primacy_config::{ClusterType, PermanentSlot, SlotMatcher, StandbyCluster};
 use primacy_ha::{Job, LogicalSlotChange, SlotChange, Step};
 use primacy_model::{Lsn, ReplicationSlot, SlotKind, Tags, slot_name};
 use serde_json::json;
@@ -259,6 +259,42 @@ fn s18_3_cluster_type_counts_without_a_stream_from_the_primary() {
             "{cluster_type:?}, {nostream}: {told}"
         );
         assert!(!told.contains("cdc"), "{told}");
+    }
+}
+
+#[test]
+fn s16_a_standby_cluster_has_physical_slots_only() {
+    for (cluster_type, expected) in [
+        (None, true),
+        (Some(ClusterType::Standby), true),
+        (Some(ClusterType::Primary), false),
+    ] {
+        // The standby leader, a server in recovery that owns the lock.
+        let world = world("pg2", &[slot("pg1", true), slot("pg3", true)]).with(|w| {
+            w.global.standby_cluster = Some(StandbyCluster {
+                host: Some("remote".into()),
+                port: None,
+                primary_slot_name: None,
+                create_replica_methods: Vec::new(),
+                restore_command: None,
+                archive_cleanup_command: None,
+                recovery_min_apply_delay: None,
+            });
+            w.cluster.leader = Some(crate::world::leader("pg2"));
+            w.lease = crate::world::held();
+            w.memory.role = primacy_model::Role::StandbyLeader;
+            let upstream = primacy_ha::Upstream::Remote(primacy_ha::Remote {
+                connection: primacy_model::ConnUrl::parse("postgres://remote:5432"),
+                ..primacy_ha::Remote::default()
+            });
+            w.memory.following = Some((upstream, crate::world::POSTMASTER));
+            permanent(w, "backup", SlotKind::Physical);
+            permanent(w, "cdc", logical_kind());
+            w.global.permanent_slots["backup"].cluster_type = cluster_type;
+            w.cluster.status.slots.insert("cdc".into(), POSITION);
+        });
+        let expected: &[&str] = if expected { &["+backup"] } else { &[] };
+        assert_eq!(changes(&world), expected, "{cluster_type:?}");
     }
 }
 
@@ -689,7 +725,12 @@ fn s18_6_logical_slots_that_a_replica_lacks_are_copied() {
         ),
         (
             "copied a moment ago",
-            |w| w.memory.slots.copy_at = Some(NOW + Duration::from_secs(9)),
+            |w| {
+                w.memory
+                    .slots
+                    .copy_at
+                    .insert("cdc".into(), NOW + Duration::from_secs(9));
+            },
             false,
         ),
         (

@@ -5,6 +5,7 @@ mod failsafe;
 mod journal;
 mod pause;
 mod schedule;
+mod slots;
 mod triggers;
 mod watchdog;
 mod weaknesses;

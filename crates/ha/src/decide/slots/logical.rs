@@ -107,7 +107,7 @@ fn copy(
         .as_ref()
         .is_some_and(|promise| s.now < promise.until);
     // A primary without a store relies on this member to run and to answer (`ha.md` §15).
-    if s.global.pause || promised || s.memory.slots.copy_at.is_some_and(|at| s.now < at) {
+    if s.global.pause || promised {
         return None;
     }
     let slots: Vec<LogicalSlot> = wanted
@@ -118,6 +118,10 @@ fn copy(
             };
             // The primary has it, or had it a moment ago.
             wanted.position?;
+            let last = s.memory.slots.copy_at.get(name);
+            if last.is_some_and(|again| s.now < *again) {
+                return None;
+            }
             let stuck = s.memory.slots.stuck.contains(name);
             let absent = existing.iter().all(|slot| slot.name != *name);
             (absent || stuck).then(|| LogicalSlot {

@@ -20,6 +20,7 @@ use crate::situation::Situation;
 
 pub(crate) use logical::{is_ready, logical_slots};
 pub(crate) use path::hot_standby_feedback;
+pub(crate) use physical::ahead_of_holders;
 pub(crate) use publication::published;
 pub(crate) use wanted::problems;
 
@@ -85,6 +86,13 @@ pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) ->
     let changes = physical::plan(s, cluster, existing, &wanted);
     if may_change && !changes.is_empty() {
         why.note("ha.md §18.4", describe(&changes));
+        for slot in existing.iter().filter(|slot| slot.lost) {
+            if wanted.contains_key(&slot.name) {
+                let text = "lost WAL that it had to keep (max_slot_wal_keep_size) or was invalidated; who reads it \
+                            has a gap";
+                why.note("ha.md §18.4", format!("{} {text}", slot.name));
+            }
+        }
         why.outcome("changing replication slots");
         return Some(Step::ChangeSlots(changes));
     }

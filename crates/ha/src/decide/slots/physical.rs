@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use primacy_config::GlobalConfig;
 use primacy_model::{Cluster, Lsn, ReplicationSlot, SlotKind};
 
 use super::wanted::{Holder, Wanted};
@@ -104,6 +105,29 @@ fn tend(
     // No further than the server itself is.
     let to = wanted.position?.min(reached(s));
     (to > at).then_some(SlotChange::Advance { name, to })
+}
+
+/// Slots that begin after where their holders are, as the leader said last: WAL from before may not be here
+/// (W23).
+pub(crate) fn ahead_of_holders(
+    cluster: &Cluster,
+    global: &GlobalConfig,
+    existing: &[ReplicationSlot],
+) -> Vec<String> {
+    let matters = |name: &String| {
+        global.permanent_slots.contains_key(name) || cluster.status.retain_slots.contains(name)
+    };
+    existing
+        .iter()
+        .filter(|slot| slot.kind == SlotKind::Physical && !slot.active && matters(&slot.name))
+        .filter(|slot| {
+            let holder = cluster.status.slots.get(&slot.name);
+            slot.restart_lsn
+                .zip(holder)
+                .is_some_and(|(here, there)| here > *there)
+        })
+        .map(|slot| slot.name.clone())
+        .collect()
 }
 
 /// How far a slot of this server can be moved.
