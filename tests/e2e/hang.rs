@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use primacy_testkit::settings::SCOPE;
-use primacy_testkit::{Signal, StoreKind, TestCluster, processes, sql, wait_until};
-use serde_json::json;
+use primacy_testkit::{Agent, Signal, StoreKind, TestCluster, account, processes, sql, wait_until};
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 on_both_stores!(stopped_postmaster_is_handed_over);
@@ -125,6 +125,10 @@ async fn a_primary_that_must_stay_stays() -> Result<()> {
 /// agent goes on answering, and the member comes back when the disk does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_hangs_is_handed_over() -> Result<()> {
+    if !account::is_root() {
+        println!("skipped: only root can mount disks");
+        return Ok(());
+    }
     let mut cluster = crate::cluster(StoreKind::Embedded)
         .dynamic("primary_hang_timeout", json!(HANG_TIMEOUT_S))
         .prepare()
@@ -154,6 +158,55 @@ async fn a_disk_that_hangs_is_handed_over() -> Result<()> {
     writers.push(writer);
     let ledger = TestCluster::collect(writers).await?;
     cluster.finish(ledger).await
+}
+
+/// The disk that the log goes to answers nothing any more, and the agent is told to open another log there: it goes on
+/// deciding and renewing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_disk_that_hangs_stops_nothing() -> Result<()> {
+    if !account::is_root() {
+        println!("skipped: only root can mount disks");
+        return Ok(());
+    }
+    let mut cluster = crate::cluster(StoreKind::Embedded).prepare().await?;
+    let mut disks = Vec::new();
+    for agent in &cluster.agents {
+        disks.push(Disk::mount(&agent.dir.join("logs"))?);
+        log_to(&cluster, agent, &json!({"dir": agent.dir.join("logs")}))?;
+    }
+    cluster.start_all()?;
+    let leader = cluster.wait_healthy().await?;
+    cluster.create_ledger(leader).await?;
+    let writer = cluster.writer().await?;
+    let mut writers = cluster.direct_writers();
+
+    disks[leader].freeze()?;
+    let agent = &cluster.agents[leader];
+    log_to(
+        &cluster,
+        agent,
+        &json!({"dir": agent.dir.join("logs"), "mode": 0o644}),
+    )?;
+    agent.sighup()?;
+    let until = Instant::now() + 3 * cluster.timing.ttl;
+    while Instant::now() < until {
+        ensure!(agent.check("/primary").await? == 200);
+        writer.wait_progress(cluster.timing.ttl).await?;
+    }
+    disks[leader].thaw()?;
+    ensure!(cluster.wait_healthy().await? == leader);
+
+    writers.push(writer);
+    let ledger = TestCluster::collect(writers).await?;
+    cluster.finish(ledger).await
+}
+
+/// Puts the section, which is the last one, into the configuration.
+fn log_to(cluster: &TestCluster, agent: &Agent, section: &Value) -> Result<()> {
+    let text = std::fs::read_to_string(&agent.config)?;
+    let text = text.split("\nlog:").next().unwrap_or_default();
+    let account = cluster.scratch().account();
+    account.write(&agent.config, &format!("{text}\nlog: {section}\n"))
 }
 
 fn signal_postmaster(

@@ -84,9 +84,14 @@ impl Configuration {
         Ok(())
     }
 
-    /// Reads the local configuration again. Returns whether it changed.
-    pub(crate) fn reload(&mut self) -> Result<bool, ConfigError> {
-        let tree = layers::load(self.path.as_deref(), &self.environment)?;
+    /// What reads the local configuration again: from a disk, so on a thread that may hang.
+    pub(crate) fn reader(&self) -> impl FnOnce() -> Result<Value, ConfigError> + use<> {
+        let (path, environment) = (self.path.clone(), self.environment.clone());
+        move || layers::load(path.as_deref(), &environment)
+    }
+
+    /// Takes what was read again. Returns whether it changed.
+    pub(crate) fn take_local(&mut self, tree: Value) -> Result<bool, ConfigError> {
         if tree == self.effective.local_tree {
             return Ok(false);
         }

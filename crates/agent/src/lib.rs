@@ -12,6 +12,7 @@ mod leases;
 pub mod logging;
 pub mod peers;
 pub mod published;
+mod reconfigure;
 pub mod request;
 mod settings;
 mod shell;

@@ -207,6 +207,33 @@ fn is_within(target: &str, module: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with("::") || rest.starts_with('_'))
 }
 
+/// Reconfigures the log of this process.
+#[derive(Clone)]
+pub struct LogHandle(Arc<Shared>);
+
+impl LogHandle {
+    /// Takes new settings; only the queue keeps its size. Opens the file: call from a thread that may hang.
+    ///
+    /// # Errors
+    /// [`LogError`]; the old settings stay.
+    pub fn reconfigure(&self, section: &Log) -> Result<(), LogError> {
+        let filter = Filter::new(section)?;
+        let output = Arc::new(Output::new(section)?);
+        *self
+            .0
+            .filter
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = filter;
+        *self
+            .0
+            .output
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = output;
+        tracing::callsite::rebuild_interest_cache();
+        Ok(())
+    }
+}
+
 impl Logging {
     /// Sets up the log of this process.
     ///
@@ -247,25 +274,9 @@ impl Logging {
         ))
     }
 
-    /// Takes new settings; only the queue keeps its size.
-    ///
-    /// # Errors
-    /// [`LogError`]; the old settings stay.
-    pub fn reconfigure(&self, section: &Log) -> Result<(), LogError> {
-        let filter = Filter::new(section)?;
-        let output = Arc::new(Output::new(section)?);
-        *self
-            .shared
-            .filter
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = filter;
-        *self
-            .shared
-            .output
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = output;
-        tracing::callsite::rebuild_interest_cache();
-        Ok(())
+    /// For reconfiguring it from elsewhere.
+    pub fn handle(&self) -> LogHandle {
+        LogHandle(Arc::clone(&self.shared))
     }
 
     /// The queue, for those who tell of it.

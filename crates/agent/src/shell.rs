@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use primacy_config::ConfigError;
 use primacy_config::parameters::Managed;
 use primacy_dcs::{ClusterStore, Renewal, Subject, WatchEvent};
 use primacy_ha::{
@@ -38,7 +39,7 @@ use crate::published::Published;
 use crate::request::{NotScheduled, Request, RestartAnswer};
 use crate::steps::{self, StepContext};
 use crate::watchdog::{self, WatchdogThread};
-use crate::{clock, failsafe, settings, slots};
+use crate::{clock, failsafe, reconfigure, settings, slots};
 
 /// The one parameter that the agent manages itself.
 const SYNCHRONOUS_STANDBY_NAMES: &str = "synchronous_standby_names";
@@ -61,7 +62,11 @@ pub(crate) struct Shell {
     peers: HttpClient,
     journal: Arc<Journal>,
     logging: Logging,
-    api: Option<ApiServer>,
+    /// For log and API, which are reconfigured beside the loop.
+    reconfigure: mpsc::UnboundedSender<reconfigure::Order>,
+    /// Where a reload tells what it read, and where that arrives.
+    rereads: mpsc::UnboundedSender<Reread>,
+    reread: mpsc::UnboundedReceiver<Reread>,
     published: watch::Sender<Arc<Published>>,
     lease: watch::Sender<Lease>,
     events: mpsc::UnboundedSender<Event>,
@@ -107,6 +112,9 @@ pub(crate) struct Signals {
     pub(crate) hangup: Signal,
 }
 
+/// The local configuration, as a reload found it.
+type Reread = Result<serde_json::Value, ConfigError>;
+
 /// A write to the store that must not be overtaken by a later one. Bounded by the machine: one step, one
 /// member key and one status per pass.
 enum StoreWrite {
@@ -131,6 +139,7 @@ impl Shell {
     pub(crate) fn new(parts: Parts) -> (Self, mpsc::UnboundedReceiver<Event>) {
         let (events, receiver) = mpsc::unbounded_channel();
         let (writes, queue) = mpsc::unbounded_channel();
+        let (rereads, reread) = mpsc::unbounded_channel();
         let name = parts.configuration.effective().local.name.clone();
         let leases = Arc::new(Leases::new(parts.store.clone(), name.clone()));
         tokio::spawn(write_in_order(
@@ -154,7 +163,9 @@ impl Shell {
             peers: parts.peers,
             journal: parts.journal,
             logging: parts.logging,
-            api: None,
+            reconfigure: mpsc::unbounded_channel().0,
+            rereads,
+            reread,
             published: parts.published,
             lease: watch::Sender::new(Lease::None),
             events,
@@ -176,9 +187,11 @@ impl Shell {
         (shell, receiver)
     }
 
-    /// The API is served from now on; kept for reloads.
+    /// The API is served from now on.
     pub(crate) fn serve(&mut self, api: ApiServer) {
-        self.api = Some(api);
+        let (reconfigure, orders) = mpsc::unbounded_channel();
+        self.reconfigure = reconfigure;
+        tokio::spawn(reconfigure::obey(orders, api, self.logging.handle()));
     }
 
     /// Runs until the machine says exit.
@@ -200,13 +213,14 @@ impl Shell {
             let wake = self.machine.wake_at().map(clock::instant);
             let event = tokio::select! {
                 Some(event) = events.recv() => Some(event),
-                Some(request) = requests.recv() => self.take_request(request).await,
+                Some(request) = requests.recv() => self.take_request(request),
                 Some(event) = watch.recv() => self.take_watch(event),
                 Ok(()) = reloads.changed() => { self.reloaded(); None }
                 () = until(wake) => Some(Event::Tick),
+                Some(tree) = self.reread.recv() => { self.take_reread(tree); None }
                 _ = signals.terminate.recv() => Some(Event::Terminate),
                 _ = signals.interrupt.recv() => Some(Event::Terminate),
-                _ = signals.hangup.recv() => { self.reload().await; None }
+                _ = signals.hangup.recv() => { self.reload(); None }
             };
             if let Some(event) = event {
                 self.step(event);
@@ -218,9 +232,9 @@ impl Shell {
                 let journal = Arc::clone(&self.journal);
                 let _ = tokio::task::spawn_blocking(move || journal.flush(FAREWELL)).await;
                 self.watchdog.flush(Instant::now() + FAREWELL).await;
-                if let Some(api) = self.api.take() {
-                    api.stop().await;
-                }
+                let (done, stopped) = oneshot::channel();
+                let _ = self.reconfigure.send(reconfigure::Order::Stop(done));
+                let _ = tokio::time::timeout(FAREWELL, stopped).await;
                 // A server that runs on as a primary keeps its fence.
                 if self.machine.global().pause || !self.observation.process.is_alive() {
                     self.fencing.quit(Instant::now() + FAREWELL).await;
@@ -607,16 +621,19 @@ impl Shell {
 
     // ---- configuration ---------------------------------------------------------------------------------
 
-    /// SIGHUP, `POST /reload`: the local configuration is read again, and the files of PostgreSQL are written
-    /// also when nothing changed.
-    async fn reload(&mut self) {
-        match self.configuration.reload() {
+    /// SIGHUP, `POST /reload`: the local configuration is read again, on a thread that may hang.
+    fn reload(&self) {
+        let read = self.configuration.reader();
+        let rereads = self.rereads.clone();
+        tokio::task::spawn_blocking(move || rereads.send(read()));
+    }
+
+    /// The files of PostgreSQL are written also when nothing changed.
+    fn take_reread(&mut self, tree: Reread) {
+        match tree.and_then(|tree| self.configuration.take_local(tree)) {
             Ok(true) => {
                 tracing::info!("the local configuration changed");
                 let effective = self.configuration.effective();
-                if let Err(error) = self.logging.reconfigure(&effective.local.log) {
-                    tracing::error!("the log section cannot be used: {error}");
-                }
                 let local = settings::local(effective, self.fencing.is_required());
                 self.peers = settings::peer_client(&effective.local);
                 self.step(Event::Configured(Box::new(local)));
@@ -630,12 +647,12 @@ impl Shell {
                 return;
             }
         }
-        let section = self.configuration.effective().local.restapi.clone();
-        if let Some(api) = &mut self.api
-            && let Err(error) = api.reconfigure(&section, self.peers.clone()).await
-        {
-            tracing::error!("the REST API keeps its old settings: {}", chain(&error));
-        }
+        let local = &self.configuration.effective().local;
+        let _ = self.reconfigure.send(reconfigure::Order::Settings {
+            log: Box::new(local.log.clone()),
+            restapi: Box::new(local.restapi.clone()),
+            peers: self.peers.clone(),
+        });
         self.settings_changed = true;
         self.reload_wanted = true;
         self.apply_configuration();
@@ -679,7 +696,7 @@ impl Shell {
 
     // ---- requests --------------------------------------------------------------------------------------
 
-    async fn take_request(&mut self, request: Request) -> Option<Event> {
+    fn take_request(&mut self, request: Request) -> Option<Event> {
         let operator = match request {
             Request::WakeUp => OperatorRequest::WakeUp,
             Request::Observe { reply } => {
@@ -717,7 +734,7 @@ impl Shell {
                 from_leader,
             },
             Request::Reload => {
-                self.reload().await;
+                self.reload();
                 return None;
             }
             Request::Failsafe { leader, reply } => {

@@ -8,7 +8,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
@@ -208,7 +208,13 @@ impl<'a> Run<'a> {
         if until.cancel.is_cancelled() {
             return Err(CommandError::Cancelled { program });
         }
-        let mut child = self.command.spawn().map_err(|source| CommandError::Spawn {
+        self.command.kill_on_drop(!self.detached);
+        let spawned = tokio::select! {
+            spawned = spawn(self.command) => spawned,
+            () = until.cancel.cancelled() => return Err(CommandError::Cancelled { program }),
+            () = tokio::time::sleep_until(until.deadline) => return Err(CommandError::Deadline { program }),
+        };
+        let mut child = spawned.map_err(|source| CommandError::Spawn {
             program: program.clone(),
             source,
         })?;
@@ -273,6 +279,14 @@ impl<'a> Run<'a> {
             stderr,
         })
     }
+}
+
+/// Starts a program on a thread that may hang: executables are read from disks, too (`ha.md` W5).
+pub(crate) async fn spawn(mut command: Command) -> std::io::Result<Child> {
+    let spawned = tokio::task::spawn_blocking(move || command.spawn());
+    spawned
+        .await
+        .unwrap_or_else(|error| Err(std::io::Error::other(error)))
 }
 
 impl Output {

@@ -1,5 +1,6 @@
 //! SQL on the local server, and on others.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -119,13 +120,17 @@ impl Connection {
 }
 
 pub(crate) fn user(credentials: &Credentials) -> String {
-    let system = || {
+    // Asked once: the answer may come from a directory service that is slow later.
+    static SYSTEM: LazyLock<String> = LazyLock::new(|| {
         let user = nix::unistd::User::from_uid(nix::unistd::geteuid())
             .ok()
             .flatten();
         user.map_or_else(|| "postgres".to_owned(), |user| user.name)
-    };
-    credentials.username.clone().unwrap_or_else(system)
+    });
+    credentials
+        .username
+        .clone()
+        .unwrap_or_else(|| SYSTEM.clone())
 }
 
 fn sql_error(address: &str, error: &tokio_postgres::Error) -> Error {

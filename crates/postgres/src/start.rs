@@ -240,16 +240,17 @@ impl Server {
             self.memory(|memory| memory.bootstrap.is_some_and(|files| files.hot_standby_off));
         let arguments = arguments(&settings, raised, hot_standby_off);
         let data_dir = settings.data_dir.clone();
-        let stale = self
-            .disk("reading postmaster.pid", deadline, move || {
-                Ok(postmaster::stale_pid(&data_dir))
-            })
-            .await?;
         let log = settings
             .server_log
             .clone()
             .unwrap_or_else(|| PathBuf::from("/dev/null"));
-        let log_start = std::fs::metadata(&log).map_or(0, |metadata| metadata.len());
+        let seen_log = log.clone();
+        let (stale, log_start) = self
+            .disk("reading postmaster.pid", deadline, move || {
+                let length = std::fs::metadata(&seen_log).map_or(0, |metadata| metadata.len());
+                Ok((postmaster::stale_pid(&data_dir), length))
+            })
+            .await?;
 
         let mut command = Command::new("setsid");
         command.args(["sh", "-c", SPAWN, "sh"]).arg(&log);
@@ -275,7 +276,10 @@ impl Server {
                 source,
             })
         };
-        let mut shell = command.spawn().map_err(failed)?;
+        let mut shell = timeout_at(deadline, crate::command::spawn(command))
+            .await
+            .map_err(|_| Error::deadline("spawning the postmaster"))?
+            .map_err(failed)?;
         let mut text = String::new();
         let answer = async {
             if let Some(stdout) = &mut shell.stdout {

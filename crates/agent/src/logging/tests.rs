@@ -27,9 +27,13 @@ fn records_reach_the_file_and_a_reload_changes_the_level() {
             "pg1"
         );
         info!(target: "somebody_elses_crate", "not ours");
-        logging.reconfigure(&section(&directory, "debug")).unwrap();
+        logging
+            .handle()
+            .reconfigure(&section(&directory, "debug"))
+            .unwrap();
         debug!("told now");
         logging
+            .handle()
             .reconfigure(&section(&directory, "CRITICAL"))
             .unwrap();
         warn!("not any more");
