@@ -207,6 +207,8 @@ pub struct WalSender {
     pub flush_lsn: Option<Lsn>,
     /// Replayed by the standby.
     pub replay_lsn: Option<Lsn>,
+    /// The replication slot that it streams through.
+    pub slot: Option<String>,
 }
 
 /// A row of `pg_replication_slots`.

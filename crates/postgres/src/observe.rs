@@ -227,7 +227,8 @@ fn status_query(major: u32, slots: bool) -> String {
          'checkpoint_timeline', (SELECT timeline_id FROM pg_control_checkpoint()), \
          'senders', (SELECT coalesce(json_agg(s), '[]') FROM (SELECT pid, usename, application_name, \
              client_addr::text, state, sync_state, sync_priority, write_lsn::text, flush_lsn::text, \
-             replay_lsn::text FROM pg_stat_replication) s), \
+             replay_lsn::text, slot_name AS slot FROM pg_stat_replication \
+             LEFT JOIN pg_replication_slots ON active_pid = pid) s), \
          'slots', {slots}) \
          FROM (SELECT pg_is_in_recovery() AS recovery) r"
     )
@@ -314,6 +315,7 @@ fn parse_sender(json: &Value) -> WalSender {
         write_lsn: lsn(&json["write_lsn"]),
         flush_lsn: lsn(&json["flush_lsn"]),
         replay_lsn: lsn(&json["replay_lsn"]),
+        slot: optional(&json["slot"]),
     }
 }
 

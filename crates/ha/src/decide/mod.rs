@@ -23,6 +23,7 @@ mod starting;
 mod switchover;
 mod sync;
 mod synchronous_names;
+mod walsenders;
 pub(crate) mod watchdog;
 
 pub(crate) use race::limitation;

@@ -19,6 +19,7 @@ use super::quorum::{Goal, Names, State as QuorumState, Transition, transitions};
 use super::synchronous_names::{
     STRICT_PLACEHOLDER, SynchronousStandbys, any_names, names, priority_names, quoted,
 };
+use super::walsenders::is_ambiguous;
 use crate::decision::Step;
 use crate::situation::Situation;
 
@@ -54,7 +55,23 @@ pub(super) fn maintain(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) 
         _ => BTreeSet::new(),
     };
     if active.is_empty() && s.global.synchronous_mode_strict {
-        return hold_strictly(s, &voters, 0, why);
+        let (doubtful, held): (BTreeSet<_>, BTreeSet<_>) = voters
+            .iter()
+            .cloned()
+            .partition(|name| is_ambiguous(s, wal, name));
+        if doubtful.is_empty() {
+            return hold_strictly(s, &voters, 0, why);
+        }
+        let doubts: Vec<String> = doubtful
+            .iter()
+            .map(|name| unfit(s, cluster, name))
+            .collect();
+        why.note("ha.md W25", doubts.join(", "));
+        return Some(write(
+            s,
+            cluster,
+            if sync.quorum == 0 { held } else { kept },
+        ));
     }
     if kept != voters {
         why.note(
@@ -187,6 +204,7 @@ fn quorum_confirmed(s: &Situation<'_>, listed: &SynchronousStandbys) -> usize {
         .filter(|sender| matches!(sender.sync_state.as_str(), "quorum" | "sync"))
         .map(|sender| sender.application_name.to_lowercase())
         .filter(|name| listed.members.contains(name))
+        .filter(|name| !is_ambiguous(s, wal, &MemberName::new(name.clone())))
         .filter(|name| {
             progress
                 .confirmed
@@ -345,11 +363,15 @@ fn hold_strictly(
     quorum: usize,
     why: &mut Reasons,
 ) -> Option<Step> {
-    let voters: Vec<MemberName> = voters.iter().cloned().collect();
-    let value = if voters.is_empty() {
+    let wal = s.wal()?;
+    let count = voters.len().saturating_sub(quorum).max(1);
+    let voters = voters.iter().filter(|name| !is_ambiguous(s, wal, name));
+    let voters: Vec<MemberName> = voters.cloned().collect();
+    let quorum_mode = s.global.synchronous_mode == SynchronousMode::Quorum;
+    let value = if voters.is_empty() || quorum_mode && count > voters.len() {
         quoted(STRICT_PLACEHOLDER)
-    } else if s.global.synchronous_mode == SynchronousMode::Quorum {
-        any_names(voters.len().saturating_sub(quorum).max(1), &voters)
+    } else if quorum_mode {
+        any_names(count, &voters)
     } else {
         priority_names(&voters)
     };
@@ -395,7 +417,9 @@ fn wanted(s: &Situation<'_>, cluster: &Cluster) -> Vec<MemberName> {
             Some((member, sender, position(&wal.synchronous_commit, sender)?))
         })
         .filter(|(member, ..)| {
-            member.data.state == Some(State::Running) && !member.data.tags.nosync()
+            member.data.state == Some(State::Running)
+                && !member.data.tags.nosync()
+                && !is_ambiguous(s, wal, &member.name)
         })
         .collect();
     let eligible: BTreeSet<&str> = candidates.iter().map(|(m, ..)| m.name.as_str()).collect();
@@ -478,6 +502,11 @@ fn unfit(s: &Situation<'_>, cluster: &Cluster, name: &MemberName) -> String {
     };
     if member.data.tags.nosync() {
         return format!("{name} does not want to be synchronous");
+    }
+    if s.wal().is_some_and(|wal| is_ambiguous(s, wal, name)) {
+        return format!(
+            "another server streams as {name}, PostgreSQL cannot tell them apart (W25)"
+        );
     }
     let senders = s.wal().map_or(&[][..], |wal| &wal.senders);
     let sender = senders

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use primacy_config::SynchronousMode;
 use primacy_ha::{Lease, Step};
 use primacy_model::{Lsn, Role, ScheduledAt, State, Timeline, Version};
 use serde_json::json;
@@ -122,4 +123,55 @@ fn w19_every_change_is_of_the_version_that_was_seen() {
     );
     assert_eq!(published.lease, owner().lease);
     assert_ne!(published.lease, Lease::None);
+}
+
+/// W25: PostgreSQL knows standbys by their name alone, and a member of another site may have the same one.
+#[test]
+fn w25_a_name_that_two_servers_stream_by_is_not_synchronous() {
+    let primary =
+        |senders: &[(&str, &str)]| World::of("pg1").sync("pg1", &["pg2"]).names("pg2", senders);
+    let sync_becomes = |world: &World, expected: &[&str]| match world.step() {
+        Step::WriteSync(sync) => {
+            let standbys: Vec<&str> = sync.standbys.iter().map(|name| name.as_str()).collect();
+            assert_eq!(standbys, expected);
+        }
+        other => panic!("{other:?}"),
+    };
+    let alone = primary(&[("pg2", "sync")]);
+    assert_eq!(alone.step(), Step::Wait);
+    // The other site's pg2 streams, too; it may be the one whose acknowledgement released a commit.
+    let twice = primary(&[("pg2", "sync"), ("PG2", "potential")]);
+    sync_becomes(&twice, &[]);
+    // The member is away, the other site's streams through a slot of its own.
+    let foreign = |slots: bool| {
+        primary(&[("pg2", "sync")]).with(|w| {
+            w.global.use_slots = slots;
+            w.wal().slots = None;
+            w.wal().senders[0].slot = Some("site_b".into());
+        })
+    };
+    sync_becomes(&foreign(true), &[]);
+    assert_eq!(foreign(false).step(), Step::Wait);
+    let own = foreign(true).with(|w| w.wal().senders[0].slot = Some("pg2".into()));
+    assert_eq!(own.step(), Step::Wait);
+    // Strictly: out of /sync first, then commits wait for a name that nobody has.
+    let strict = |voters: &[&str]| {
+        World::of("pg1")
+            .sync("pg1", voters)
+            .names("pg2", &[("pg2", "sync"), ("pg2", "potential")])
+            .with(|w| w.global.synchronous_mode_strict = true)
+    };
+    sync_becomes(&strict(&["pg2", "pg3"]), &["pg3"]);
+    let Step::SetSynchronousStandbyNames(Some(names)) = strict(&[]).step() else {
+        panic!("commits do not wait")
+    };
+    assert!(names.contains("placeholder"), "{names}");
+    // In quorum mode it is no active standby, and what it confirmed does not count.
+    let quorum = primary(&[("pg2", "quorum"), ("pg2", "quorum")])
+        .names("ANY 1 (pg2)", &[("pg2", "quorum"), ("pg2", "quorum")])
+        .with(|w| {
+            w.global.synchronous_mode = SynchronousMode::Quorum;
+            w.memory.sync.confirmed = ["pg2".into()].into();
+        });
+    sync_becomes(&quorum, &[]);
 }
