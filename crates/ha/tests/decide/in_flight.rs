@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use primacy_ha::{DemotionMode, Job, PendingOperation, Step, StopMode, StopReason};
+use primacy_ha::{DemotionMode, Job, Lease, PendingOperation, Step, StopMode, StopReason};
 use primacy_model::ControlState;
 
 use crate::world::{NOW, POSITION, World};
@@ -88,4 +88,32 @@ fn s12_1_modes() {
         panic!("no stop")
     };
     assert!(checkpoint && reason == StopReason::Demotion(Graceful));
+}
+
+/// W16: the demotion of a leader whose store is away waits for the action under way, as everything else does; what ends
+/// the server meanwhile is the lease.
+#[test]
+fn w16_no_demotion_begins_beside_a_long_action() {
+    let away = || {
+        World::of("pg1").with(|w| {
+            w.reachable = false;
+            w.lease = Lease::Held {
+                until: NOW + Duration::from_secs(2),
+                failing_since: Some(NOW - Duration::from_secs(20)),
+            };
+        })
+    };
+    assert!(matches!(away().step(), Step::StartJob(Job::Stop { .. })));
+    let restart = Job::Restart {
+        upstream: None,
+        timeout: Duration::from_secs(300),
+    };
+    let copy = Job::CreateReplica {
+        source: None,
+        reinitialize: true,
+        basebackup_only: false,
+    };
+    for job in [restart, copy, Job::Promote, Job::PostBootstrap] {
+        assert_eq!(away().job(job.clone()).step(), Step::Wait, "{job:?}");
+    }
 }
