@@ -1,15 +1,15 @@
-//! The primary's agent is stopped in good order.
+//! Agents are stopped in good order.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use primacy_testkit::{StoreKind, TestCluster};
 
-on_both_stores!(primary_stopped);
+on_both_stores!(primary_then_standby_stopped);
 
 /// SIGTERM stops the server cleanly and releases the leader key, so that a replica takes over without waiting for
-/// the lease to lapse.
-async fn primary_stopped(store: StoreKind) -> Result<()> {
+/// the lease to lapse. A synchronous standby is released before it stops, so that commits do not wait for it.
+async fn primary_then_standby_stopped(store: StoreKind) -> Result<()> {
     let mut cluster = crate::cluster(store).start().await?;
     let writer = cluster.writer().await?;
     let mut writers = cluster.direct_writers();
@@ -30,6 +30,22 @@ async fn primary_stopped(store: StoreKind) -> Result<()> {
     cluster.start_agent(old)?;
     let leader = cluster.wait_healthy().await?;
     ensure!(leader == new, "the returned primary took the lead again");
+
+    let standby = cluster.synchronous_standby().await?;
+    cluster.agents[standby]
+        .sigterm(Duration::from_secs(60))
+        .await?;
+    let released = format!(
+        "{} does not want to be synchronous",
+        cluster.agents[standby].name
+    );
+    ensure!(
+        cluster.agents[new].log().contains(&released),
+        "the standby was gone before it was released"
+    );
+    writer.wait_progress(cluster.timing.failover()).await?;
+    cluster.start_agent(standby)?;
+    ensure!(cluster.wait_healthy().await? == new, "the lead moved");
 
     writers.push(writer);
     let ledger = TestCluster::collect(writers).await?;
