@@ -248,14 +248,15 @@ async fn every_command_is_called_as_documented() -> Result<()> {
     let vetoed = cluster.synchronous_standby().await?;
     std::fs::write(scripts.veto(name(vetoed)), "")?;
     let before = cluster.leader().await?;
-    let refused = cluster
-        .control(&["switchover", SCOPE, "--candidate", name(vetoed), "--force"])
-        .await?;
-    let printed = String::from_utf8_lossy(&refused.stdout).into_owned();
-    ensure!(
-        !scripts.of("pre_promote", name(vetoed)).is_empty(),
-        "{printed}"
-    );
+    let request = ["switchover", SCOPE, "--candidate", name(vetoed), "--force"];
+    let answer = cluster.control(&request).await?;
+    // The command takes the lock for success, and may end before the hook is asked.
+    wait_until("the veto", cluster.timing.failover(), async || {
+        let asked = !scripts.of("pre_promote", name(vetoed)).is_empty();
+        ensure!(asked, "{}", String::from_utf8_lossy(&answer.stdout));
+        Ok(())
+    })
+    .await?;
     ensure!(
         cluster
             .wait_leader_other_than(vetoed, cluster.timing.failover())
