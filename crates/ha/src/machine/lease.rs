@@ -125,7 +125,9 @@ impl Machine {
     /// accept no writes: an agent that cannot stop it must not take the fence away either.
     pub(super) fn set_fence(&mut self, actions: &mut Vec<Action>) {
         let wanted = match self.lease {
-            _ if self.global.pause || !self.server.process.is_alive() => None,
+            _ if self.global.pause => None,
+            // A primary that is being started is under the fence from its first moment, whatever becomes of the agent.
+            _ if !self.server.process.is_alive() && !self.restarts_primary() => None,
             Lease::Held { until, .. } => Some(until),
             Lease::None if self.may_accept_writes() => self.fence,
             Lease::None => None,

@@ -363,13 +363,11 @@ fn a_primary_that_is_being_started_when_its_lease_ends_does_not_come_up() {
     };
 
     let mut driver = starting();
-    let actions = spawned(&mut driver);
     assert!(
-        actions
-            .iter()
-            .any(|action| matches!(action, Action::SetFence(Some(_)))),
-        "the fence knows of it from the beginning"
+        !driver.saw(|action| matches!(action, Action::SetFence(None))),
+        "the fence stays armed from the crash on, and is aimed as soon as there is a process"
     );
+    spawned(&mut driver);
     driver.reachable = false;
     driver.pass_time(TTL, kills);
     assert!(driver.saw(|action| matches!(action, Action::CancelJob)));
