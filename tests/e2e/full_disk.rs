@@ -1,12 +1,17 @@
 //! The primary's disk is full, with everything on it: data, WAL, logs, what the agent and the embedded store write.
 
+use std::cell::Cell;
+
 use anyhow::{Result, ensure};
 use primacy_testkit::{StoreKind, TestCluster, sql, wait_until};
 
 on_both_stores!(without_space);
 
 /// Data, WAL and logs of a cluster that does little, and room for what a base backup brings.
-const DISK_MEGABYTES: u32 = 320;
+const DISK_MEGABYTES: u32 = 400;
+
+/// Segments are 16 MB, and a few of them are there before they are needed.
+const MOST_SWITCHES: u32 = 8;
 
 /// Begins another WAL segment, for which there must be space.
 const SWITCH: &str = "select pg_switch_wal() from pg_create_restore_point('full')";
@@ -50,11 +55,16 @@ async fn without_space(store: StoreKind) -> Result<()> {
 
     let standby = cluster.synchronous_standby().await?;
     cluster.disks[standby].fill()?;
+    let switches = Cell::new(0);
     wait_until(
         "another standby to be synchronous",
         cluster.timing.recovery(),
         async || {
-            let _ = sql::execute(cluster.agents[new].postgres_port, SWITCH).await;
+            // Until the standby's own segments are used up, but not until everybody's disk is full.
+            if switches.get() < MOST_SWITCHES {
+                switches.set(switches.get() + 1);
+                let _ = sql::execute(cluster.agents[new].postgres_port, SWITCH).await;
+            }
             let present = cluster.synchronous_standby().await?;
             ensure!(present != standby, "it is the one without space");
             Ok(())
