@@ -2,7 +2,7 @@
 
 CARGO := scripts/cargo.sh
 
-.PHONY: help setup build demo test test-versions test-all bench fmt lint
+.PHONY: help setup build demo test test-versions test-all sim-mutants bench fmt lint
 
 help:
 	@echo 'make demo      a three-node cluster that survives losing its primary'
@@ -11,6 +11,7 @@ help:
 	@echo 'make setup     what the others need and is missing (they call it themselves)'
 	@echo 'make test-versions  the tests with PostgreSQL, on versions 17 and 18'
 	@echo 'make test-all  make test and make test-versions, then examples in the documentation and the long tests'
+	@echo 'make sim-mutants    break rules on purpose, one at a time, and have the simulator find each'
 	@echo 'make bench     measure Primacy and Patroni side by side, as ratios'
 	@echo 'make fmt       format the code'
 	@echo 'make lint      formatting and lints only'
@@ -42,6 +43,10 @@ test-versions:
 test-all: test test-versions
 	$(CARGO) test --workspace --locked --doc
 	$(CARGO) nextest run --workspace --exclude primacy --locked --run-ignored only --no-tests pass
+
+# docs/mutants.md has what comes of it. MUTANTS="NAME ..." for some of them.
+sim-mutants:
+	@scripts/sim-mutants.sh $(MUTANTS)
 
 # Optimized builds of both: the measuring client must not be what is measured.
 bench:
