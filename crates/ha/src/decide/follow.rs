@@ -2,7 +2,7 @@
 
 use primacy_model::{Cluster, Member, Process, Role, WalStatus};
 
-use super::{Reasons, demote, rewind, slots, standby_cluster};
+use super::{Reasons, demote, operation, rewind, slots, standby_cluster};
 use crate::decision::{DemotionMode, Job, Step, Upstream};
 use crate::situation::{Lease, RewindState, Situation};
 
@@ -136,7 +136,7 @@ fn point_at(
         why.outcome("changing primary_conninfo and restarting");
         return Some(Step::StartJob(Job::Restart {
             upstream: Some(upstream.clone()),
-            timeout: s.global.primary_start_timeout,
+            timeout: operation::patience(s),
         }));
     }
     if s.memory.following.as_ref() == Some(&(upstream.clone(), identity)) {

@@ -1,10 +1,15 @@
 //! What an operator asked of this member alone: restart, reinitialize (`ha.md` §20).
 
+use std::time::Duration;
+
 use primacy_model::{Cluster, DataDirectory};
 
 use super::{Reasons, bootstrap, follow};
 use crate::decision::{Job, Step};
 use crate::situation::{PendingOperation, Situation};
+
+/// The default of `primary_start_timeout`.
+const RESTART_PATIENCE: Duration = Duration::from_secs(300);
 
 pub(super) fn decide(
     s: &Situation<'_>,
@@ -18,7 +23,7 @@ pub(super) fn decide(
                 return step;
             }
             let primary = s.is_primary() && cluster.is_led_by(s.me()) || is_primary_in_pause(s);
-            let timeout = timeout.unwrap_or(s.global.primary_start_timeout);
+            let timeout = timeout.unwrap_or_else(|| patience(s));
             why.note(
                 "ha.md §20",
                 format!(
@@ -65,6 +70,15 @@ pub(super) fn replaces_data(s: &Situation<'_>, operation: &PendingOperation) -> 
             s.server.data_directory,
             DataDirectory::Valid | DataDirectory::Empty
         )
+}
+
+/// How long a server that is restarted on purpose may take when nobody said. `primary_start_timeout: 0` says what
+/// happens after a crash; a restart is none.
+pub(super) fn patience(s: &Situation<'_>) -> Duration {
+    match s.global.primary_start_timeout {
+        Duration::ZERO => RESTART_PATIENCE,
+        timeout => timeout,
+    }
 }
 
 /// In pause a primary without the lock is one still after a restart, and so is one that was stopped by hand.

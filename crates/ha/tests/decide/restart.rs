@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use primacy_config::SynchronousMode;
-use primacy_ha::{DemotionMode, Job, Shutdown, Step, StopReason};
+use primacy_ha::{DemotionMode, Job, PendingOperation, Shutdown, Step, StopReason};
 use primacy_model::{History, Readiness, State, Timeline};
 
 use crate::world::{NOW, POSITION, World, primary_wal};
@@ -159,4 +159,23 @@ fn s21_a_history_that_was_deleted_is_written_again_and_one_that_cannot_be_holds_
         |ago| second().with(|w| w.memory.history_failed_at = Some(NOW - Duration::from_secs(ago)));
     assert_eq!(failed(9).step(), Step::Wait);
     assert_eq!(failed(10).step(), Step::WriteHistory(Timeline(2)));
+}
+
+#[test]
+fn s20_a_restart_on_purpose_is_no_crash_and_may_take_its_time() {
+    let timeout = |asked: Option<u64>, configured| {
+        let world = World::of("pg1").with(|w| {
+            w.global.primary_start_timeout = Duration::from_secs(configured);
+            w.memory.operation = Some(PendingOperation::Restart {
+                timeout: asked.map(Duration::from_secs),
+            });
+        });
+        match world.because("ha.md §20") {
+            Step::StartJob(Job::Restart { timeout, .. }) => timeout.as_secs(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(timeout(Some(5), 0), 5);
+    assert_eq!(timeout(None, 20), 20);
+    assert_eq!(timeout(None, 0), 300);
 }
