@@ -327,6 +327,10 @@ async fn stop(
     let stopped = loop {
         tokio::select! {
             stopped = &mut stop => break stopped?,
+            () = context.cancel.cancelled() => {
+                let what = "the stop of PostgreSQL".into();
+                return Err(postgres::Error::Cancelled { what });
+            }
             Some(event) = events.recv() => {
                 let progress = match event {
                     StopEvent::CheckpointWritten { checkpoint_lsn, previous_lsn, .. } => {

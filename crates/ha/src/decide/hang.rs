@@ -65,6 +65,20 @@ pub(super) fn give_up(s: &Situation<'_>) -> Step {
     demote_within(DemotionMode::Immediate, Some(s.global.retry_timeout))
 }
 
+/// Why a fast stop that is under way will not come to its end: the postmaster does not hear it. Only new connections tell;
+/// a server that is stopping answers them with a refusal, however long its last checkpoint takes.
+pub(super) fn stop_is_stuck(s: &Situation<'_>) -> Option<String> {
+    let limit = s.global.primary_hang_timeout;
+    let hung = s.server.probes.connection?;
+    (!limit.is_zero() && hung >= limit).then(|| {
+        format!(
+            "no answer to the connection probe for {} s >= primary_hang_timeout {} s: the stop is not heard",
+            hung.as_secs(),
+            limit.as_secs()
+        )
+    })
+}
+
 /// PostgreSQL was killed, and its disk does not let it end.
 pub(super) fn dying(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Step {
     why.note(

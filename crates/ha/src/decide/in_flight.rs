@@ -3,8 +3,8 @@
 
 use primacy_model::Cluster;
 
-use super::{Reasons, Verdict, switchover};
-use crate::decision::{Job, Step, StopReason};
+use super::{Reasons, Verdict, hang, switchover};
+use crate::decision::{Job, Step, StopMode, StopReason};
 use crate::situation::{JobInFlight, Lease, PendingOperation, Situation};
 
 pub(super) fn decide(
@@ -36,6 +36,19 @@ pub(super) fn decide(
             format!("a candidate has the shutdown checkpoint {lsn}"),
         );
         return Ok(Step::ReleaseLeader { optime: Some(lsn) });
+    }
+
+    if let Job::Stop {
+        mode: StopMode::Fast,
+        reason: StopReason::Demotion(_),
+        ..
+    } = &job.job
+        && owner
+        && let Some(problem) = hang::stop_is_stuck(s)
+    {
+        // What follows is judged as any other hang.
+        why.note("ha.md W6", problem);
+        return Ok(Step::CancelJob);
     }
 
     if job.job == Job::CrashRecovery

@@ -135,6 +135,27 @@ fn w6_a_switchover_waits_for_a_server_that_hangs_and_a_failover_does_not() {
 }
 
 #[test]
+fn w6_a_stop_that_is_not_heard_is_given_up_and_judged_as_a_hang() {
+    let stopping = |since| {
+        hung(connection(since)).job(Job::Stop {
+            mode: StopMode::Fast,
+            checkpoint: true,
+            timeout: None,
+            reason: StopReason::Demotion(DemotionMode::Graceful),
+        })
+    };
+    assert_eq!(stopping(LIMIT).because("ha.md W6"), Step::CancelJob);
+    assert_eq!(stopping(LIMIT / 2).step(), Step::Wait);
+    let slow = Probes {
+        disk: Some(LIMIT),
+        wal_still: LIMIT,
+        ..Probes::default()
+    };
+    let slow = stopping(Duration::ZERO).with(|w| w.server.probes = slow);
+    assert_eq!(slow.step(), Step::Wait, "a long shutdown checkpoint");
+}
+
+#[test]
 fn w6_a_replica_that_hangs_does_not_race() {
     let healthy = World::unlocked("pg2").peers(&[("pg3", Some(POSITION.0))]);
     assert!(matches!(healthy.step(), Step::AcquireLeader { .. }));

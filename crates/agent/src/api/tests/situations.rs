@@ -246,3 +246,25 @@ fn readiness_looks_at_the_lag() {
     let failsafe = cut_off.with(|p| p.failsafe_until = Some(p.view_until));
     assert_eq!(codes(&failsafe, &["/readiness"]), "1");
 }
+
+#[test]
+fn w6_a_replica_that_hangs_counts_for_nobody_and_says_why() {
+    let hangs = |published: Published| {
+        published.with(|p| {
+            Arc::make_mut(&mut p.observation).probes.connection = Some(Duration::from_secs(7));
+        })
+    };
+    assert_eq!(codes(&replica(), &["/replica", "/health"]), "11");
+    assert_eq!(codes(&hangs(replica()), &["/replica", "/health"]), "..");
+    let document = |published: &Published| {
+        let fresh = Some(&*published.observation);
+        Status::new(published, fresh, Default::default(), Instant::now()).to_json()
+    };
+    let told = document(&hangs(replica()));
+    assert_eq!(told["hang"], json!({"connection": 7}));
+    assert_eq!(told.get("xlog"), None, "no member counts on it in a race");
+    assert_eq!(document(&replica()).get("hang"), None);
+    let primary = document(&hangs(primary()));
+    assert_eq!(primary["hang"], json!({"connection": 7}));
+    assert!(primary.get("xlog").is_some(), "it still leads");
+}
