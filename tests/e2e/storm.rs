@@ -1,10 +1,11 @@
-//! Many rounds of everything at once: modes and counts change, standbys fall behind, and nodes are lost in the middle of it,
-//! also more of them than commits waited for. What was acknowledged stays.
+//! Many rounds of everything at once: modes and counts change, standbys fall behind, and in the middle of it nodes are lost,
+//! frozen or cut off, also more of them than commits waited for. What was acknowledged stays.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::Result;
-use primacy_testkit::{StoreKind, TestCluster, Writer};
+use primacy_testkit::{Pid, Signal, StoreKind, TestCluster, Writer, processes};
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, IteratorRandom};
 use rand::{Rng, SeedableRng};
@@ -91,18 +92,19 @@ async fn round(
         moments.next(Duration::from_secs(3)).await;
     }
 
-    let mut lost = Vec::new();
+    let mut hit = Vec::new();
     if dice.random_bool(0.8) {
-        lost.push(primary);
+        hit.push(primary);
     }
-    let more = dice.random_range(0..=most_lost - lost.len());
-    lost.extend(others.iter().copied().choose_multiple(dice, more));
-    for member in &lost {
-        println!("{} is lost", cluster.agents[*member].name);
-        cluster.agents[*member].kill_node().await?;
+    let more = dice.random_range(0..=most_lost - hit.len());
+    hit.extend(others.iter().copied().choose_multiple(dice, more));
+    let mut frozen = BTreeSet::new();
+    for member in &hit {
+        let fault = *FAULTS.choose(dice).unwrap_or(&Fault::Lost);
+        println!("{}: {fault:?}", cluster.agents[*member].name);
+        frozen.extend(strike(cluster, *member, fault).await?);
     }
-    cluster.network()?.heal()?;
-    if lost.contains(&primary) {
+    if hit.contains(&primary) {
         // Somebody else, if anybody may.
         let within = cluster.timing.ttl + 3 * cluster.timing.loop_wait;
         match cluster.wait_leader_other_than(primary, within).await {
@@ -110,7 +112,57 @@ async fn round(
             Err(_) => println!("nobody takes over"),
         }
     }
+    cluster.network()?.heal()?;
+    for pid in frozen {
+        processes::signal(pid, Signal::SIGCONT);
+    }
     cluster.start_all()?;
     cluster.wait_healthy().await?;
     writer.wait_progress(cluster.timing.recovery()).await
+}
+
+/// What befalls a member.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    Lost,
+    Frozen,
+    CutOff,
+    Deaf,
+    Mute,
+    WithoutStore,
+}
+
+/// A loss is as likely as all the others together.
+const FAULTS: [Fault; 10] = [
+    Fault::Lost,
+    Fault::Lost,
+    Fault::Lost,
+    Fault::Lost,
+    Fault::Lost,
+    Fault::Frozen,
+    Fault::CutOff,
+    Fault::Deaf,
+    Fault::Mute,
+    Fault::WithoutStore,
+];
+
+/// Does that to a member. Returns what it froze.
+async fn strike(cluster: &mut TestCluster, member: usize, fault: Fault) -> Result<BTreeSet<Pid>> {
+    let store = cluster.store.ports();
+    match fault {
+        Fault::Lost => cluster.agents[member].kill_node().await?,
+        Fault::Frozen => {
+            let node = cluster.agents[member].node();
+            let all: BTreeSet<Pid> = node.server.into_iter().chain(node.agent).collect();
+            for pid in &all {
+                processes::signal(*pid, Signal::SIGSTOP);
+            }
+            return Ok(all);
+        }
+        Fault::CutOff => cluster.network()?.cut_off(member, None)?,
+        Fault::Deaf => cluster.network()?.deafen(member, None)?,
+        Fault::Mute => cluster.network()?.mute(member, None)?,
+        Fault::WithoutStore => cluster.network()?.cut_off(member, Some(&store))?,
+    }
+    Ok(BTreeSet::new())
 }
