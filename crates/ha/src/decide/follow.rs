@@ -123,7 +123,10 @@ fn point_at(
         return None;
     };
     s.wal()?;
-    if *upstream == Upstream::Nobody && (s.global.pause || cluster.is_unlocked()) {
+    // The key of a leader that took its lock again may be there before its member key is.
+    let unpublished =
+        cluster.leader_member().is_none() && !s.local.tags.nostream() && !s.left_the_leader();
+    if *upstream == Upstream::Nobody && (s.global.pause || cluster.is_unlocked() || unpublished) {
         // A standby that keeps its upstream while nobody leads loses nothing, and gets what a primary that
         // is cut off from the store still writes (ha.md W20).
         return None;

@@ -182,7 +182,8 @@ impl Machine {
             ) {
                 self.memory.rewind = RewindState::NotNeeded;
             }
-        } else if self.compared_with != key {
+        } else if self.compared_with != key || self.memory.rewind == RewindState::Initial {
+            // Initial: what was known was forgotten, and it does not stream from there any more.
             self.compared_with = key;
             if self.local_can_repair()
                 && matches!(

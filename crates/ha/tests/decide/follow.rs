@@ -92,6 +92,17 @@ fn s9_5_a_paused_replay_is_resumed() {
 fn w20_an_upstream_is_kept_while_nobody_leads() {
     let world = World::unlocked("pg2").peers(&[("pg3", Some(u64::MAX))]);
     assert!(!matches!(world.step(), Step::Follow(Upstream::Nobody)));
+    // A leader that took its lapsed lock again has a leader key before it has a member key.
+    let unpublished = World::of("pg2").with(|w| {
+        w.cluster.members.remove(0);
+    });
+    assert_eq!(unpublished.step(), Step::Wait);
+    let archive_only = World::of("pg2")
+        .tags(serde_json::json!({"nostream": true}))
+        .with(|w| {
+            w.cluster.members.remove(0);
+        });
+    assert_eq!(archive_only.step(), Step::Follow(Upstream::Nobody));
 }
 
 #[test]

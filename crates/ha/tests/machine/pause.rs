@@ -110,6 +110,25 @@ fn s22_a_replica_promoted_by_hand_takes_the_lock_once_it_is_free() {
 }
 
 #[test]
+fn s3_b_a_standby_that_loses_its_upstream_after_a_pause_is_compared_and_follows_again() {
+    let mut driver = Driver::starting(World::of("pg2"));
+    driver.rest();
+    let mut driver = paused(driver);
+    set_pause(&mut driver, false);
+    let receiver = driver
+        .server
+        .wal
+        .as_mut()
+        .expect("a running server")
+        .receiver
+        .take();
+    assert!(receiver.is_some());
+    let compares =
+        |action: &Action| matches!(action, Action::StartJob(Job::CheckDivergence { .. }));
+    assert!(driver.pass_time(CYCLE, compares));
+}
+
+#[test]
 fn s3_b_leaving_pause_forgets_what_was_known_of_divergence() {
     let mut driver = Driver::starting(World::of("pg2").with(|w| {
         // Does not stream, and nobody can compare it.
