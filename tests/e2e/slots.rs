@@ -356,3 +356,64 @@ async fn wait_synced(
     *consumed = taken.into_inner().expect("one user");
     Ok(())
 }
+
+/// A standby made anew lacks WAL that a slow consumer still needs: its copy of the slot is of no use until the consumer
+/// has read it, and is replaced then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a minute"]
+async fn long_a_new_standby_lacks_what_a_slow_consumer_needs() -> Result<()> {
+    let cluster = crate::cluster(StoreKind::Embedded)
+        .dynamic("postgresql", decoding())
+        .dynamic("slots", permanent_slots())
+        .start()
+        .await?;
+    let writer = cluster.writer().await?;
+    for member in 0..cluster.agents.len() {
+        wait_slot(&cluster, member, "cdc", true).await?;
+    }
+    let leader = cluster.wait_healthy().await?;
+    let port = cluster.agents[leader].postgres_port;
+    create_feed(port).await?;
+    for round in 0..3 {
+        feed(port, 100 * round..=100 * round + 99).await?;
+        sql::execute(port, "select pg_switch_wal()").await?;
+        sql::execute(port, "checkpoint").await?;
+    }
+    let replica = cluster.others(leader)[0];
+    let name = &cluster.agents[replica].name;
+    cluster
+        .control_ok(&["reinit", settings::SCOPE, name, "--force", "--wait"])
+        .await?;
+    wait_slot(&cluster, replica, "cdc", true).await?;
+    cluster.wait_healthy().await?;
+
+    let consumed = consume(port, "cdc").await?;
+    ensure!(consumed.len() == 300, "{consumed:?}");
+    wait_log(&cluster, replica, "what it needs is gone").await?;
+    // The slot lets old WAL go as it is consumed further.
+    let again = std::sync::atomic::AtomicI64::new(300);
+    let agent = &cluster.agents[replica];
+    let position =
+        "select confirmed_flush_lsn::text from pg_replication_slots where slot_name = 'cdc'";
+    let before = sql::text(port, position).await?;
+    let reached = format!(
+        "select (confirmed_flush_lsn >= '{before}')::text from pg_replication_slots where slot_name = 'cdc'"
+    );
+    let within = cluster.timing.recovery() + Duration::from_secs(60);
+    wait_until("a copy of use", within, async || {
+        let id = again.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        feed(port, id..=id).await?;
+        sql::execute(port, "select pg_log_standby_snapshot()")
+            .await
+            .ok();
+        sql::execute(port, "checkpoint").await?;
+        consume(port, "cdc").await?;
+        let reached = sql::text(agent.postgres_port, &reached).await?;
+        ensure!(reached == "true", "{reached}");
+        Ok(())
+    })
+    .await?;
+
+    let ledger = TestCluster::collect([writer]).await?;
+    cluster.finish(ledger).await
+}

@@ -101,15 +101,23 @@ pub(crate) async fn fetch(
 ) -> Result<Vec<SlotFile>, Error> {
     let names: Vec<String> = slots.iter().map(|slot| slot.name.clone()).collect();
     let primary = conninfo(&source.connection);
-    let mut files = server.read_slot_files(&primary, &names, deadline).await?;
-    files.retain(|file| {
-        slots.iter().any(|slot| {
+    let files = server.read_slot_files(&primary, &names, deadline).await?;
+    let mut useful = Vec::new();
+    for file in files {
+        let wanted = slots.iter().find(|slot| {
             slot.name == file.name && slot.database == file.database && slot.plugin == file.plugin
-        })
-    });
+        });
+        if let Some(slot) = wanted
+            && (!slot.stuck || server.has_wal_from(file.restart_lsn, deadline).await?)
+        {
+            useful.push(file);
+        }
+    }
+    let files = useful;
     if files.is_empty() {
         return Err(Error::NotPossible(format!(
-            "the {source} has none of these logical slots, or none to be copied: {}",
+            "none of these logical slots can be copied: {}; the {source} does not have them, or they need older WAL than \
+             there is here until their consumers have read it",
             names.join(", ")
         )));
     }

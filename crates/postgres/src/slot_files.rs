@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
+use primacy_model::Lsn;
 use tokio::time::Instant;
 
 use crate::conninfo::Conninfo;
@@ -28,6 +29,8 @@ pub struct SlotFile {
     pub database: String,
     /// Output plugin.
     pub plugin: String,
+    /// The oldest WAL that it needs.
+    pub restart_lsn: Lsn,
     state: Vec<u8>,
 }
 
@@ -61,7 +64,7 @@ impl Server {
             _ => "true",
         };
         let sql = format!(
-            "SELECT slot_name, database, plugin, pg_catalog.encode(pg_catalog.pg_read_binary_file(\
+            "SELECT slot_name, database, plugin, restart_lsn, pg_catalog.encode(pg_catalog.pg_read_binary_file(\
              'pg_replslot/' || slot_name || '/state', 0, {STATE_MAX}, true), 'hex') \
              FROM pg_catalog.pg_replication_slots \
              WHERE slot_type = 'logical' AND NOT temporary AND {copied} AND NOT pg_catalog.pg_is_in_recovery() \
@@ -76,7 +79,8 @@ impl Server {
                     name: row.get(0)?.to_owned(),
                     database: row.get(1)?.to_owned(),
                     plugin: row.get(2)?.to_owned(),
-                    state: from_hex(row.get(3)?).filter(|state| !state.is_empty())?,
+                    restart_lsn: row.get(3)?.parse().ok()?,
+                    state: from_hex(row.get(4)?).filter(|state| !state.is_empty())?,
                 })
             })
             .collect())
@@ -104,6 +108,18 @@ impl Server {
             })
         };
         Ok(rows.iter().filter_map(xmin).collect())
+    }
+
+    /// Whether this server has all WAL from there on.
+    pub async fn has_wal_from(&self, lsn: Lsn, deadline: Instant) -> Result<bool, Error> {
+        let sql = "SELECT pg_catalog.min(pg_catalog.right(name, 16)), \
+                   (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_segment_size') \
+                   FROM pg_catalog.pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'";
+        let rows = self.query(sql, deadline).await?;
+        let row = rows.first();
+        let oldest = row.and_then(|row| row.get(0)).unwrap_or_default();
+        let size = row.and_then(|row| row.get(1)?.parse().ok()).unwrap_or(0);
+        Ok(!oldest.is_empty() && size > 0 && oldest <= segment(lsn, size).as_str())
     }
 
     /// Whether the server would start with these slots; the error says why not.
@@ -171,6 +187,12 @@ fn list(names: &[String]) -> String {
     literals.join(", ")
 }
 
+/// The name of a WAL segment, without its timeline.
+fn segment(lsn: Lsn, size: u64) -> String {
+    let (high, low) = (lsn.0 >> 32, (lsn.0 & 0xffff_ffff) / size);
+    format!("{high:08X}{low:08X}")
+}
+
 fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digits = text.as_bytes().chunks(2);
     digits
@@ -225,12 +247,24 @@ mod tests {
     }
 
     #[test]
+    fn segments_by_name() {
+        for (lsn, size, name) in [
+            (0x0000_0000_0500_0000, 16 << 20, "0000000000000005"),
+            (0x0000_0001_ff00_0028, 16 << 20, "00000001000000FF"),
+            (0x0000_0001_ff00_0028, 1 << 30, "0000000100000007"),
+        ] {
+            assert_eq!(segment(Lsn(lsn), size), name);
+        }
+    }
+
+    #[test]
     fn a_slot_is_replaced_as_a_whole() {
         let directory = tempfile::tempdir().unwrap();
         let slot = |state: &[u8]| SlotFile {
             name: "logical".into(),
             database: "postgres".into(),
             plugin: "pgoutput".into(),
+            restart_lsn: Lsn(1),
             state: state.into(),
         };
         fs::create_dir(directory.path().join("logical.tmp")).unwrap();

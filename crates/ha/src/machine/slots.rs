@@ -124,7 +124,6 @@ impl Machine {
             let names = slots.iter().map(|slot| (slot.name.clone(), again));
             self.memory.slots.copy_at = names.collect();
         }
-        self.memory.slots.stuck.clear();
         self.memory.sync_withdrawn_at = None;
         // Otherwise the server runs as before, or the next pass starts it.
         if matches!(report, JobReport::Started { .. }) {
@@ -132,6 +131,7 @@ impl Machine {
                 CallbackEvent::OnStop,
                 self.memory.role.for_callbacks(),
             ));
+            self.memory.slots.stuck.clear();
             self.memory.pending_restart = None;
             self.started(job, report, now, actions);
         }

@@ -128,6 +128,7 @@ fn copy(
                 name: name.clone(),
                 database: database.clone(),
                 plugin: plugin.clone(),
+                stuck: !absent,
             })
         })
         .collect();

@@ -74,6 +74,9 @@ pub struct LogicalSlot {
     pub database: String,
     /// Output plugin.
     pub plugin: String,
+    /// It is here, without the WAL that it needs. Another copy helps once the primary's needs no older WAL than
+    /// there is here.
+    pub stuck: bool,
 }
 
 /// What must change; `None` when the slots are as they should be or were not looked at.
