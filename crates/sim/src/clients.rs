@@ -74,14 +74,15 @@ impl World {
         self.commit(node, bytes, level);
     }
 
-    /// Whether synchronous replication is promised: the operator wants it, and `/sync` says that this node leads by it.
-    fn promises(&self, node: NodeId) -> bool {
+    /// Whether synchronous replication is promised: the operator wants it, and `/sync` says who leads by it. A new primary
+    /// is bound from its first commit on, whether `/sync` names it already or not.
+    fn promises(&self) -> bool {
         self.synchronous_mode() != SynchronousMode::Off
             && self
                 .store
                 .sync
                 .as_ref()
-                .is_some_and(|sync| sync.has_leader(&Self::name(node)))
+                .is_some_and(|sync| sync.is_active())
     }
 
     /// The mode that the store has.
@@ -106,7 +107,7 @@ impl World {
             [30, node as u64, position],
         );
         invariants::single_writer::acknowledged(self, node, branch);
-        if level == Level::On && self.promises(node) {
+        if level == Level::On && self.promises() {
             let end = self.clients.guaranteed.entry(branch).or_default();
             *end = position.max(*end);
             invariants::published_first::check(self);
