@@ -20,6 +20,8 @@ const EAGER_TRIES: u32 = 120;
 pub(crate) struct Clients {
     /// Commits without an answer.
     pub(crate) unknown: u64,
+    /// Which were acknowledged, by node and position, where a script says who commits; nobody else does then.
+    pub(crate) scripted: Option<Vec<(NodeId, u64)>>,
     /// The branch of the newest acknowledged commit.
     pub(crate) newest: Option<Branch>,
     /// Up to where commits are promised to survive, by branch.
@@ -48,7 +50,7 @@ impl World {
 
     /// Clients that lost their connections come back at once.
     fn schedule_eager(&mut self, node: NodeId, left: u32) {
-        if left == 0 {
+        if left == 0 || self.clients.scripted.is_some() {
             return;
         }
         let pause = self.millis(0, 2 * EAGER_PAUSE_MS);
@@ -102,6 +104,9 @@ impl World {
     pub(crate) fn acknowledged(&mut self, node: NodeId, position: u64, level: Level) {
         let branch = self.branch_of(node);
         self.report.acknowledged += 1;
+        if let Some(acknowledged) = &mut self.clients.scripted {
+            acknowledged.push((node, position));
+        }
         self.trace(
             |_| format!("{} acknowledges {position:X} ({level:?})", Self::name(node)),
             [30, node as u64, position],

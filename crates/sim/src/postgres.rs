@@ -23,6 +23,8 @@ const FIRST_POSITION: u64 = 0x0100_0000;
 const CHECKPOINT_RECORD: u64 = 120;
 /// `wal_retrieve_retry_interval`.
 const RETRIEVE_RETRY: Duration = Duration::from_secs(5);
+/// `wal_receiver_status_interval`: a standby tells its position at least so often.
+const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// `wal_sender_timeout` and `wal_receiver_timeout`: a connection that says nothing for so long is given up.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(60);
 /// Free space comes back at the latest after a disk was full.
@@ -50,6 +52,8 @@ pub(crate) struct Disk {
     pub(crate) branch: Branch,
     pub(crate) flushed: u64,
     state: Option<ControlState>,
+    /// Where the record of the latest checkpoint begins.
+    checkpoint: u64,
     checkpoint_timeline: u32,
     standby_signal: bool,
     /// The marker beside the data directory: what is in it is not a cluster yet.
@@ -108,9 +112,12 @@ pub(crate) struct Waiting {
 
 /// `synchronous_commit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Level {
+pub enum Level {
+    /// Flushed here and where `synchronous_standby_names` says.
     On,
+    /// Flushed here.
     Local,
+    /// Written.
     Off,
 }
 
@@ -190,6 +197,7 @@ impl World {
             branch,
             flushed: FIRST_POSITION,
             state: Some(ControlState::ShutDown),
+            checkpoint: FIRST_POSITION - CHECKPOINT_RECORD,
             checkpoint_timeline: 1,
             ..Disk::default()
         };
@@ -204,6 +212,7 @@ impl World {
             branch: from.branch,
             flushed: from.flushed,
             state: Some(ControlState::InArchiveRecovery),
+            checkpoint: from.checkpoint,
             checkpoint_timeline: from.checkpoint_timeline,
             standby_signal: true,
             unfinished: self.servers[node].disk.unfinished,
@@ -410,13 +419,15 @@ impl World {
             return;
         };
         if running.primary {
+            server.disk.checkpoint = running.inserted;
             running.inserted += CHECKPOINT_RECORD;
             server.disk.flushed = running.inserted;
             server.disk.state = Some(ControlState::ShutDown);
-            server.disk.checkpoint_timeline = timeline;
         } else {
             server.disk.state = Some(ControlState::ShutDownInRecovery);
         }
+        // A standby's shutdown makes a restartpoint.
+        server.disk.checkpoint_timeline = timeline;
         let end = server.disk.flushed;
         running.shutdown = Some(Shutdown {
             checkpoint: Some(end),
@@ -425,9 +436,9 @@ impl World {
         self.end_if_sent(node);
     }
 
-    /// A fast shutdown ends when every standby that streams has everything.
+    /// A fast shutdown ends when every standby that streams has everything; each walsender ends as soon as its own has.
     fn end_if_sent(&mut self, node: NodeId) {
-        let Some(running) = &self.servers[node].running else {
+        let Some(running) = &mut self.servers[node].running else {
             return;
         };
         let Some(Shutdown {
@@ -436,9 +447,15 @@ impl World {
         else {
             return;
         };
-        if running.senders.values().all(|sender| sender.flushed >= end)
-            && let Some(running) = self.servers[node].running.take()
-        {
+        let done = running
+            .senders
+            .extract_if(.., |_, sender| sender.flushed >= end);
+        for standby in done.map(|(standby, _)| standby).collect::<Vec<_>>() {
+            let delay = self.delay();
+            self.after(delay, move |world| world.receiver_lost(standby, node));
+        }
+        let server = &mut self.servers[node];
+        if let Some(running) = server.running.take_if(|running| running.senders.is_empty()) {
             self.trace(
                 |_| format!("{} server has stopped", Self::name(node)),
                 [4, node as u64, end],
@@ -454,7 +471,7 @@ impl World {
             Some(running) => running.shutdown.as_ref()?.checkpoint.is_some(),
             None => server.disk.state == Some(ControlState::ShutDown),
         };
-        written.then(|| Lsn(server.disk.flushed - CHECKPOINT_RECORD))
+        written.then_some(Lsn(server.disk.checkpoint))
     }
 
     /// `pg_ctl promote`.
@@ -517,18 +534,25 @@ impl World {
     /// CHECKPOINT.
     pub(crate) fn checkpoint(&mut self, node: NodeId) {
         let timeline = self.history.timeline(self.servers[node].disk.branch).0;
-        if self.servers[node].writable() {
-            self.append(node, CHECKPOINT_RECORD);
+        if self.servers[node].writable()
+            && let Some(end) = self.append(node, CHECKPOINT_RECORD)
+        {
+            self.servers[node].disk.checkpoint = end - CHECKPOINT_RECORD;
             self.servers[node].disk.checkpoint_timeline = timeline;
         }
     }
 
     /// Single-user mode replays what is there and stops in good order.
     pub(crate) fn recover_single_user(&mut self, node: NodeId) -> bool {
+        let timeline = self.history.timeline(self.servers[node].disk.branch).0;
         let server = &mut self.servers[node];
         let possible = server.running.is_none() && server.disk.valid && server.full == 0;
         if possible {
-            server.disk.state = Some(ControlState::ShutDown);
+            let disk = &mut server.disk;
+            disk.state = Some(ControlState::ShutDown);
+            disk.checkpoint = disk.flushed;
+            disk.checkpoint_timeline = timeline;
+            disk.flushed += CHECKPOINT_RECORD;
         }
         possible
     }
@@ -665,7 +689,37 @@ impl World {
             if let Some(running) = server.running.as_mut() {
                 running.sender_names.clone_from(&server.disk.names);
             }
-            world.release(node);
+            world.expect_replies(node);
+        });
+    }
+
+    /// A walsender acts on other names, or on the end of another one, at its standby's next reply.
+    fn expect_replies(&mut self, node: NodeId) {
+        let Some(running) = &self.servers[node].running else {
+            return;
+        };
+        let senders = running.senders.iter();
+        let senders: Vec<(NodeId, u64)> = senders
+            .map(|(standby, sender)| (*standby, sender.connection))
+            .collect();
+        for (standby, connection) in senders {
+            let delay = self.below(STATUS_INTERVAL.as_millis() as usize) as u64;
+            self.after(Duration::from_millis(delay), move |world| {
+                world.replied(node, standby, connection);
+            });
+        }
+    }
+
+    fn replied(&mut self, node: NodeId, standby: NodeId, connection: u64) {
+        if !self.is_connected(standby, node, connection) {
+            return;
+        }
+        let passes = self.network.connects(node, standby);
+        if passes && self.servers[node].hung == 0 && self.servers[standby].hung == 0 {
+            return self.release(node);
+        }
+        self.after(STATUS_INTERVAL, move |world| {
+            world.replied(node, standby, connection);
         });
     }
 
@@ -889,6 +943,7 @@ impl World {
                 .is_some_and(|sender| sender.connection == connection)
         {
             running.senders.remove(&standby);
+            self.expect_replies(node);
             self.end_if_sent(node);
         }
     }
@@ -979,14 +1034,18 @@ impl World {
             }
         }
         if seen.wal.is_none() && disk.valid {
-            let timeline = self.history.timeline(disk.branch);
+            let state = disk.state.unwrap_or(ControlState::Unknown);
+            let recovery = matches!(
+                state,
+                ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery
+            );
             seen.control = Some(ControlData {
-                state: disk.state.unwrap_or(ControlState::Unknown),
+                state,
                 system_identifier: seen.system_identifier.clone(),
-                checkpoint_lsn: Lsn(disk.flushed),
+                checkpoint_lsn: Lsn(disk.checkpoint),
                 checkpoint_timeline: Some(primacy_model::Timeline(disk.checkpoint_timeline)),
-                min_recovery_lsn: Lsn(disk.flushed),
-                min_recovery_timeline: Some(timeline),
+                min_recovery_lsn: Lsn(if recovery { disk.flushed } else { 0 }),
+                min_recovery_timeline: recovery.then(|| self.history.timeline(disk.branch)),
                 rewindable: true,
             });
         }
@@ -1005,33 +1064,30 @@ impl World {
             slots: Some(Vec::new()),
             ..WalStatus::default()
         };
+        // Nobody is synchronous to a standby.
+        let names = Names::parse(if running.primary {
+            &running.sender_names
+        } else {
+            ""
+        });
+        let states = names.states(running.senders.keys().map(|standby| World::name(*standby)));
+        for (standby, sender) in &running.senders {
+            let name = World::name(*standby);
+            let lsn = Some(Lsn(sender.flushed));
+            wal.senders.push(WalSender {
+                // A standby that is only a moment behind still streams.
+                state: "streaming".into(),
+                sync_state: states.get(&name).copied().unwrap_or("async").into(),
+                application_name: name,
+                write_lsn: lsn,
+                flush_lsn: lsn,
+                replay_lsn: lsn,
+                ..WalSender::default()
+            });
+        }
         if running.primary {
             wal.timeline = Some(timeline);
             wal.flush_lsn = Lsn(disk.flushed);
-            let names = Names::parse(&running.sender_names);
-            let states = names.states(running.senders.keys().map(|standby| World::name(*standby)));
-            for (standby, sender) in &running.senders {
-                let name = World::name(*standby);
-                let lsn = Some(Lsn(sender.flushed));
-                wal.senders.push(WalSender {
-                    state: if sender.flushed == sender.sent {
-                        "streaming"
-                    } else {
-                        "catchup"
-                    }
-                    .into(),
-                    sync_state: states.get(&name).copied().unwrap_or("async").into(),
-                    application_name: name,
-                    write_lsn: lsn,
-                    flush_lsn: lsn,
-                    replay_lsn: lsn,
-                    ..WalSender::default()
-                });
-            }
-            for sender in &mut wal.senders {
-                // A standby that is only a moment behind still streams.
-                sender.state = "streaming".into();
-            }
         } else {
             wal.replay_lsn = Lsn(disk.flushed);
             wal.receive_lsn = Lsn(disk.flushed);
@@ -1051,6 +1107,7 @@ impl World {
         if !self.network.connects(node, leader) || !self.servers[leader].writable() {
             return None;
         }
+        let (position, standby) = self.local_position(node)?;
         let (mine, theirs) = (&self.servers[node].disk, &self.servers[leader].disk);
         let (local, primary) = (
             self.history.timeline(mine.branch),
@@ -1075,20 +1132,41 @@ impl World {
             return Some(true);
         }
         let ahead = match local == primary {
-            true => mine.flushed > theirs.flushed,
-            false => left_at(local).is_none_or(|at| mine.flushed > at),
+            true => position > theirs.flushed,
+            false => left_at(local).is_none_or(|at| match standby {
+                true => position > at,
+                false => mine.flushed != at,
+            }),
         };
         // The bytes themselves, where timelines have the same number (`Server::has_same_wal`).
         Some(
             ahead
                 || !self
                     .history
-                    .contains(theirs.branch, theirs.flushed, mine.branch, mine.flushed),
+                    .contains(theirs.branch, theirs.flushed, mine.branch, position),
         )
     }
 
-    /// pg_rewind looks for the last timeline that both histories have: one of the same number is the same to it.
-    pub(crate) fn pg_rewind_sees(&self, node: NodeId, source: NodeId) -> bool {
+    /// Where its WAL is known to end, and whether it was a standby (`Server::local_position`). Nothing is known of a
+    /// primary that crashed.
+    fn local_position(&self, node: NodeId) -> Option<(u64, bool)> {
+        let server = &self.servers[node];
+        let disk = &server.disk;
+        if server.answers() {
+            return Some((disk.flushed, !server.is_primary()));
+        }
+        match disk.state? {
+            ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery => {
+                Some((disk.flushed, true))
+            }
+            ControlState::ShutDown => Some((disk.checkpoint, false)),
+            _ => None,
+        }
+    }
+
+    /// Whether pg_rewind finds something to do. It looks for the last timeline that both histories have: one of the same
+    /// number is the same to it.
+    pub(crate) fn pg_rewind_finds(&self, node: NodeId, source: NodeId) -> bool {
         let (mine, theirs) = (&self.servers[node].disk, &self.servers[source].disk);
         let complete = |branch| {
             let mut lines = self.history.lines(branch);
@@ -1104,13 +1182,15 @@ impl World {
         let Some((left, followed)) = common else {
             return true;
         };
-        let fork = left.1.min(followed.1);
         let last = *left == (self.history.timeline(mine.branch), u64::MAX);
-        !last
-            || mine.flushed > fork
-            || self
-                .history
-                .contains(theirs.branch, theirs.flushed, mine.branch, mine.flushed)
+        !last || mine.flushed > left.1.min(followed.1)
+    }
+
+    /// All of its WAL is the other one's as well.
+    pub(crate) fn is_part_of(&self, node: NodeId, other: NodeId) -> bool {
+        let (mine, theirs) = (&self.servers[node].disk, &self.servers[other].disk);
+        self.history
+            .contains(theirs.branch, theirs.flushed, mine.branch, mine.flushed)
     }
 
     /// Whether the node can be reached and answers queries: as the source of a copy or of a rewind.

@@ -283,10 +283,11 @@ impl Node {
         }
     }
 
-    /// Runs statements with psql, as the superuser, and returns what it prints.
-    pub(crate) fn sql(&self, sql: &str) -> String {
+    /// A psql that runs statements, as the superuser.
+    pub(crate) fn psql(&self, sql: &str) -> Command {
         let settings = self.server.settings();
-        let output = Command::new(settings.binary("psql"))
+        let mut command = Command::new(settings.binary("psql"));
+        command
             .args([
                 "-X",
                 "-At",
@@ -299,12 +300,24 @@ impl Node {
                 "-h",
             ])
             .arg(settings.local.host())
-            .args(["-p", &settings.port.to_string(), "-c", sql])
-            .output()
-            .unwrap();
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{sql}: {error}");
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+            .args(["-p", &settings.port.to_string(), "-c", sql]);
+        command
+    }
+
+    /// Runs statements and returns what psql prints, or its error.
+    pub(crate) fn try_sql(&self, sql: &str) -> Result<String, String> {
+        let output = self.psql(sql).output().unwrap();
+        if output.status.success() {
+            Ok(String::from_utf8(output.stdout).unwrap().trim().to_owned())
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
+    }
+
+    /// Runs statements and returns what psql prints.
+    pub(crate) fn sql(&self, sql: &str) -> String {
+        self.try_sql(sql)
+            .unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 }
 
