@@ -106,6 +106,8 @@ pub struct Machine {
     pass: Pass,
     /// When the view of the pass under way was asked for.
     gathering_since: Moment,
+    /// The leader key changed since then.
+    leader_changed: bool,
     /// When the step under way was handed out.
     acting_since: Moment,
     /// A loop began, and what it came to was not logged yet: one line per loop, whatever steps it takes.
@@ -163,6 +165,7 @@ impl Machine {
             job: None,
             pass: Pass::Idle,
             gathering_since: now,
+            leader_changed: false,
             acting_since: now,
             line_due: false,
             peers: None,
@@ -271,7 +274,11 @@ impl Machine {
                 }
             }
             Event::PeersAnswered(peers) => {
-                if self.pass == Pass::Asking {
+                if self.pass == Pass::Asking && self.leader_changed {
+                    // Somebody led meanwhile: neither the view nor the answers tell how far the WAL got.
+                    self.pass = Pass::Idle;
+                    self.again = true;
+                } else if self.pass == Pass::Asking {
                     self.peers = Some(peers);
                     self.decide(now, wall, actions);
                 }
@@ -349,7 +356,10 @@ impl Machine {
                 self.memory.fence = state;
                 self.again = true;
             }
-            Event::StoreChanged(key) => self.again |= self.concerns_me(&key),
+            Event::StoreChanged(key) => {
+                self.leader_changed |= matches!(key, StoreKey::Leader(_));
+                self.again |= self.concerns_me(&key);
+            }
             Event::Configured(local) => {
                 self.local = *local;
                 self.memory.following = None;
@@ -396,6 +406,7 @@ impl Machine {
             server: false,
         };
         self.gathering_since = now;
+        self.leader_changed = false;
         let patience = match self.lease {
             // What is left of the lease is for acting on the store's silence as well.
             Lease::Held {

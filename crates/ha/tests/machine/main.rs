@@ -316,6 +316,47 @@ fn s3_c_a_member_key_that_is_gone_is_published_again_at_once() {
     assert!(driver.saw(publishes));
 }
 
+/// `design.md` I4: the members take their time to answer, and meanwhile somebody takes the lock, writes, and gives it up.
+#[test]
+fn a_race_that_somebody_else_won_and_left_meanwhile_is_begun_anew() {
+    let mut driver = Driver::starting(World::unlocked("pg2"));
+    let mut queue = driver.step(Event::Tick);
+    let members = loop {
+        let action = queue.remove(0);
+        match &action {
+            Action::AskPeers { members } => break members.clone(),
+            other => {
+                if let Some(event) = driver.answer(other) {
+                    queue.extend(driver.step(event));
+                }
+            }
+        }
+    };
+    for leader in [Some("pg3".to_owned()), None] {
+        driver.step(Event::StoreChanged(primacy_ha::StoreKey::Leader(leader)));
+    }
+    driver.cluster.status.optime = Lsn(u64::MAX / 2);
+    let answers = members.into_keys().map(|name| (name, None)).collect();
+    let actions = driver.step(Event::PeersAnswered(answers));
+    let acquires = |action: &Action| {
+        matches!(
+            action,
+            Action::Perform {
+                step: Step::AcquireLeader { .. },
+                ..
+            }
+        )
+    };
+    assert!(!actions.iter().any(acquires), "{actions:?}");
+    assert!(
+        actions
+            .iter()
+            .any(|action| matches!(action, Action::ReadCluster { .. }))
+    );
+    driver.finish(actions);
+    assert!(!driver.saw(acquires), "it lags behind what was written");
+}
+
 /// `design.md` I6.
 #[test]
 fn a_member_is_not_reinitialized_when_there_is_nobody_left_to_copy() {
