@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use primacy_ha::{Event, Job, JobProgress, JobReport, StopMode};
+use primacy_model::PostmasterIdentity;
 
 use crate::invariants;
 use crate::node::{AgentTask, upstream_of};
@@ -19,6 +20,14 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 struct Run {
     task: AgentTask,
     number: u64,
+}
+
+/// What a base backup is taken from. It breaks off with that postmaster, and when a standby is promoted meanwhile.
+#[derive(Clone, Copy, PartialEq)]
+struct Source {
+    node: NodeId,
+    postmaster: PostmasterIdentity,
+    primary: bool,
 }
 
 impl Run {
@@ -174,15 +183,16 @@ impl World {
         self.step(run.task, Event::JobDone(report));
     }
 
-    fn copied(&mut self, run: Run, source: Option<NodeId>) {
+    fn copied(&mut self, run: Run, begun: Option<Source>) {
         let node = run.node();
         if self.is_cancelled(run) {
             return self.done(run, JobReport::Cancelled);
         }
-        let source = source.filter(|source| *source != node && self.is_source(node, *source));
-        match source {
-            Some(source) if self.servers[node].full == 0 => {
-                self.copy_database(node, source);
+        match begun {
+            Some(source)
+                if self.source(node, source.node) == begun && self.servers[node].full == 0 =>
+            {
+                self.copy_database(node, source.node);
                 self.done(run, JobReport::Done);
             }
             _ => self.done(run, JobReport::Failed("the copy broke off".into())),
@@ -258,7 +268,20 @@ impl World {
 
     fn copy(&mut self, run: Run, source: Option<NodeId>) {
         let delay = self.millis(2_000, 30_000);
-        self.later(run, delay, move |world| world.copied(run, source));
+        let begun = source.and_then(|source| self.source(run.node(), source));
+        self.later(run, delay, move |world| world.copied(run, begun));
+    }
+
+    fn source(&self, node: NodeId, source: NodeId) -> Option<Source> {
+        if source == node || !self.is_source(node, source) {
+            return None;
+        }
+        let running = self.servers[source].running.as_ref()?;
+        Some(Source {
+            node: source,
+            postmaster: running.identity,
+            primary: running.primary,
+        })
     }
 
     fn rewind_when_stopped(&mut self, run: Run, source: Option<NodeId>) {
