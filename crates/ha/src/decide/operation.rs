@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use primacy_model::{Cluster, DataDirectory};
 
-use super::{Reasons, bootstrap, follow};
-use crate::decision::{Job, Step};
+use super::{Reasons, bootstrap, follow, rewind};
+use crate::decision::{Job, Step, Upstream};
 use crate::situation::{PendingOperation, Situation};
 
 /// The default of `primary_start_timeout`.
@@ -32,8 +32,13 @@ pub(super) fn decide(
                 ),
             );
             why.outcome("restarting on request");
+            let may_not_fit = s.left_the_leader() || rewind::is_to_be_compared(s);
+            let upstream = || match may_not_fit && !s.global.pause {
+                true => Upstream::Nobody,
+                false => follow::upstream(s, cluster),
+            };
             Step::StartJob(Job::Restart {
-                upstream: (!primary).then(|| follow::upstream(s, cluster)),
+                upstream: (!primary).then(upstream),
                 timeout,
             })
         }

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use primacy_config::SynchronousMode;
-use primacy_ha::{DemotionMode, Job, PendingOperation, Shutdown, Step, StopReason};
-use primacy_model::{History, Readiness, State, Timeline};
+use primacy_ha::{
+    DemotionMode, Job, PendingOperation, RewindState, Shutdown, Step, StopReason, Upstream,
+};
+use primacy_model::{ControlState, History, Readiness, State, Timeline};
 
 use crate::world::{NOW, POSITION, World, primary_wal};
 
@@ -178,4 +180,30 @@ fn s20_a_restart_on_purpose_is_no_crash_and_may_take_its_time() {
     assert_eq!(timeout(Some(5), 0), 5);
     assert_eq!(timeout(None, 20), 20);
     assert_eq!(timeout(None, 0), 300);
+}
+
+#[test]
+fn s20_a_restart_follows_nobody_whose_wal_may_be_another_one() {
+    let upstream = |world: World| {
+        let restart = Some(PendingOperation::Restart { timeout: None });
+        match world
+            .with(|w| w.memory.operation = restart)
+            .because("ha.md §20")
+        {
+            Step::StartJob(Job::Restart { upstream, .. }) => upstream,
+            other => panic!("{other:?}"),
+        }
+    };
+    let streams = upstream(World::of("pg2"));
+    assert!(
+        matches!(streams, Some(Upstream::Member { .. })),
+        "{streams:?}"
+    );
+    // A primary of before, which had stopped when another one was promoted: nobody has compared them yet.
+    let stopped = || World::of("pg2").stopped(ControlState::ShutDown);
+    assert_eq!(upstream(stopped()), Some(Upstream::Nobody));
+    let diverged = World::of("pg2").with(|w| w.memory.rewind = RewindState::Needed);
+    assert_eq!(upstream(diverged), Some(Upstream::Nobody));
+    let compared = stopped().with(|w| w.memory.rewind = RewindState::NotNeeded);
+    assert!(matches!(upstream(compared), Some(Upstream::Member { .. })));
 }
