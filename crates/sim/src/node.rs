@@ -28,6 +28,8 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 const PUBLISH_BUDGET: Duration = Duration::from_secs(5);
 /// A primary that a pause tolerated is stopped in so long after it.
 const STOP_AFTER_PAUSE: Duration = Duration::from_secs(60);
+/// After so long an agent knows its server.
+const SETTLING: Duration = Duration::from_secs(60);
 /// A supervisor starts an agent that ended by itself again.
 const SUPERVISOR: Duration = Duration::from_secs(5);
 
@@ -100,6 +102,7 @@ pub(crate) struct Agent {
     pub(crate) fence_deadline: Option<Moment>,
     pub(crate) cancelled: bool,
     pub(crate) job_number: u64,
+    since: Instant,
     questions: u64,
     failsafe_questions: BTreeMap<u64, Answered>,
 }
@@ -223,6 +226,7 @@ impl World {
             fence_deadline: None,
             cancelled: false,
             job_number: 0,
+            since: now,
             questions: 0,
             failsafe_questions: BTreeMap::new(),
         });
@@ -646,6 +650,12 @@ impl World {
         let now = self.nodes[node].moment(self.now());
         let until = self.machine(node).and_then(Machine::failsafe_until);
         until.is_some_and(|until| now < until)
+    }
+
+    /// An agent is there, has been for a while, and can act.
+    pub(crate) fn is_attended(&self, node: NodeId) -> bool {
+        let since = self.nodes[node].agent.as_ref().map(|agent| agent.since);
+        since.is_some_and(|since| self.now() > since + SETTLING) && !self.nodes[node].still()
     }
 
     /// Another member's agent asks this one to promise that it does not take over.

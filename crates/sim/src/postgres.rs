@@ -512,11 +512,7 @@ impl World {
         server.disk.branch = branch;
         server.disk.standby_signal = false;
         server.disk.state = Some(ControlState::InProduction);
-        let cascading = std::mem::take(&mut running.senders);
-        for standby in cascading.into_keys() {
-            let delay = self.delay();
-            self.after(delay, move |world| world.receiver_lost(standby, node));
-        }
+        self.end_timeline(node);
         self.report.promotions += 1;
         self.trace(
             |_| {
@@ -529,6 +525,17 @@ impl World {
         );
         self.became_primary(node);
         self.append(node, CHECKPOINT_RECORD);
+    }
+
+    /// Walsenders end a stream at the end of its timeline; the standbys ask for the next one.
+    fn end_timeline(&mut self, node: NodeId) {
+        let Some(running) = self.servers[node].running.as_mut() else {
+            return;
+        };
+        for standby in std::mem::take(&mut running.senders).into_keys() {
+            let delay = self.delay();
+            self.after(delay, move |world| world.receiver_lost(standby, node));
+        }
     }
 
     /// CHECKPOINT.
@@ -795,7 +802,13 @@ impl World {
             .contains(theirs.branch, theirs.flushed, mine.branch, mine.flushed);
         let same_number =
             self.history.timeline(mine.branch) == self.history.timeline(theirs.branch);
-        if reached && !fits && same_number && mine.flushed <= theirs.flushed {
+        // Without its agent nobody points it elsewhere: the records that come do not fit, and it says so.
+        if reached
+            && !fits
+            && same_number
+            && mine.flushed <= theirs.flushed
+            && self.is_attended(node)
+        {
             // PostgreSQL sees the same timeline and a position that the upstream has: it would stream what does not fit.
             let text = format!(
                 "{} streams from {}, whose timeline only has the same number",
@@ -814,8 +827,11 @@ impl World {
             });
         }
         let branch = self.servers[upstream].disk.branch;
+        if self.servers[node].disk.branch != branch {
+            self.servers[node].disk.branch = branch;
+            self.end_timeline(node);
+        }
         let mine = &mut self.servers[node];
-        mine.disk.branch = branch;
         let start = mine.disk.flushed;
         if let Some(running) = mine.running.as_mut() {
             running.receiver = Some(Receiver {

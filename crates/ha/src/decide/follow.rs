@@ -64,6 +64,12 @@ pub(super) fn keep_following(s: &Situation<'_>, cluster: &Cluster, why: &mut Rea
             "ha.md §8.2",
             "not compared with the leader yet: it keeps the upstream that it has",
         );
+        // Whom an earlier agent had it follow is not known.
+        if s.memory.following.is_none()
+            && let Some(step) = point_at(s, cluster, &Upstream::Nobody, why)
+        {
+            return step;
+        }
     } else if may_be_behind_me(s, cluster) {
         why.note(
             "ha.md §8.2",

@@ -21,7 +21,7 @@ pub(crate) mod slots;
 mod standby_cluster;
 mod starting;
 mod switchover;
-mod sync;
+pub(crate) mod sync;
 mod synchronous_names;
 mod walsenders;
 pub(crate) mod watchdog;

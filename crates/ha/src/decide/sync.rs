@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use primacy_model::{Cluster, Lsn, Member, MemberName, State, SyncState, WalSender};
 
-use primacy_config::SynchronousMode;
+use primacy_config::{GlobalConfig, SynchronousMode};
 
 use super::Reasons;
 use super::confirmation::position;
@@ -283,12 +283,7 @@ pub(super) fn before_promotion(
         why.outcome("publishing the synchronous state before the promotion");
         return Some(write(s, cluster, standbys));
     }
-    let standbys: Vec<MemberName> = cluster.sync.standbys.clone();
-    let value = if standbys.is_empty() && s.global.synchronous_mode_strict {
-        quoted(STRICT_PLACEHOLDER)
-    } else {
-        priority_names(&standbys)
-    };
+    let value = names_by_sync(s.global, s.me(), cluster);
     if !s.memory.sync.obeys(&value) {
         why.note(
             "ha.md §13.5",
@@ -300,6 +295,31 @@ pub(super) fn before_promotion(
     None
 }
 
+/// Whom the commits of a primary must wait for that goes by `/sync` alone: one that is about to be promoted, or one that
+/// is started and never knew, or forgot, what it had set.
+pub(crate) fn names_by_sync(global: &GlobalConfig, me: &MemberName, cluster: &Cluster) -> String {
+    let sync = &cluster.sync;
+    let members: Vec<&MemberName> = sync.standbys.iter().chain(&sync.leader).collect();
+    let others: Vec<MemberName> = members
+        .iter()
+        .filter(|name| **name != me)
+        .map(|name| (*name).clone())
+        .collect();
+    if others.is_empty() && global.synchronous_mode_strict {
+        return quoted(STRICT_PLACEHOLDER);
+    }
+    if global.synchronous_mode != SynchronousMode::Quorum && sync.quorum == 0 {
+        return priority_names(&others);
+    }
+    let least = usize::from(global.synchronous_mode_strict);
+    let all = others.len() + 1;
+    let count = all
+        .saturating_sub(sync.quorum as usize + 1)
+        .max(least)
+        .min(others.len());
+    any_names(count, &others)
+}
+
 /// In quorum mode `/sync` stays as it is until the new primary has looked around; its own commits wait for
 /// enough of the same members (`ha.md` §14.5).
 fn before_quorum_promotion(
@@ -307,24 +327,7 @@ fn before_quorum_promotion(
     cluster: &Cluster,
     why: &mut Reasons,
 ) -> Option<Step> {
-    let sync = &cluster.sync;
-    let mut members: Names = sync
-        .standbys
-        .iter()
-        .chain(&sync.leader)
-        .map(|name| name.to_lowercase())
-        .collect();
-    let all = members.len();
-    let among = members.remove(&s.me().to_lowercase());
-    let least = usize::from(s.global.synchronous_mode_strict);
-    let count = (all + usize::from(!among))
-        .saturating_sub(sync.quorum as usize + 1)
-        .max(least);
-    let value = if members.is_empty() && s.global.synchronous_mode_strict {
-        quoted(STRICT_PLACEHOLDER)
-    } else {
-        any_names(count.min(members.len()), &spell(&members, cluster))
-    };
+    let value = names_by_sync(s.global, s.me(), cluster);
     if s.memory.sync.obeys(&value) {
         return None;
     }

@@ -1,9 +1,10 @@
 //! What came of steps and jobs.
 
+use primacy_config::SynchronousMode;
 use primacy_model::{Process, Role, State};
 
 use super::{Action, Answer, CallbackEvent, JobReport, LogLevel, Machine, StepOutcome};
-use crate::decide::bootstrap;
+use crate::decide::{bootstrap, sync};
 use crate::decision::{DemotionMode, Exit, Job, Step, StopReason, Upstream};
 use crate::situation::{JobInFlight, Lease, PendingOperation, RewindState};
 use crate::time::Moment;
@@ -101,6 +102,19 @@ impl Machine {
     }
 
     pub(super) fn start_job(&mut self, job: Job, now: Moment, actions: &mut Vec<Action>) {
+        let as_primary = matches!(
+            job,
+            Job::StartPrimary { .. } | Job::Restart { upstream: None, .. }
+        );
+        if as_primary
+            && self.memory.sync.managed.is_none()
+            && self.global.synchronous_mode != SynchronousMode::Off
+            && let Some(cluster) = self.view.as_ref().or(self.last_healthy.as_ref())
+        {
+            // An earlier agent set the names. Files without them let commits through that nobody else has.
+            let names = sync::names_by_sync(&self.global, &self.local.name, cluster);
+            self.memory.sync.managed = Some(names);
+        }
         let memory = &mut self.memory;
         match &job {
             Job::Bootstrap => memory.state = State::InitializingNewCluster,

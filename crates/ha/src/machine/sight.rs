@@ -178,7 +178,7 @@ impl Machine {
             self.compared_with = key;
             if matches!(
                 self.memory.rewind,
-                RewindState::Check { .. } | RewindState::Succeeded
+                RewindState::Initial | RewindState::Check { .. } | RewindState::Succeeded
             ) {
                 self.memory.rewind = RewindState::NotNeeded;
             }

@@ -148,7 +148,14 @@ fn s8_2_a_member_keeps_its_upstream_until_it_is_compared() {
     let undecided = RewindState::Check {
         undecided: Some((NOW, 1)),
     };
-    assert_eq!(restarted(undecided).because("ha.md §8.2"), Step::Wait);
+    assert_eq!(
+        follows(&restarted(undecided).because("ha.md §8.2")),
+        "nobody"
+    );
+    let known = restarted(undecided).with(|w| {
+        w.memory.following = Some((Upstream::Nobody, crate::world::POSTMASTER));
+    });
+    assert_eq!(known.because("ha.md §8.2"), Step::Wait);
     let same = restarted(RewindState::NotNeeded);
     assert!(matches!(same.because("ha.md §9 follow 7"), Step::Follow(_)));
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use primacy_ha::{
     Action, CallbackEvent, Event, Job, JobProgress, JobReport, Lease, OperatorRequest,
-    RenewalResult, Step, StepOutcome,
+    RenewalResult, RewindState, Step, StepOutcome,
 };
 use primacy_model::{Lsn, Process, Role};
 
@@ -490,4 +490,43 @@ fn s8_2_a_stream_from_another_server_is_no_proof_that_the_wal_is_the_leaders() {
     assert_eq!(leader.port, 5432);
     assert!(!compares(&leader.host));
     assert!(compares("somewhere.else"));
+}
+
+/// What streams from the leader is compared: when the stream ends, nothing has to be found out first.
+#[test]
+fn s8_2_who_streamed_from_the_leader_is_pointed_at_it_again() {
+    let mut driver = Driver::starting(World::of("pg2"));
+    driver.rest();
+    assert_eq!(driver.machine.memory().rewind, RewindState::NotNeeded);
+}
+
+/// In pause an operator restarts a primary that an earlier agent ran: its commits wait for whom `/sync` names.
+#[test]
+fn s13_a_primary_that_is_started_anew_waits_for_whom_sync_names() {
+    let mut world = World::of("pg1").stopped(primacy_model::ControlState::ShutDown);
+    let config = world.cluster.config.as_mut().expect("a configuration");
+    config.version = primacy_model::Version(2);
+    config.value.insert("synchronous_mode".into(), true.into());
+    config.value.insert("pause".into(), true.into());
+    let mut world = world.sync("pg1", &["pg2"]);
+    world.cluster.leader = None;
+    let mut driver = Driver::starting(world);
+    driver.rest();
+    let actions = driver.step(Event::Operator(OperatorRequest::Restart {
+        id: 1,
+        role: None,
+        below_version: None,
+        pending: false,
+        timeout: None,
+    }));
+    driver.finish(actions);
+    let starts = |action: &Action| {
+        matches!(
+            action,
+            Action::StartJob(Job::Restart { upstream: None, .. })
+        )
+    };
+    assert!(driver.saw(starts), "{:?}", driver.seen);
+    let names = driver.machine.memory().sync.managed.as_deref();
+    assert_eq!(names, Some("pg2"));
 }

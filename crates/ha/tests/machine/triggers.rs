@@ -102,5 +102,5 @@ fn s8_2_who_cannot_repair_anything_compares_nothing() {
     leader_is(&mut driver, "pg1", 2);
     receives(&mut driver, None);
     assert!(!driver.pass_time(3 * CYCLE, compares));
-    assert_eq!(driver.machine.memory().rewind, RewindState::Initial);
+    assert_eq!(driver.machine.memory().rewind, RewindState::NotNeeded);
 }
