@@ -2,7 +2,7 @@
 
 CARGO := scripts/cargo.sh
 
-.PHONY: help setup build demo test test-versions test-all sim-mutants bench fmt lint
+.PHONY: help setup build demo test test-versions test-all sim sim-mutants bench fmt lint
 
 help:
 	@echo 'make demo      a three-node cluster that survives losing its primary'
@@ -11,6 +11,7 @@ help:
 	@echo 'make setup     what the others need and is missing (they call it themselves)'
 	@echo 'make test-versions  the tests with PostgreSQL, on versions 17 and 18'
 	@echo 'make test-all  make test and make test-versions, then examples in the documentation and the long tests'
+	@echo 'make sim       simulate clusters by the hour: make sim ARGS="--hours 1000"'
 	@echo 'make sim-mutants    break rules on purpose, one at a time, and have the simulator find each'
 	@echo 'make bench     measure Primacy and Patroni side by side, as ratios'
 	@echo 'make fmt       format the code'
@@ -43,6 +44,11 @@ test-versions:
 test-all: test test-versions
 	$(CARGO) test --workspace --locked --doc
 	$(CARGO) nextest run --workspace --exclude primacy --locked --run-ignored only --no-tests pass
+
+# Seeds that were never used, unless `--seed` says otherwise; `primacy-sim minimise SEED` makes a failing one smaller.
+sim:
+	@scripts/setup.sh
+	@exec $(CARGO) run --release --locked --quiet -p primacy-sim -- run $(ARGS)
 
 # docs/mutants.md has what comes of it. MUTANTS="NAME ..." for some of them.
 sim-mutants:
