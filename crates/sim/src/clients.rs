@@ -112,7 +112,9 @@ impl World {
             [30, node as u64, position],
         );
         invariants::single_writer::acknowledged(self, node, branch);
-        if level == Level::On && self.promises() {
+        // What a second primary does in pause is up to people.
+        let second = self.takes_for_paused(node) && !self.store.is_led_by(node);
+        if level == Level::On && self.promises() && !second {
             let end = self.clients.guaranteed.entry(branch).or_default();
             *end = position.max(*end);
             invariants::published_first::check(self);
