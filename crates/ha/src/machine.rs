@@ -120,6 +120,8 @@ pub struct Machine {
     steps_in_a_row: u32,
     /// The leader and its timeline that the local WAL was last found fit for.
     compared_with: Option<(MemberName, Option<Timeline>)>,
+    /// When that was, or when it last streamed from there.
+    compared_at: Option<Moment>,
     published: Option<MemberData>,
     published_at: Moment,
     status: Option<Status>,
@@ -174,6 +176,7 @@ impl Machine {
             next_regular_pass: now,
             steps_in_a_row: 0,
             compared_with: None,
+            compared_at: None,
             published: None,
             published_at: now,
             status: None,
@@ -493,7 +496,7 @@ impl Machine {
 
     fn decide(&mut self, now: Moment, wall: Timestamp, actions: &mut Vec<Action>) {
         self.tell_changes(now, wall, actions);
-        self.look_for_triggers();
+        self.look_for_triggers(now);
         self.name_standby_leader(actions);
         self.compare_with_remote(now);
         let promise = self.memory.failsafe.promise.as_ref();

@@ -6,6 +6,7 @@ use primacy_model::{
     WalReceiver,
 };
 
+use super::standby_cluster::COMPARISON_INTERVAL;
 use super::{Machine, StoreKey, slots};
 use crate::decide::confirmation;
 use crate::decision::Job;
@@ -130,7 +131,7 @@ impl Machine {
     }
 
     /// What makes the next decision look for divergence (`ha.md` §8.2), and the edges of pause.
-    pub(super) fn look_for_triggers(&mut self) {
+    pub(super) fn look_for_triggers(&mut self, now: Moment) {
         if self.was_paused && !self.global.pause {
             self.memory.rewind = RewindState::Initial;
             self.compared_with = None;
@@ -176,15 +177,22 @@ impl Machine {
         });
         if streams {
             self.compared_with = key;
+            self.compared_at = Some(now);
             if matches!(
                 self.memory.rewind,
-                RewindState::Initial | RewindState::Check { .. } | RewindState::Succeeded
+                RewindState::Check { .. } | RewindState::Succeeded
             ) {
                 self.memory.rewind = RewindState::NotNeeded;
             }
-        } else if self.compared_with != key || self.memory.rewind == RewindState::Initial {
-            // Initial: what was known was forgotten, and it does not stream from there any more.
+        } else if self.compared_with != key
+            || self.memory.rewind == RewindState::Initial
+            || self
+                .compared_at
+                .is_none_or(|at| now.since(at) >= COMPARISON_INTERVAL)
+        {
+            // Initial: what was known was forgotten. What was found fit may have got more from its old upstream since.
             self.compared_with = key;
+            self.compared_at = Some(now);
             if self.local_can_repair()
                 && matches!(
                     self.memory.rewind,

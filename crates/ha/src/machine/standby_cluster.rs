@@ -10,8 +10,8 @@ use crate::decision::{DemotionMode, Job};
 use crate::situation::{Lease, RewindState};
 use crate::time::Moment;
 
-/// A member that gets no WAL compares itself with the remote primary so often at most.
-const COMPARISON_INTERVAL: Duration = Duration::from_secs(30);
+/// A member that gets no WAL compares itself with the primary so often at most.
+pub(super) const COMPARISON_INTERVAL: Duration = Duration::from_secs(30);
 
 impl Machine {
     /// This is a standby cluster, and the lock is mine.

@@ -492,14 +492,6 @@ fn s8_2_a_stream_from_another_server_is_no_proof_that_the_wal_is_the_leaders() {
     assert!(compares("somewhere.else"));
 }
 
-/// What streams from the leader is compared: when the stream ends, nothing has to be found out first.
-#[test]
-fn s8_2_who_streamed_from_the_leader_is_pointed_at_it_again() {
-    let mut driver = Driver::starting(World::of("pg2"));
-    driver.rest();
-    assert_eq!(driver.machine.memory().rewind, RewindState::NotNeeded);
-}
-
 /// In pause an operator restarts a primary that an earlier agent ran: its commits wait for whom `/sync` names.
 #[test]
 fn s13_a_primary_that_is_started_anew_waits_for_whom_sync_names() {
