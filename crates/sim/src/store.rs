@@ -308,6 +308,10 @@ impl World {
             return Some(false);
         }
         invariants::bounded_loss::leader_taken(self, node);
+        if self.servers[node].is_primary() && self.takes_for_paused(node) {
+            // Whichever primary takes a free lock in pause leads: people see to it that it is the right one.
+            self.history_of_commits().forget_guarantees();
+        }
         self.set_leader(Some((node, lease)));
         Some(true)
     }

@@ -22,7 +22,8 @@ pub(super) fn decide(
             if let Some(step) = leave_sync(s, cluster, why) {
                 return step;
             }
-            let primary = s.is_primary() && cluster.is_led_by(s.me()) || is_primary_in_pause(s);
+            let primary =
+                s.is_primary() && cluster.is_led_by(s.me()) || is_primary_in_pause(s, cluster);
             let timeout = timeout.unwrap_or_else(|| patience(s));
             why.note(
                 "ha.md §20",
@@ -86,11 +87,13 @@ pub(super) fn patience(s: &Situation<'_>) -> Duration {
     }
 }
 
-/// In pause a primary without the lock is one still after a restart, and so is one that was stopped by hand.
-fn is_primary_in_pause(s: &Situation<'_>) -> bool {
+/// In pause a primary without the lock is one still after a restart. So is one that was stopped by hand, unless another
+/// member has taken over since: nobody asked for a second primary.
+fn is_primary_in_pause(s: &Situation<'_>, cluster: &Cluster) -> bool {
     let stopped_primary = !s.server.process.is_alive()
         && s.server.data_directory == DataDirectory::Valid
-        && !s.server.recovery_signal;
+        && !s.server.recovery_signal
+        && (cluster.leader.is_none() || cluster.is_led_by(s.me()));
     s.global.pause && (s.is_primary() || stopped_primary)
 }
 

@@ -312,7 +312,10 @@ fn s20_a_primary_stays_one_when_it_is_restarted_without_the_lock() {
         |step: &Step| matches!(step, Step::StartJob(Job::Restart { upstream: None, .. }));
     assert!(as_primary(&asked(World::of("pg1")).step()));
     let stopped = || asked(World::of("pg1").stopped(ControlState::ShutDown));
-    assert!(as_primary(&stopped().step()));
+    assert!(!as_primary(&stopped().step()), "another member leads");
+    let alone = || stopped().with(|w| w.cluster.leader = None);
+    assert!(as_primary(&alone().step()));
+    let stopped = alone;
     let standby = stopped().with(|w| w.server.recovery_signal = true);
     assert!(!as_primary(&standby.step()));
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use primacy_ha::{
     Action, CallbackEvent, Event, Job, JobProgress, JobReport, Lease, OperatorRequest,
-    RenewalResult, RewindState, Step, StepOutcome,
+    RenewalResult, Step, StepOutcome,
 };
 use primacy_model::{Lsn, Process, Role};
 
