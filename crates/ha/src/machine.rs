@@ -52,6 +52,9 @@ pub use event::{
 };
 pub use journal::JournalEntry;
 
+/// Members have two seconds to answer. A view of the cluster that is older than this when they have is read again.
+const RACE_VIEW_LIMIT: Duration = Duration::from_secs(4);
+
 /// After a step that could not be performed.
 const RETRY: Duration = Duration::from_secs(1);
 /// Between two tries to renew a lease.
@@ -277,8 +280,10 @@ impl Machine {
                 }
             }
             Event::PeersAnswered(peers) => {
-                if self.pass == Pass::Asking && self.leader_changed {
-                    // Somebody led meanwhile: neither the view nor the answers tell how far the WAL got.
+                let stale = now.since(self.view_at) > RACE_VIEW_LIMIT;
+                if self.pass == Pass::Asking && (self.leader_changed || stale) {
+                    // Somebody led meanwhile, or may have while this machine was suspended: neither the view nor the
+                    // answers tell how far the WAL got.
                     self.pass = Pass::Idle;
                     self.again = true;
                 } else if self.pass == Pass::Asking {

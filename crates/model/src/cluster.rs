@@ -162,7 +162,10 @@ mod tests {
         assert_eq!(left(2, 150), None);
         assert_eq!(left(3, 900), None, "the timeline that the cluster is on");
         assert_eq!(cluster.left_timeline_before(None, Lsn(900)), None);
-        assert_eq!(Cluster::default().left_timeline_before(Some(Timeline(1)), Lsn(9)), None);
+        assert_eq!(
+            Cluster::default().left_timeline_before(Some(Timeline(1)), Lsn(9)),
+            None
+        );
     }
 
     #[test]

@@ -319,6 +319,20 @@ fn s3_c_a_member_key_that_is_gone_is_published_again_at_once() {
 /// `design.md` I4: the members take their time to answer, and meanwhile somebody takes the lock, writes, and gives it up.
 #[test]
 fn a_race_that_somebody_else_won_and_left_meanwhile_is_begun_anew() {
+    begins_anew(|driver| {
+        for leader in [Some("pg3".to_owned()), None] {
+            driver.step(Event::StoreChanged(primacy_ha::StoreKey::Leader(leader)));
+        }
+    });
+}
+
+/// The same, while this machine was suspended: nothing of it was heard.
+#[test]
+fn a_race_that_a_suspension_interrupted_is_begun_anew() {
+    begins_anew(|driver| driver.now = driver.now + TTL);
+}
+
+fn begins_anew(meanwhile: impl FnOnce(&mut Driver)) {
     let mut driver = Driver::starting(World::unlocked("pg2"));
     let mut queue = driver.step(Event::Tick);
     let members = loop {
@@ -332,9 +346,7 @@ fn a_race_that_somebody_else_won_and_left_meanwhile_is_begun_anew() {
             }
         }
     };
-    for leader in [Some("pg3".to_owned()), None] {
-        driver.step(Event::StoreChanged(primacy_ha::StoreKey::Leader(leader)));
-    }
+    meanwhile(&mut driver);
     driver.cluster.status.optime = Lsn(u64::MAX / 2);
     let answers = members.into_keys().map(|name| (name, None)).collect();
     let actions = driver.step(Event::PeersAnswered(answers));
