@@ -109,7 +109,7 @@ async fn the_fence_itself_is_killed() -> Result<()> {
     })
     .await?;
     ensure!(cluster.wait_healthy().await? == leader);
-    let listed = cluster.control_ok(&["list", SCOPE]).await?;
+    let listed = cluster.control_ok(&["list", "--extended", SCOPE]).await?;
     ensure!(listed.contains("armed"), "{listed}");
 
     // Without its executable it cannot be started again. Those of the others are there already.

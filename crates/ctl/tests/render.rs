@@ -273,41 +273,48 @@ fn pending_restart_and_tags() {
 
 #[test]
 fn a_fence_and_a_server_that_hangs_have_columns_of_their_own() {
-    let demo = cluster(
-        "7710395762296189624",
-        Some("pg0"),
-        0x4670B00,
-        &[
-            (
-                "pg0",
-                member(
-                    "10.0.0.11:5432",
-                    "running",
-                    Some(1),
-                    json!({"fence": "armed"}),
+    let demo = |fence: &str| {
+        cluster(
+            "7710395762296189624",
+            Some("pg0"),
+            0x4670B00,
+            &[
+                (
+                    "pg0",
+                    member(
+                        "10.0.0.11:5432",
+                        "running",
+                        Some(1),
+                        json!({"fence": fence}),
+                    ),
                 ),
-            ),
-            (
-                "pg1",
-                streaming(
-                    "10.0.0.12:5432",
-                    1,
-                    0x4670B00,
-                    0x4670B00,
-                    json!({"hang": ["connection", "disk"]}),
+                (
+                    "pg1",
+                    streaming(
+                        "10.0.0.12:5432",
+                        1,
+                        0x4670B00,
+                        0x4670B00,
+                        json!({"hang": ["connection", "disk"]}),
+                    ),
                 ),
-            ),
-        ],
-    );
+            ],
+        )
+    };
+    let armed = demo("armed");
+    let table = member_table("demo", View::Cluster(&armed), false, LIST);
+    assert!(!table.contains("Fence"), "all is well: {table}");
+    let table = member_table("demo", View::Cluster(&armed), true, LIST);
+    assert!(table.contains("armed"), "{table}");
     assert_drawn(
-        &member_table("demo", View::Cluster(&demo), false, LIST),
+        &member_table("demo", View::Cluster(&demo("failed")), false, LIST),
         r"
-+ Cluster: demo (7710395762296189624) -----+----+-------------+-----+------------+-----+-------+------------------+
-| Member | Host      | Role    | State     | TL | Receive LSN | Lag | Replay LSN | Lag | Fence | Hang             |
-+--------+-----------+---------+-----------+----+-------------+-----+------------+-----+-------+------------------+
-| pg0    | 10.0.0.11 | Leader  | running   |  1 |             |     |            |     | armed |                  |
-| pg1    | 10.0.0.12 | Replica | streaming |  1 |   0/4670B00 |   0 |  0/4670B00 |   0 |       | connection, disk |
-+--------+-----------+---------+-----------+----+-------------+-----+------------+-----+-------+------------------+
++ Cluster: demo (7710395762296189624) -----+----+-------------+-----+------------+-----+--------+------------------+
+| Member | Host      | Role    | State     | TL | Receive LSN | Lag | Replay LSN | Lag | Fence  | Hang             |
++--------+-----------+---------+-----------+----+-------------+-----+------------+-----+--------+------------------+
+| pg0    | 10.0.0.11 | Leader  | running   |  1 |             |     |            |     | failed |                  |
+| pg1    | 10.0.0.12 | Replica | streaming |  1 |   0/4670B00 |   0 |  0/4670B00 |   0 |        | connection, disk |
++--------+-----------+---------+-----------+----+-------------+-----+------------+-----+--------+------------------+
 ",
     );
 }

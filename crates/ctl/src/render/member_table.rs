@@ -155,9 +155,13 @@ fn columns(
             .map(Column::left),
     );
     columns.extend(any("Tags").then_some(Column::left("Tags")));
-    // Ours: the table is Patroni's where there is no fence and every server answers.
-    let ours = ["Fence", "Hang"].into_iter();
-    columns.extend(ours.filter(|name| any(name)).map(Column::left));
+    // Ours: the table is Patroni's, unless it is asked for more, where fences are as they should be and every server
+    // answers.
+    let fence_tells = rows
+        .iter()
+        .any(|row| !matches!(text(row, "Fence"), "" | "armed"));
+    columns.extend((any("Fence") && (extended || fence_tells)).then_some(Column::left("Fence")));
+    columns.extend(any("Hang").then_some(Column::left("Hang")));
     columns
 }
 
