@@ -1,7 +1,7 @@
 //! The lease is kept by the clock, beside the passes.
 
 use jiff::Timestamp;
-use primacy_model::JournalKind;
+use primacy_model::{DataDirectory, JournalKind};
 
 use super::{Action, FENCE_MARGIN, LogLevel, Machine, Pass, RENEWAL_RETRY, RenewalResult};
 use crate::decision::{DemotionMode, Job, Reason, Step};
@@ -138,9 +138,15 @@ impl Machine {
         }
     }
 
+    /// Unknown is not no: a server that does not answer, and has no signal file of a standby, was started as a primary or
+    /// promoted, perhaps under an agent before this one.
     pub(super) fn may_accept_writes(&self) -> bool {
+        let untold = self.server.wal.is_none()
+            && self.server.data_directory == DataDirectory::Valid
+            && !self.server.recovery_signal;
         self.server.process.is_alive()
-            && (self.memory.role.accepts_writes()
+            && (untold
+                || self.memory.role.accepts_writes()
                 || self.server.wal.as_ref().is_some_and(|wal| wal.is_primary())
                 || matches!(self.job.as_ref().map(|job| &job.job), Some(Job::Promote)))
     }

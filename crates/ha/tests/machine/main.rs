@@ -534,3 +534,22 @@ fn s13_a_primary_that_is_started_anew_waits_for_whom_sync_names() {
     let names = driver.machine.memory().sync.managed.as_deref();
     assert_eq!(names, Some("pg2"));
 }
+
+/// `design.md` I1: a primary hangs, and its agent is restarted: the new one sees a postmaster that says nothing. It takes
+/// the leader key over, and loses it.
+#[test]
+fn a_server_that_says_nothing_is_killed_with_the_lease_unless_it_is_a_standby() {
+    let loses = |standby: bool| {
+        let mut world = World::of("pg1");
+        world.server.wal = None;
+        world.server.readiness = primacy_model::Readiness::NoAnswer;
+        world.server.recovery_signal = standby;
+        let mut driver = Driver::starting(world);
+        driver.rest();
+        assert!(driver.machine.lease().is_held(driver.now), "taken over");
+        driver.reachable = false;
+        driver.pass_time(2 * TTL, kills)
+    };
+    assert!(loses(false));
+    assert!(!loses(true));
+}
