@@ -157,13 +157,6 @@ impl Machine {
         let (Some(view), Some(wal)) = (&self.view, &self.server.wal) else {
             return;
         };
-        self.memory.left_history = match &wal.receiver {
-            None if !wal.is_primary() => {
-                let timeline = self.memory.last_timeline.max(wal.checkpoint_timeline);
-                view.left_timeline_before(timeline, wal.position())
-            }
-            _ => None,
-        };
         let Some(leader) = view.leader_member() else {
             return;
         };

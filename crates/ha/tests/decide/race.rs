@@ -346,10 +346,6 @@ fn s8_4_a_member_whose_wal_left_the_leaders_is_no_candidate() {
         let world = World::unlocked("pg2").with(|w| w.memory.rewind = state);
         assert!(!acquires(&world.because("ha.md §8.4")));
     }
-    // Nobody could compare it, but /history tells.
-    let world =
-        World::unlocked("pg2").with(|w| w.memory.left_history = Some((Timeline(1), Lsn(100))));
-    assert!(!acquires(&world.because("ha.md §10.2.2")));
 }
 
 #[test]
