@@ -1,14 +1,20 @@
 //! The one executable. Called as `patroni` or `patronictl` it takes exactly their command lines; as `primacy`
 //! it offers the agent, the demo and the operator's commands as subcommands.
 
+mod grammar;
+mod manual;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Arg, ArgAction, Args, Command, FromArgMatches, value_parser};
+use clap::{ArgMatches, Command, FromArgMatches};
+use clap_complete::Shell;
 use primacy_ctl::{Program, Surroundings};
 use primacy_demo::DemoArgs;
 use tokio::runtime::{Builder, Runtime};
+
+use grammar::{PATRONI, PATRONICTL, PRIMACY};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
@@ -18,29 +24,27 @@ fn main() -> ExitCode {
         .file_stem()
         .and_then(|name| name.to_str())
     {
-        Some("patroni") => agent(Command::new("patroni"), "patroni", called, arguments),
-        Some("patronictl") => ctl(Program::Patronictl, arguments),
+        Some(PATRONI) => agent(PATRONI, called, arguments),
+        Some(PATRONICTL) => ctl(Program::Patronictl, arguments),
         _ => primacy(arguments),
     }
 }
 
 fn primacy(arguments: Vec<OsString>) -> ExitCode {
     let Some(first) = arguments.first().and_then(|first| first.to_str()) else {
-        let _ = command().print_help();
+        let _ = grammar::primacy().print_help();
         return ExitCode::from(2);
     };
+    let rest = || arguments[1..].to_vec();
     match first {
-        "agent" => agent(
-            Command::new("agent").bin_name("primacy agent"),
-            "primacy",
-            "primacy agent".into(),
-            arguments[1..].to_vec(),
-        ),
-        "demo" => demo(arguments[1..].to_vec()),
+        "agent" => agent("agent", "primacy agent".into(), rest()),
+        "demo" => demo(rest()),
         // Not for people: the agent starts it.
         "fence" => fence(&arguments[1..]),
+        "completions" => completions(rest()),
+        "man" => man(rest()),
         "help" | "--help" | "-h" => {
-            let _ = command().print_help();
+            let _ = grammar::primacy().print_help();
             ExitCode::SUCCESS
         }
         "--version" | "-V" => {
@@ -51,48 +55,31 @@ fn primacy(arguments: Vec<OsString>) -> ExitCode {
     }
 }
 
-/// For `--help` only: what comes after a subcommand is read by its own room.
-fn command() -> Command {
-    Command::new("primacy")
-        .about("High availability for PostgreSQL")
-        .version(env!("CARGO_PKG_VERSION"))
-        .subcommand(Command::new("agent").about("Run the agent beside a PostgreSQL server"))
-        .subcommand(
-            Command::new("demo").about("Show a cluster that loses its primary, on this machine"),
-        )
-        .subcommands(primacy_ctl::subcommands(Program::Primacy))
+/// Reads a command line; the error is the exit code, once help or the refusal is printed.
+fn read(
+    command: Command,
+    called: OsString,
+    arguments: Vec<OsString>,
+) -> Result<ArgMatches, ExitCode> {
+    let called_by_name = command.bin_name(called.to_string_lossy().into_owned());
+    called_by_name
+        .try_get_matches_from([called].into_iter().chain(arguments))
+        .map_err(|error| {
+            let _ = error.print();
+            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+        })
 }
 
-/// The agent, with Patroni's command line (`configuration.md` §7.1).
-fn agent(command: Command, program: &str, called: OsString, arguments: Vec<OsString>) -> ExitCode {
-    let command = command
-        .about("Manages the PostgreSQL server beside it")
-        .disable_version_flag(true)
-        .arg(
-            Arg::new("configfile")
-                .value_parser(value_parser!(PathBuf))
-                .help("Configuration file or directory; may also come from the environment"),
-        )
-        .arg(
-            Arg::new("version")
-                .long("version")
-                .action(ArgAction::SetTrue)
-                .help("Print the version"),
-        );
-    let matches = match command.try_get_matches_from([called].into_iter().chain(arguments)) {
+fn agent(name: &'static str, called: OsString, arguments: Vec<OsString>) -> ExitCode {
+    let matches = match read(grammar::agent(name), called, arguments) {
         Ok(matches) => matches,
-        Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
-        }
+        Err(code) => return code,
     };
     if matches.get_flag("version") {
-        let version = if program == "patroni" {
-            primacy_agent::PATRONI_VERSION
-        } else {
-            env!("CARGO_PKG_VERSION")
-        };
-        println!("{program} {version}");
+        match name {
+            PATRONI => println!("{PATRONI} {}", primacy_agent::PATRONI_VERSION),
+            _ => println!("{PRIMACY} {}", env!("CARGO_PKG_VERSION")),
+        }
         return ExitCode::SUCCESS;
     }
     let path = matches.get_one::<PathBuf>("configfile").cloned();
@@ -104,6 +91,44 @@ fn agent(command: Command, program: &str, called: OsString, arguments: Vec<OsStr
             .build(),
         primacy_agent::run(path),
     )
+}
+
+fn completions(arguments: Vec<OsString>) -> ExitCode {
+    let matches = match read(
+        grammar::completions(),
+        "primacy completions".into(),
+        arguments,
+    ) {
+        Ok(matches) => matches,
+        Err(code) => return code,
+    };
+    let shell = matches.get_one::<Shell>("SHELL").copied();
+    let program = matches.get_one::<String>("PROGRAM");
+    let (Some(shell), Some(program)) = (shell, program) else {
+        return ExitCode::from(2);
+    };
+    match manual::completions(shell, program, &mut std::io::stdout()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads it has had enough.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn man(arguments: Vec<OsString>) -> ExitCode {
+    let matches = match read(grammar::man(), "primacy man".into(), arguments) {
+        Ok(matches) => matches,
+        Err(code) => return code,
+    };
+    let Some(directory) = matches.get_one::<PathBuf>("DIRECTORY") else {
+        return ExitCode::from(2);
+    };
+    match manual::write_pages(directory) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: cannot write into {}: {error}", directory.display());
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// No runtime and no log: the fence does one thing.
@@ -122,19 +147,15 @@ fn fence(arguments: &[OsString]) -> ExitCode {
 }
 
 fn demo(arguments: Vec<OsString>) -> ExitCode {
-    let command = DemoArgs::augment_args(Command::new("demo").bin_name("primacy demo"));
-    let parsed = command
-        .try_get_matches_from(
-            [OsString::from("primacy demo")]
-                .into_iter()
-                .chain(arguments),
-        )
-        .and_then(|matches| DemoArgs::from_arg_matches(&matches));
-    let args = match parsed {
+    let matches = match read(grammar::demo(), "primacy demo".into(), arguments) {
+        Ok(matches) => matches,
+        Err(code) => return code,
+    };
+    let args = match DemoArgs::from_arg_matches(&matches) {
         Ok(args) => args,
         Err(error) => {
             let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            return ExitCode::from(2);
         }
     };
     run(

@@ -18,7 +18,7 @@ pub mod render;
 mod schedule;
 mod store;
 
-pub use cli::{Program, command, is_command, subcommands};
+pub use cli::{Program, command, configuration_options, is_command, subcommands};
 pub use commands::run;
 pub use console::Console;
 pub use context::Surroundings;

@@ -1,4 +1,7 @@
-use clap::{Arg, ArgAction, Command};
+use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
+use clap::{Arg, ArgAction, Command, ValueHint};
+
+use crate::render::Format;
 
 /// Which command line is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +106,7 @@ pub fn command(program: Program) -> Command {
         .disable_version_flag(true)
         .args_override_self(true)
         .subcommand_value_name("COMMAND")
+        .about("What operators do with a cluster of PostgreSQL servers")
         .args(configuration_options())
         .arg(help_option());
     command.subcommands(subcommands(program))
@@ -130,10 +134,10 @@ pub fn subcommands(program: Program) -> Vec<Command> {
         .collect()
 }
 
-/// Their variables are read elsewhere: these must count less than an option given after the command.
-fn configuration_options() -> [Arg; 3] {
+/// The options that choose the configuration. Their variables are read elsewhere: these must count less than an option given after the command.
+pub fn configuration_options() -> [Arg; 3] {
     [
-        option("config-file", Some('c'), "Configuration file"),
+        option("config-file", Some('c'), "Configuration file").value_hint(ValueHint::AnyPath),
         option("dcs-url", Some('d'), "The DCS connect url").visible_alias("dcs"),
         flag("insecure", "Allow connections to SSL sites without certs").short('k'),
     ]
@@ -142,7 +146,7 @@ fn configuration_options() -> [Arg; 3] {
 fn help_option() -> Arg {
     Arg::new("help")
         .long("help")
-        .action(ArgAction::Help)
+        .action(ArgAction::HelpShort)
         .help("Show this message and exit.")
 }
 
@@ -151,11 +155,45 @@ fn option(name: &'static str, short: Option<char>, help: &'static str) -> Arg {
         .long(name)
         .help(help)
         .num_args(1)
+        .value_name("TEXT")
+        .value_hint(ValueHint::Other)
         .allow_hyphen_values(true);
     match short {
         Some(short) => option.short(short),
         None => option,
     }
+}
+
+/// One of these words. Others are refused elsewhere, in the words that scripts know.
+fn choice(option: Arg, words: &'static [&'static str]) -> Arg {
+    option.value_parser(Suggested(words))
+}
+
+/// Takes any text, and tells shells and readers what it should be.
+#[derive(Clone)]
+struct Suggested(&'static [&'static str]);
+
+impl TypedValueParser for Suggested {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &std::ffi::OsStr,
+    ) -> Result<String, clap::Error> {
+        StringValueParser::new().parse_ref(command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(self.0.iter().map(PossibleValue::new)))
+    }
+}
+
+fn file(name: &'static str, short: Option<char>, help: &'static str) -> Arg {
+    option(name, short, help)
+        .value_name("FILE")
+        .value_hint(ValueHint::FilePath)
 }
 
 fn flag(name: &'static str, help: &'static str) -> Arg {
@@ -166,28 +204,37 @@ fn flag(name: &'static str, help: &'static str) -> Arg {
 }
 
 fn arguments(command: &str) -> Vec<Arg> {
-    let cluster = || Arg::new("CLUSTER_NAME");
-    let required = || Arg::new("CLUSTER_NAME").required(true);
+    let cluster = || Arg::new("CLUSTER_NAME").value_hint(ValueHint::Other);
+    let required = || cluster().required(true);
     let clusters = || {
         Arg::new("CLUSTER_NAMES")
             .num_args(0..)
             .action(ArgAction::Append)
+            .value_hint(ValueHint::Other)
     };
     let members = || {
         Arg::new("MEMBER_NAMES")
             .num_args(0..)
             .action(ArgAction::Append)
+            .value_hint(ValueHint::Other)
     };
-    let group = || option("group", None, "Citus group");
+    let group = || option("group", None, "Citus group").value_name("INTEGER");
     let force = || flag("force", "Do not ask for confirmation at any point");
-    let role = || option("role", Some('r'), "Give members with this role");
-    let format = || option("format", Some('f'), "Output format");
+    let role = |help| {
+        let role = option("role", Some('r'), help).value_name("ROLE");
+        choice(role, &ROLES)
+    };
+    let format = || {
+        let format = option("format", Some('f'), "Output format").value_name("FORMAT");
+        choice(format, &Format::NAMES)
+    };
     let watch = || {
         [
             flag("watch2", "Auto update the screen every 2 seconds")
                 .short('W')
                 .long(None::<&str>),
-            option("watch", Some('w'), "Auto update the screen every X seconds"),
+            option("watch", Some('w'), "Auto update the screen every X seconds")
+                .value_name("SECONDS"),
         ]
     };
     let with = |mut some: Vec<Arg>, more: Vec<Arg>| {
@@ -198,13 +245,13 @@ fn arguments(command: &str) -> Vec<Arg> {
         "demote-cluster" => vec![
             cluster(),
             option("host", None, "Address of the remote node"),
-            option("port", None, "Port of the remote node"),
+            option("port", None, "Port of the remote node").value_name("INTEGER"),
             option("restore-command", None, "Command to restore WAL records from the remote primary"),
             option("primary-slot-name", None, "Name of the slot on the remote node to use for replication"),
             force(),
         ],
         "promote-cluster" => vec![cluster(), force()],
-        "dsn" => vec![cluster(), role(), option("member", Some('m'), "Generate a dsn for this member"), group()],
+        "dsn" => vec![cluster(), role("Give a dsn of any member with this role"), option("member", Some('m'), "Generate a dsn for this member"), group()],
         "edit-config" => vec![
             cluster(),
             flag("quiet", "Do not show changes").short('q'),
@@ -212,8 +259,8 @@ fn arguments(command: &str) -> Vec<Arg> {
                 .action(ArgAction::Append),
             option("pg", Some('p'), "Set specific PostgreSQL parameter value. Shorthand for -s postgresql.parameters. Can be specified multiple times")
                 .action(ArgAction::Append),
-            option("apply", None, "Apply configuration from file. Use - for stdin."),
-            option("replace", None, "Apply configuration from file, replacing existing configuration. Use - for stdin."),
+            file("apply", None, "Apply configuration from file. Use - for stdin."),
+            file("replace", None, "Apply configuration from file, replacing existing configuration. Use - for stdin."),
             force(),
             group(),
         ],
@@ -226,7 +273,13 @@ fn arguments(command: &str) -> Vec<Arg> {
             force(),
             group(),
         ],
-        "flush" => vec![required(), members(), role(), force(), group()],
+        "flush" => vec![
+            required(),
+            choice(members().help("The members, then what to discard"), &["restart", "switchover"]),
+            role("Flush only members with this role"),
+            force(),
+            group(),
+        ],
         "history" => vec![cluster(), format(), group()],
         "list" => with(
             vec![
@@ -248,12 +301,12 @@ fn arguments(command: &str) -> Vec<Arg> {
             force(),
             group(),
         ],
-        "reload" => vec![required(), members(), role(), force(), group()],
+        "reload" => vec![required(), members(), role("Reload only members with this role"), force(), group()],
         "remove" => vec![required(), format(), group()],
         "restart" => vec![
             required(),
             members(),
-            role(),
+            role("Restart only members with this role"),
             flag("any", "Restart a single member only"),
             option("scheduled", None, "Timestamp of a scheduled restart in unambiguous format (e.g. ISO 8601)"),
             option("pg-version", None, "Restart if the PostgreSQL version is less than provided (e.g. 9.5.2)"),
@@ -271,7 +324,7 @@ fn arguments(command: &str) -> Vec<Arg> {
             option("since", None, "Not what was before"),
             option("until", None, "Not what came later"),
             option("limit", Some('n'), "The newest so many, 100 by default"),
-            option("file", None, "Read a journal from disk instead of asking the members; may be repeated")
+            file("file", None, "Read a journal from disk instead of asking the members; may be repeated")
                 .action(ArgAction::Append),
             format(),
             group(),

@@ -10,7 +10,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use crate::Failure;
 use crate::render::Format;
 
-pub use grammar::{Program, command, is_command, subcommands};
+pub use grammar::{Program, command, configuration_options, is_command, subcommands};
 use grammar::{ROLES, usage};
 
 /// What the command line says.
