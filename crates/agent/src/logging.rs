@@ -6,12 +6,14 @@
 
 mod file;
 mod format;
+mod names;
 mod writer;
 
+use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -19,6 +21,7 @@ use std::time::{Duration, Instant};
 use indexmap::IndexMap;
 use jiff::Timestamp;
 use primacy_config::local::Log;
+use serde_json::{Value, json};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -32,6 +35,9 @@ use self::writer::Output;
 macro_rules! critical {
     ($($argument:tt)+) => { ::tracing::error!(critical = true, $($argument)+) };
 }
+
+/// The target of a pass's outcome: it has a logger of its own in Patroni.
+pub(crate) const OUTCOME: &str = "patroni.__main__";
 
 /// Python's levels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -127,6 +133,8 @@ pub struct QueueStatus {
 struct Counters {
     queued: AtomicUsize,
     lost: AtomicUsize,
+    /// Records that may be queued; 0: any number.
+    limit: AtomicUsize,
 }
 
 impl LogQueue {
@@ -137,6 +145,11 @@ impl LogQueue {
             lost: self.0.lost.load(Ordering::Relaxed),
         }
     }
+
+    fn is_full(&self) -> bool {
+        let limit = self.0.limit.load(Ordering::Relaxed);
+        limit > 0 && self.0.queued.load(Ordering::Relaxed) >= limit
+    }
 }
 
 /// What a reload exchanges: the filter for those who log, the output for the one who writes.
@@ -144,9 +157,20 @@ struct Shared {
     filter: RwLock<Filter>,
     output: Arc<RwLock<Arc<Output>>>,
     queue: LogQueue,
+    umask: u32,
 }
 
 impl Shared {
+    /// Opens what the section names. Without a mode the file gets what the process was started with: the umask in
+    /// force is stricter, and whoever collects logs reads them as somebody else.
+    fn output(section: &Log, umask: u32) -> Result<Arc<Output>, LogError> {
+        let section = Log {
+            mode: Some(section.mode.unwrap_or(0o666 & !umask)),
+            ..section.clone()
+        };
+        Ok(Arc::new(Output::new(&section)?))
+    }
+
     fn passes(&self, target: &str, level: Level) -> bool {
         let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
         filter.passes(target, level)
@@ -157,13 +181,16 @@ impl Shared {
 #[derive(Clone, Debug, PartialEq)]
 struct Filter {
     level: Level,
-    /// Target, or a module above it, to level.
+    /// Logger, by Patroni's name, to level.
     loggers: IndexMap<String, Level>,
 }
 
 impl Filter {
     fn new(section: &Log) -> Result<Self, LogError> {
-        let logger = |(name, level): (&String, &String)| Ok((target(name), Level::parse(level)?));
+        let logger = |(name, level): (&String, &String)| {
+            let name = names::logger(name).into_owned();
+            Ok((name, Level::parse(level)?))
+        };
         Ok(Filter {
             level: Level::parse(&section.level)?,
             loggers: section
@@ -175,36 +202,32 @@ impl Filter {
     }
 
     fn passes(&self, target: &str, level: Level) -> bool {
-        let named = self
-            .loggers
-            .iter()
-            .filter(|(name, _)| is_within(target, name));
-        let threshold = match named.max_by_key(|(name, _)| name.len()) {
-            Some((_, level)) => *level,
+        let threshold = match self.named(target) {
+            Some(level) => level,
             // The embedded store tells of its troubles itself; its library takes every lost connection for an
             // error.
             None if target.starts_with("openraft") => Level::Critical,
             // Libraries are let through when something is wrong; their diaries are not ours.
-            None if !target.starts_with("primacy") => self.level.max(Level::Warning),
+            None if !target.starts_with("primacy") && !target.starts_with("patroni") => {
+                self.level.max(Level::Warning)
+            }
             None => self.level,
         };
         level >= threshold
     }
-}
 
-/// `patroni.postmaster` is `primacy_postmaster` or `primacy::postmaster` here: the closest there is.
-fn target(logger: &str) -> String {
-    let logger = match logger.strip_prefix("patroni") {
-        Some(rest) => format!("primacy{rest}"),
-        None => logger.to_owned(),
-    };
-    logger.replace('.', "::")
-}
-
-fn is_within(target: &str, module: &str) -> bool {
-    target
-        .strip_prefix(module)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with("::") || rest.starts_with('_'))
+    /// The level of the logger, or of the closest above it that has one.
+    fn named(&self, target: &str) -> Option<Level> {
+        if self.loggers.is_empty() {
+            return None;
+        }
+        let name = names::logger(target);
+        self.loggers
+            .iter()
+            .filter(|(above, _)| names::is_within(&name, above, "."))
+            .max_by_key(|(above, _)| above.len())
+            .map(|(_, level)| *level)
+    }
 }
 
 /// Reconfigures the log of this process.
@@ -212,13 +235,15 @@ fn is_within(target: &str, module: &str) -> bool {
 pub struct LogHandle(Arc<Shared>);
 
 impl LogHandle {
-    /// Takes new settings; only the queue keeps its size. Opens the file: call from a thread that may hang.
+    /// Takes new settings. Opens the file: call from a thread that may hang.
     ///
     /// # Errors
     /// [`LogError`]; the old settings stay.
     pub fn reconfigure(&self, section: &Log) -> Result<(), LogError> {
         let filter = Filter::new(section)?;
-        let output = Arc::new(Output::new(section)?);
+        let output = Shared::output(section, self.0.umask)?;
+        let limit = &self.0.queue.0.limit;
+        limit.store(section.max_queue_size, Ordering::Relaxed);
         *self
             .0
             .filter
@@ -235,12 +260,12 @@ impl LogHandle {
 }
 
 impl Logging {
-    /// Sets up the log of this process.
+    /// Sets up the log of this process, which was started with that umask.
     ///
     /// # Errors
     /// [`LogError`]; nothing is logged then.
-    pub fn install(section: &Log) -> Result<Self, LogError> {
-        let (layer, logging) = Logging::new(section)?;
+    pub fn install(section: &Log, umask: u32) -> Result<Self, LogError> {
+        let (layer, logging) = Logging::new(section, umask)?;
         tracing_subscriber::registry()
             .with(layer)
             .try_init()
@@ -249,13 +274,17 @@ impl Logging {
     }
 
     /// The layer, not installed yet.
-    fn new(section: &Log) -> Result<(QueueLayer, Self), LogError> {
+    fn new(section: &Log, umask: u32) -> Result<(QueueLayer, Self), LogError> {
         let shared = Arc::new(Shared {
             filter: RwLock::new(Filter::new(section)?),
-            output: Arc::new(RwLock::new(Arc::new(Output::new(section)?))),
+            output: Arc::new(RwLock::new(Shared::output(section, umask)?)),
             queue: LogQueue::default(),
+            umask,
         });
-        let (sender, receiver) = sync_channel(section.max_queue_size.max(1));
+        let limit = &shared.queue.0.limit;
+        limit.store(section.max_queue_size, Ordering::Relaxed);
+        // Bounded by the layer: a reload changes by how much.
+        let (sender, receiver) = channel();
         let (output, queue) = (Arc::clone(&shared.output), shared.queue.clone());
         let writer = std::thread::Builder::new()
             .name("log".into())
@@ -297,7 +326,16 @@ impl Logging {
         }
         true
     }
+
+    /// The last [`Logging::flush`]. False when the queue is still full after it: what the log should hold is lost, and
+    /// the process should end with [`BROKEN`].
+    pub fn close(&self, patience: Duration) -> bool {
+        self.flush(patience) || !self.shared.queue.is_full()
+    }
 }
+
+/// The exit code of a process whose log could not be written at its end.
+pub const BROKEN: u8 = 5;
 
 /// One line, before it is text.
 #[derive(Clone, Debug)]
@@ -309,12 +347,80 @@ pub(crate) struct Record {
     line: Option<u32>,
     thread: String,
     message: String,
+    fields: Vec<LogField>,
+}
+
+/// What an event carries beside its message.
+#[derive(Clone, Debug)]
+struct LogField {
+    name: &'static str,
+    value: Value,
+    /// Said by the message already: only JSON has it as well.
+    detail: bool,
+}
+
+impl Record {
+    /// The message, and behind it what else the event carries.
+    fn text(&self) -> Cow<'_, str> {
+        let field = |field: &LogField| match &field.value {
+            Value::String(text) => format!("{}={text}", field.name),
+            value => format!("{}={value}", field.name),
+        };
+        let shown = self.fields.iter().filter(|field| !field.detail);
+        let fields: Vec<String> = shown.map(field).collect();
+        match fields.is_empty() {
+            true => Cow::Borrowed(&self.message),
+            false => Cow::Owned(format!("{} ({})", self.message, fields.join(", "))),
+        }
+    }
 }
 
 /// Puts records into the queue.
 struct QueueLayer {
-    sender: SyncSender<Record>,
+    sender: Sender<Record>,
     shared: Arc<Shared>,
+}
+
+impl QueueLayer {
+    /// False when it did not fit.
+    fn queue(&self, record: Record) -> bool {
+        let queue = &self.shared.queue;
+        if queue.is_full() {
+            return false;
+        }
+        queue.0.queued.fetch_add(1, Ordering::Relaxed);
+        let sent = self.sender.send(record).is_ok();
+        if !sent {
+            queue.0.queued.fetch_sub(1, Ordering::Relaxed);
+        }
+        sent
+    }
+
+    /// There is room again: says what is missing.
+    fn report_lost(&self) {
+        let lost = self.shared.queue.0.lost.swap(0, Ordering::Relaxed);
+        if lost == 0 {
+            return;
+        }
+        let record = Record {
+            time: Timestamp::now(),
+            level: Level::Warning,
+            target: module_path!(),
+            path: Some(file!()),
+            line: Some(line!()),
+            thread: thread_name(),
+            message: format!("QueueHandler has lost {lost} log records"),
+            fields: Vec::new(),
+        };
+        if !self.queue(record) {
+            self.shared.queue.0.lost.fetch_add(lost, Ordering::Relaxed);
+        }
+    }
+}
+
+fn thread_name() -> String {
+    let thread = std::thread::current();
+    thread.name().unwrap_or("MainThread").to_owned()
 }
 
 impl<S: Subscriber> Layer<S> for QueueLayer {
@@ -349,37 +455,41 @@ impl<S: Subscriber> Layer<S> for QueueLayer {
             target: metadata.target(),
             path: metadata.file(),
             line: metadata.line(),
-            thread: std::thread::current()
-                .name()
-                .unwrap_or("MainThread")
-                .to_owned(),
-            message: text.finish(),
+            thread: thread_name(),
+            message: text.message,
+            fields: text.fields,
         };
-        let counters = &self.shared.queue.0;
-        counters.queued.fetch_add(1, Ordering::Relaxed);
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-            self.sender.try_send(record)
-        {
-            counters.queued.fetch_sub(1, Ordering::Relaxed);
-            counters.lost.fetch_add(1, Ordering::Relaxed);
+        if self.queue(record) {
+            self.report_lost();
+        } else {
+            let lost = &self.shared.queue.0.lost;
+            lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-/// The message of an event, and behind it what else it carries.
+/// What an event says.
 #[derive(Default)]
 struct Text {
     message: String,
-    fields: Vec<String>,
+    fields: Vec<LogField>,
     critical: bool,
 }
 
 impl Text {
-    fn finish(self) -> String {
-        if self.fields.is_empty() {
-            return self.message;
+    fn push(&mut self, field: &Field, value: Value) {
+        let (name, detail) = match field.name().strip_prefix("detail.") {
+            Some(name) => (name, true),
+            None => (field.name(), false),
+        };
+        // What the log crate adds about its own call sites.
+        if !name.starts_with("log.") {
+            self.fields.push(LogField {
+                name,
+                value,
+                detail,
+            });
         }
-        format!("{} ({})", self.message, self.fields.join(", "))
     }
 }
 
@@ -387,9 +497,7 @@ impl Visit for Text {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
         match field.name() {
             "message" => self.message = format!("{value:?}"),
-            // What the log crate adds about its own call sites.
-            name if name.starts_with("log.") => {}
-            name => self.fields.push(format!("{name}={value:?}")),
+            _ => self.push(field, json!(format!("{value:?}"))),
         }
     }
 
@@ -397,10 +505,22 @@ impl Visit for Text {
         self.record_debug(field, &format_args!("{value}"));
     }
 
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.push(field, json!(value));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.push(field, json!(value));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.push(field, json!(value));
+    }
+
     fn record_bool(&mut self, field: &Field, value: bool) {
         match field.name() {
             "critical" => self.critical = value,
-            _ => self.record_debug(field, &value),
+            _ => self.push(field, json!(value)),
         }
     }
 }

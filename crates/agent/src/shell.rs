@@ -16,7 +16,9 @@ use primacy_ha::{
     LogLevel, Machine, OperatorRequest, PeerReport, RenewalResult, Step, StepOutcome, StoreKey,
     Upstream,
 };
-use primacy_model::{JournalKind, MemberData, Observation, PostmasterIdentity, Process, Role};
+use primacy_model::{
+    JournalKind, MemberData, MemberName, Observation, PostmasterIdentity, Process, Role,
+};
 use primacy_net::HttpClient;
 use primacy_postgres::{
     Callback, CallbackRunner, ObserveOptions, Server, StopMode, StopRequest, kill_now,
@@ -33,7 +35,7 @@ use crate::fencing::{Fencing, Keeper};
 use crate::jobs::{self, JobContext, RecoveryContext, chain};
 use crate::journal::Journal;
 use crate::leases::Leases;
-use crate::logging::Logging;
+use crate::logging::{Logging, OUTCOME};
 use crate::peers::ask_members;
 use crate::published::Published;
 use crate::request::{NotScheduled, Request, RestartAnswer};
@@ -396,7 +398,13 @@ impl Shell {
                     tracing::debug!(rule = reason.rule, "{}", reason.text);
                 }
                 if entry.kind == JournalKind::Step {
-                    tracing::info!("{}", describe(&entry));
+                    let leader = entry.leader.as_ref().map(MemberName::as_str);
+                    tracing::info!(
+                        detail.step = entry.step,
+                        detail.leader = leader,
+                        "{}",
+                        describe(&entry)
+                    );
                 }
                 let name = self.configuration.effective().local.name.clone();
                 self.journal.keep(&entry.record(name));
@@ -404,6 +412,9 @@ impl Shell {
             Action::Log(level, text) => match level {
                 LogLevel::Error => tracing::error!("{text}"),
                 LogLevel::Warning => tracing::warn!("{text}"),
+                LogLevel::Info if text == self.machine.outcome() => {
+                    tracing::info!(target: OUTCOME, "{text}");
+                }
                 LogLevel::Info => tracing::info!("{text}"),
                 LogLevel::Debug => tracing::debug!("{text}"),
             },

@@ -24,7 +24,7 @@ use crate::api::{Api, ApiServer};
 use crate::configuration::Configuration;
 use crate::fencing::{Fencing, FencingConfig};
 use crate::journal::Journal;
-use crate::logging::Logging;
+use crate::logging::{self, Logging};
 use crate::published::Published;
 use crate::shell::{Parts, Shell, Signals};
 use crate::watchdog::{self, WatchdogThread};
@@ -67,7 +67,7 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
     let mut configuration = Configuration::load(path, environment, umask)
         .context("the configuration cannot be used")?;
     let config = configuration.effective().local.clone();
-    let logging = Logging::install(&config.log)?;
+    let logging = Logging::install(&config.log, umask)?;
     for warning in &configuration.effective().warnings {
         tracing::warn!("{warning}");
     }
@@ -183,11 +183,11 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
     } else {
         crate::critical!("{}", exit.reason);
     }
-    logging.flush(Duration::from_secs(2));
+    let logged = logging.close(Duration::from_secs(2));
     if exit.code != 0 {
         return Err(anyhow!(exit.reason));
     }
-    Ok(0)
+    Ok(if logged { 0 } else { logging::BROKEN })
 }
 
 /// The configuration in the environment. What was consumed does not reach PostgreSQL or scripts: the

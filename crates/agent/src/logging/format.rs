@@ -9,6 +9,7 @@ use primacy_model::json_line;
 use serde_json::{Map, Value, json};
 
 use super::Record;
+use super::names::logger;
 
 /// What Patroni writes when nothing is configured.
 const DEFAULT: &str = "%(asctime)s %(levelname)s: %(message)s";
@@ -69,6 +70,11 @@ impl Format {
         let mut line = match &self.shape {
             Shape::Plain(tokens) => {
                 let mut line = String::new();
+                // Here the message is the only place for what else the event carries.
+                let value = |name: &str| match name {
+                    "message" => Some(json!(record.text())),
+                    name => value(name),
+                };
                 for token in tokens {
                     token.append(&mut line, value);
                 }
@@ -87,6 +93,9 @@ impl Format {
                         .iter()
                         .map(|(name, value)| (name.clone(), value.clone())),
                 );
+                for field in &record.fields {
+                    map.entry(field.name).or_insert_with(|| field.value.clone());
+                }
                 json_line(&Value::Object(map))
             }
         };
@@ -143,7 +152,7 @@ fn attribute(
         "levelname" => json!(record.level.name()),
         "levelno" => json!(record.level as u8),
         "message" => json!(record.message),
-        "name" => json!(record.target.replace("::", ".")),
+        "name" => json!(logger(record.target)),
         "process" => json!(std::process::id()),
         "processName" => json!("MainProcess"),
         "pathname" => json!(record.path.unwrap_or_default()),
@@ -250,6 +259,7 @@ mod tests {
             line: Some(42),
             thread: "tokio-rt-worker".into(),
             message: "it's über 100%".into(),
+            fields: Vec::new(),
         }
     }
 
@@ -267,7 +277,7 @@ mod tests {
             ),
             (
                 "%(name)s %(pathname)s:%(lineno)05d",
-                "primacy_agent.api crates/agent/src/api/mod.rs:00042\n",
+                "patroni.api crates/agent/src/api/mod.rs:00042\n",
             ),
             (
                 "%(filename)s %(threadName)s %(funcName)s",

@@ -1,5 +1,5 @@
 use super::*;
-use primacy_config::local::LogFormat;
+use primacy_config::local::{LogFormat, LogType};
 use std::time::Duration;
 use tracing::{debug, error, info, subscriber::with_default, warn};
 
@@ -17,7 +17,7 @@ fn section(directory: &tempfile::TempDir, level: &str) -> Log {
 #[test]
 fn records_reach_the_file_and_a_reload_changes_the_level() {
     let directory = tempfile::tempdir().unwrap();
-    let (layer, logging) = Logging::new(&section(&directory, "INFO")).unwrap();
+    let (layer, logging) = Logging::new(&section(&directory, "INFO"), 0o022).unwrap();
     with_default(tracing_subscriber::registry().with(layer), || {
         debug!("not told");
         info!("told");
@@ -56,20 +56,73 @@ fn records_reach_the_file_and_a_reload_changes_the_level() {
 fn single_loggers_have_their_own_level() {
     let directory = tempfile::tempdir().unwrap();
     let mut section = section(&directory, "INFO");
-    section
-        .loggers
-        .insert("patroni.quiet".into(), "ERROR".into());
-    section.loggers.insert("talkative".into(), "DEBUG".into());
-    let (layer, logging) = Logging::new(&section).unwrap();
+    for (logger, level) in [
+        ("patroni", "WARNING"),
+        ("patroni.postgresql", "ERROR"),
+        ("patroni.postgresql.rewind", "DEBUG"),
+        ("talkative", "DEBUG"),
+    ] {
+        section.loggers.insert(logger.into(), level.into());
+    }
+    let (layer, logging) = Logging::new(&section, 0o022).unwrap();
     with_default(tracing_subscriber::registry().with(layer), || {
-        warn!(target: "primacy::quiet::inside", "1");
-        error!(target: "primacy::quiet", "2");
-        debug!(target: "talkative", "3");
-        debug!(target: "talkativelike", "4");
+        warn!(target: "primacy_postgres::wal", "1");
+        error!(target: "primacy_postgres", "2");
+        debug!(target: "primacy_postgres::rewind", "3");
+        info!(target: "primacy_agent::shell", "4");
+        warn!(target: "primacy_agent::shell", "5");
+        debug!(target: "talkative::inside", "6");
+        debug!(target: "talkativelike", "7");
     });
     assert!(logging.flush(PATIENCE));
     let text = std::fs::read_to_string(directory.path().join("patroni.log")).unwrap();
-    assert_eq!(text, "ERROR: 2\nDEBUG: 3\n");
+    assert_eq!(text, "ERROR: 2\nDEBUG: 3\nWARNING: 5\nDEBUG: 6\n");
+}
+
+#[test]
+fn fields_are_keys_of_json() {
+    let directory = tempfile::tempdir().unwrap();
+    let section = Log {
+        kind: LogType::Json,
+        format: LogFormat::Fields(vec![
+            ("levelname".into(), "level".into()),
+            ("message".into(), "message".into()),
+        ]),
+        ..section(&directory, "INFO")
+    };
+    let (layer, logging) = Logging::new(&section, 0o022).unwrap();
+    with_default(tracing_subscriber::registry().with(layer), || {
+        info!(
+            member = "pg1",
+            attempts = 3,
+            detail.step = "promote",
+            level = "no second one",
+            "told"
+        );
+    });
+    assert!(logging.flush(PATIENCE));
+    assert_eq!(
+        std::fs::read_to_string(directory.path().join("patroni.log")).unwrap(),
+        "{\"level\": \"INFO\", \"message\": \"told\", \"member\": \"pg1\", \"attempts\": 3, \"step\": \"promote\"}\n"
+    );
+}
+
+/// The process has a stricter umask than it was started with.
+#[test]
+fn whoever_could_read_patronis_log_can_read_ours() {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = |directory: &tempfile::TempDir, mode| {
+        let section = Log {
+            mode,
+            ..section(directory, "INFO")
+        };
+        drop(Logging::new(&section, 0o022).unwrap());
+        let metadata = std::fs::metadata(directory.path().join("patroni.log")).unwrap();
+        metadata.permissions().mode() & 0o777
+    };
+    let directory = tempfile::tempdir().unwrap();
+    assert_eq!(mode(&directory, None), 0o644);
+    assert_eq!(mode(&directory, Some(0o600)), 0o600);
 }
 
 /// Standard output of nobody: the writer never gets to a record, since it waits for the lock on its file.
@@ -80,10 +133,11 @@ fn a_full_queue_loses_records_instead_of_blocking() {
         max_queue_size: 4,
         ..section(&directory, "INFO")
     };
-    let (layer, logging) = Logging::new(&section).unwrap();
+    let (layer, logging) = Logging::new(&section, 0o022).unwrap();
     let output = Arc::clone(&logging.shared.output);
     let held = output.write().unwrap();
-    with_default(tracing_subscriber::registry().with(layer), || {
+    let subscriber = tracing::Dispatch::new(tracing_subscriber::registry().with(layer));
+    tracing::dispatcher::with_default(&subscriber, || {
         for number in 0..100 {
             info!("{number}");
         }
@@ -91,9 +145,21 @@ fn a_full_queue_loses_records_instead_of_blocking() {
     let status = logging.queue().status();
     assert!(status.lost >= 95 && status.queued >= 4, "{status:?}");
     assert_eq!(status.lost + status.queued, 100);
+    assert!(
+        !logging.close(Duration::ZERO),
+        "the log is broken while nothing can be written"
+    );
     drop(held);
     assert!(logging.flush(PATIENCE));
-    assert_eq!(logging.queue().status().queued, 0);
+    tracing::dispatcher::with_default(&subscriber, || info!("there is room again"));
+    assert!(logging.close(PATIENCE));
+    assert_eq!(logging.queue().status(), QueueStatus::default());
+    let text = std::fs::read_to_string(directory.path().join("patroni.log")).unwrap();
+    let told = format!(
+        "INFO: there is room again\nWARNING: QueueHandler has lost {} log records\n",
+        status.lost
+    );
+    assert!(text.ends_with(&told), "{text}");
 }
 
 #[test]
@@ -102,7 +168,7 @@ fn unknown_level_is_an_error() {
         level: "LOUD".into(),
         ..Log::default()
     };
-    let error = Logging::new(&section).err().unwrap().to_string();
+    let error = Logging::new(&section, 0o022).err().unwrap().to_string();
     assert!(
         error.contains("LOUD") && error.contains("WARNING"),
         "{error}"

@@ -9,7 +9,7 @@ use primacy_config::local::Log;
 
 use super::file::RotatedFile;
 use super::format::Format;
-use super::{Level, LogError, Record};
+use super::{Level, LogError, OUTCOME, Record};
 
 /// Where records go and in what form.
 #[derive(Debug)]
@@ -75,28 +75,36 @@ struct Repetition {
 impl Repetition {
     /// What is to be written now: the line that was held back, the record, both or none.
     fn sift(&mut self, record: Record, output: &Output) -> Vec<Record> {
-        if output.info && record.message.starts_with("Lock owner: ") {
-            return self.lock_owner.replace(record).into_iter().collect();
+        if !output.info {
+            return vec![record];
         }
-        let heartbeat = is_heartbeat(&record.message);
-        let mut lines = Vec::new();
-        if self
-            .lock_owner
-            .as_ref()
-            .is_some_and(|held| held.target == record.target)
-        {
-            lines.extend(self.lock_owner.take().filter(|_| !heartbeat));
+        if record.message.starts_with("Lock owner: ") {
+            self.lock_owner = Some(record);
+            return Vec::new();
         }
-        if !heartbeat {
+        // What others say meanwhile is none of the loop's business.
+        let held = match is_of_the_loop(record.target) {
+            true => self.lock_owner.take(),
+            false => None,
+        };
+        let Some(held) = held else {
+            return vec![record];
+        };
+        if !is_heartbeat(&record.message) {
             self.heartbeat.clear();
-        } else if output.deduplicate && self.heartbeat == record.message {
-            return lines;
-        } else {
-            self.heartbeat.clone_from(&record.message);
+            return vec![held, record];
         }
-        lines.push(record);
-        lines
+        if output.deduplicate && self.heartbeat == record.message {
+            return Vec::new();
+        }
+        self.heartbeat.clone_from(&record.message);
+        vec![record]
     }
+}
+
+/// The machine tells of a pass through the shell.
+fn is_of_the_loop(target: &str) -> bool {
+    target == "primacy_agent::shell" || target == OUTCOME
 }
 
 fn is_heartbeat(message: &str) -> bool {
@@ -114,11 +122,12 @@ mod tests {
         let record = |message: &str| Record {
             time: Timestamp::UNIX_EPOCH,
             level: Level::Info,
-            target: "primacy_agent",
+            target: OUTCOME,
             path: None,
             line: None,
             thread: String::new(),
             message: message.into(),
+            fields: Vec::new(),
         };
         let sifted = messages
             .iter()
@@ -137,7 +146,7 @@ mod tests {
             sift(&info, &[OWNER, "promoted self to leader"]),
             [OWNER, "promoted self to leader"]
         );
-        assert_eq!(sift(&info, &[OWNER, OWNER, IDLE]), [OWNER, IDLE]);
+        assert_eq!(sift(&info, &[OWNER, OWNER, IDLE]), [IDLE]);
         let debug = Log {
             level: "DEBUG".into(),
             ..Log::default()
@@ -152,9 +161,21 @@ mod tests {
             ..Log::default()
         };
         assert_eq!(
-            sift(&section, &[IDLE, IDLE, "other", IDLE, IDLE]),
-            [IDLE, "other", IDLE]
+            sift(
+                &section,
+                &[
+                    OWNER, IDLE, OWNER, IDLE, OWNER, "other", OWNER, IDLE, OWNER, IDLE
+                ]
+            ),
+            [IDLE, OWNER, "other", IDLE]
         );
-        assert_eq!(sift(&Log::default(), &[IDLE, IDLE]), [IDLE, IDLE]);
+        assert_eq!(
+            sift(&section, &[OWNER, IDLE, "beside the passes", OWNER, IDLE]),
+            [IDLE, "beside the passes"]
+        );
+        assert_eq!(
+            sift(&Log::default(), &[OWNER, IDLE, OWNER, IDLE]),
+            [IDLE, IDLE]
+        );
     }
 }

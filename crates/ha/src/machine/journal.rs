@@ -137,6 +137,7 @@ impl Machine {
         if resting && (self.line_due || self.outcome != self.logged) {
             self.line_due = false;
             self.logged.clone_from(&self.outcome);
+            actions.push(self.lock_owner());
             actions.push(Action::Log(LogLevel::Info, self.outcome.clone()));
         }
         let kind = kind_of(decision);
@@ -173,6 +174,9 @@ impl Machine {
                 (name.clone(), peer)
             })
             .collect();
+        if !resting {
+            actions.push(self.lock_owner());
+        }
         actions.push(Action::Journal(JournalEntry {
             at: wall,
             kind: if resting {
@@ -236,6 +240,14 @@ impl Machine {
             peers: BTreeMap::new(),
             repeated: 0,
         }));
+    }
+
+    /// Who holds the lock, as the pass found it: the log has it before what came of the pass (`process.md`).
+    fn lock_owner(&self) -> Action {
+        let owner = self.known_leader();
+        let owner = owner.as_ref().map_or("None", MemberName::as_str);
+        let text = format!("Lock owner: {owner}; I am {}", self.local.name);
+        Action::Log(LogLevel::Info, text)
     }
 
     pub(super) fn known_leader(&self) -> Option<MemberName> {
