@@ -23,6 +23,16 @@ needed=(
     "command fsfreeze util-linux"
     "file /usr/share/doc/python3-venv python3-venv"
 )
+# The clients that the end-to-end tests put in front of a cluster.
+if [[ ${1:-} == --with-tests ]]; then
+    needed+=(
+        "command pgbouncer pgbouncer"
+        "command pgbackrest pgbackrest"
+        "command keepalived keepalived"
+        "command promtool prometheus"
+        "command systemd-analyze systemd"
+    )
+fi
 
 present() {
     case "$1" in
@@ -64,14 +74,21 @@ if ((${#missing[@]})); then
             "${as_root[@]}" tee /etc/postgresql-common/createcluster.d/primacy.conf >/dev/null
     fi
     "${as_root[@]}" apt-get update -q
-    # Services that come with a package stay off: the tests start their own, on their own ports.
-    started=()
-    for service in etcd haproxy nftables; do
-        [[ " ${missing[*]} " == *" $service"* ]] && started+=("$service")
+    # Services that come with a package stay off, now and after the next boot: the tests start their own, on their own
+    # ports. Debian's scripts ask this file whether they may start one.
+    policy=/usr/sbin/policy-rc.d
+    if [[ ! -e $policy ]]; then
+        trap '"${as_root[@]}" rm -f "$policy"' EXIT
+        printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+        "${as_root[@]}" chmod 755 "$policy"
+    fi
+    services=()
+    for service in etcd haproxy nftables pgbouncer keepalived prometheus; do
+        [[ " ${missing[*]} " == *" $service"* ]] && services+=("$service")
     done
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
-    if [[ -d /run/systemd/system ]] && ((${#started[@]})); then
-        "${as_root[@]}" systemctl disable --now "${started[@]}"
+    if [[ -d /run/systemd/system ]] && ((${#services[@]})); then
+        "${as_root[@]}" systemctl disable --now "${services[@]}"
     fi
 fi
 

@@ -24,6 +24,7 @@ macro_rules! on_both_stores {
 
 mod bad_input;
 mod bootstrap;
+mod clients;
 mod control;
 mod failsafe;
 mod fence;
@@ -31,7 +32,7 @@ mod freeze_agent;
 mod freeze_node;
 mod full_disk;
 mod hang;
-mod haproxy;
+
 mod hooks;
 mod journal;
 mod kill_agent;

@@ -1,6 +1,6 @@
 //! The unprivileged account that servers and agents run as.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -69,7 +69,7 @@ impl Account {
     fn set_environment(&self, command: &mut Command) {
         command
             .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("PATH", path())
             .env("HOME", &self.user.dir)
             .env("USER", &self.user.name)
             .env("LC_ALL", "C.UTF-8");
@@ -95,4 +95,11 @@ impl Account {
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
         self.own(path)
     }
+}
+
+/// The test's own path, and where Debian has services, which is not in every user's path.
+fn path() -> OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/local/sbin:/usr/sbin:/sbin");
+    path
 }

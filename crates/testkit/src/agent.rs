@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use crate::certificates::Certificates;
 use crate::http::{self, Response};
 use crate::network::{self, Machine};
 use crate::processes;
@@ -42,6 +43,8 @@ pub struct Agent {
     pub rest_port: u16,
     /// Where the member runs, if not on the test's own machine.
     machine: Option<Machine>,
+    /// How its REST API is asked, where that wants certificates.
+    certificates: Option<Certificates>,
     command: CommandLine,
     process: Option<Child>,
 }
@@ -63,9 +66,16 @@ impl Agent {
             postgres_port: ports.0,
             rest_port: ports.1,
             machine,
+            certificates: None,
             command: command.clone(),
             process: None,
         }
+    }
+
+    /// The same, with a REST API that wants certificates.
+    pub fn with_certificates(mut self, certificates: Option<&Certificates>) -> Self {
+        self.certificates = certificates.cloned();
+        self
     }
 
     /// The address that the other members reach this one at.
@@ -236,22 +246,34 @@ impl Agent {
 
     /// The status code of `OPTIONS path`, as HAProxy asks for it.
     pub async fn check(&self, path: &str) -> Result<u16> {
-        Ok(
-            http::request(self.rest_port, "OPTIONS", path, None, CHECK_WITHIN)
-                .await?
-                .status,
-        )
+        Ok(self
+            .request("OPTIONS", path, None, CHECK_WITHIN)
+            .await?
+            .status)
     }
 
     /// A document of the REST API.
     pub async fn get(&self, path: &str) -> Result<Value> {
-        http::request(self.rest_port, "GET", path, None, CHECK_WITHIN)
-            .await?
-            .json()
+        self.request("GET", path, None, CHECK_WITHIN).await?.json()
     }
 
     /// An operation of the REST API.
     pub async fn send(&self, method: &str, path: &str, body: &Value) -> Result<Response> {
-        http::request(self.rest_port, method, path, Some(body), OPERATION_WITHIN).await
+        self.request(method, path, Some(body), OPERATION_WITHIN)
+            .await
+    }
+
+    async fn request(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+        within: Duration,
+    ) -> Result<Response> {
+        let port = self.rest_port;
+        match &self.certificates {
+            None => http::request(port, method, path, body, within).await,
+            Some(certificates) => certificates.request(port, method, path, body, within).await,
+        }
     }
 }

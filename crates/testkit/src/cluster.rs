@@ -8,6 +8,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Map, Value, json};
 
 use crate::agent::Agent;
+use crate::certificates::Certificates;
 use crate::disk::Disk;
 use crate::ledger::{self, Ledger};
 use crate::network::{Network, address_of, free_port};
@@ -86,6 +87,7 @@ pub struct ClusterBuilder {
     replaced_names: bool,
     patroni: Vec<usize>,
     on_network: bool,
+    with_certificates: bool,
     disk_megabytes: Option<u32>,
 }
 
@@ -99,6 +101,12 @@ impl ClusterBuilder {
     /// Gives every member, with its part of the store, a machine of its own on a network that can be cut.
     pub fn on_network(mut self) -> Self {
         self.on_network = true;
+        self
+    }
+
+    /// Has every member's REST API speak HTTPS, and want a certificate from every client.
+    pub fn with_certificates(mut self) -> Self {
+        self.with_certificates = true;
         self
     }
 
@@ -166,6 +174,13 @@ impl ClusterBuilder {
             Some(network) => network.addresses(),
             None => "127.0.0.1/32".to_owned(),
         };
+        let certificates = match self.with_certificates {
+            true => Some(Certificates::issue(&scratch)?),
+            false => None,
+        };
+        let restapi = certificates.as_ref().map(Certificates::restapi);
+        let ctl = certificates.as_ref().map(Certificates::ctl);
+        let (restapi, ctl) = (restapi.unwrap_or_default(), ctl.unwrap_or_default());
         let store = Store::start(self.store, self.members, network.as_ref()).await?;
         let (agent, control) = if self.replaced_names {
             let name = |name: &str| executable.with_file_name(name);
@@ -210,20 +225,17 @@ impl ClusterBuilder {
                 bin_dir: &bin_dir,
                 store: (store.section_name(), &store.section(index, &dir)),
                 dynamic: &dynamic,
+                restapi: &restapi,
+                ctl: &ctl,
                 bootstrap: &self.bootstrap,
                 postgresql: &self.postgresql,
                 tags,
             });
             let config = dir.join("agent.yml");
             scratch.account().write(&config, &text)?;
-            agents.push(Agent::new(
-                &name,
-                &dir,
-                &config,
-                (postgres_port, rest_port),
-                machine,
-                &agent,
-            ));
+            let ports = (postgres_port, rest_port);
+            let member = Agent::new(&name, &dir, &config, ports, machine, &agent);
+            agents.push(member.with_certificates(certificates.as_ref()));
         }
         let mut cluster = TestCluster {
             agents,
@@ -235,6 +247,7 @@ impl ClusterBuilder {
             executable,
             passed: false,
             disks,
+            certificates,
             scratch,
             network,
         };
@@ -299,6 +312,8 @@ pub struct TestCluster {
     passed: bool,
     /// The members' disks, where they have disks of their own.
     pub disks: Vec<Disk>,
+    /// What their REST APIs want to see, where they want any.
+    pub certificates: Option<Certificates>,
     // After the others, whose destructors find the directory still there.
     scratch: Scratch,
     // After the processes on its machines, which the scratch directory takes away.
@@ -318,6 +333,7 @@ impl TestCluster {
             replaced_names: false,
             patroni: Vec::new(),
             on_network: false,
+            with_certificates: false,
             disk_megabytes: None,
         }
     }

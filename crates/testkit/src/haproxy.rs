@@ -1,15 +1,15 @@
-//! A real HAProxy in front of a test cluster, with the usual two listeners.
+//! A real HAProxy in front of a test cluster, by the sample that users copy.
 
-use std::fmt::Write as _;
-use std::fs::File;
-use std::process::Child;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tokio::net::TcpStream;
 
+use crate::certificates::Certificates;
+use crate::client::Client;
 use crate::cluster::TestCluster;
 use crate::ports;
+use crate::sample::Sample;
 use crate::wait::wait_until;
 
 /// A running HAProxy. It ends with the cluster's scratch directory.
@@ -19,35 +19,47 @@ pub struct HaProxy {
     pub primary_port: u16,
     /// Connections to this port reach a replica.
     pub replica_port: u16,
-    _process: Child,
+    _process: Client,
 }
 
 impl HaProxy {
-    /// Starts HAProxy in front of all members of the cluster.
+    /// Starts HAProxy in front of the three members' servers; where the agents want certificates, with one.
     ///
     /// # Errors
     /// HAProxy is not installed (`make setup` does it), or does not listen within ten seconds.
     pub async fn start(cluster: &TestCluster) -> Result<Self> {
+        let servers = cluster.agents.iter().map(|agent| agent.postgres_port);
+        Self::start_before(cluster, &servers.collect::<Vec<_>>()).await
+    }
+
+    /// The same in front of what listens at these ports, one for each member.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_before(cluster: &TestCluster, servers: &[u16]) -> Result<Self> {
         let (primary_port, replica_port) = (ports::free()?, ports::free()?);
+        let mut sample = match &cluster.certificates {
+            None => Sample::read("haproxy.cfg")?.with("*:7000", &local(ports::free()?))?,
+            Some(certificates) => with_files(Sample::read("haproxy-tls.cfg")?, certificates)?,
+        };
+        sample = sample
+            .with("*:5000", &local(primary_port))?
+            .with("*:5001", &local(replica_port))?;
+        for (number, (agent, server)) in (1..).zip(cluster.agents.iter().zip(servers)) {
+            sample = sample.with(
+                &format!("10.0.0.1{number}:5432 maxconn 100 check port 8008"),
+                &format!(
+                    "{} maxconn 100 check port {}",
+                    local(*server),
+                    agent.rest_port
+                ),
+            )?;
+        }
         let scratch = cluster.scratch();
-        let config = scratch.path().join("haproxy.cfg");
-        scratch
-            .account()
-            .write(&config, &configuration(cluster, primary_port, replica_port))?;
-        let log = File::create(scratch.path().join("haproxy.log"))?;
-        let process = scratch
-            .command("haproxy")
-            .env(
-                "PATH",
-                "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin",
-            )
-            .args(["-db", "-f"])
-            .arg(&config)
-            .stdin(std::process::Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("cannot run haproxy: install it (make setup)")?;
+        let config = sample.write(scratch)?;
+        let mut command = scratch.command("haproxy");
+        command.args(["-db", "-f"]).arg(&config);
+        let process = Client::start(scratch, "haproxy", command)?;
         wait_until("HAProxy to listen", Duration::from_secs(10), async || {
             TcpStream::connect(("127.0.0.1", primary_port)).await?;
             Ok(())
@@ -61,38 +73,15 @@ impl HaProxy {
     }
 }
 
-fn configuration(cluster: &TestCluster, primary_port: u16, replica_port: u16) -> String {
-    let mut text = String::from(
-        "global
-    maxconn 200
+fn with_files(sample: Sample, certificates: &Certificates) -> Result<Sample> {
+    sample
+        .with("/etc/haproxy/ca.pem", &certificates.file("ca.pem"))?
+        .with(
+            "/etc/haproxy/haproxy.pem",
+            &certificates.file("client-both.pem"),
+        )
+}
 
-defaults
-    mode tcp
-    retries 2
-    timeout client 30m
-    timeout connect 4s
-    timeout server 30m
-    timeout check 5s
-",
-    );
-    for (name, port) in [("primary", primary_port), ("replica", replica_port)] {
-        let _ = write!(
-            text,
-            "
-listen {name}
-    bind 127.0.0.1:{port}
-    option httpchk OPTIONS /{name}
-    http-check expect status 200
-    default-server inter 1s fall 3 rise 2 on-marked-down shutdown-sessions
-"
-        );
-        for agent in &cluster.agents {
-            let _ = writeln!(
-                text,
-                "    server {} 127.0.0.1:{} maxconn 40 check port {}",
-                agent.name, agent.postgres_port, agent.rest_port
-            );
-        }
-    }
-    text
+fn local(port: u16) -> String {
+    format!("127.0.0.1:{port}")
 }

@@ -9,6 +9,8 @@
 
 pub mod account;
 pub mod agent;
+pub mod certificates;
+pub mod client;
 pub mod cluster;
 pub mod disk;
 pub mod etcd;
@@ -21,15 +23,18 @@ pub mod patroni;
 pub mod ports;
 pub mod processes;
 pub mod programs;
+pub mod sample;
 pub mod scratch;
 pub mod settings;
 pub mod sql;
 pub mod store;
+pub mod venv;
 pub mod wait;
 pub mod writer;
 
 pub use account::Account;
 pub use agent::Agent;
+pub use client::Client;
 pub use cluster::{ClusterBuilder, Implementation, StoreKind, TestCluster};
 pub use disk::Disk;
 pub use haproxy::HaProxy;
@@ -37,6 +42,8 @@ pub use ledger::Ledger;
 pub use network::Network;
 pub use nix::sys::signal::Signal;
 pub use nix::unistd::Pid;
+pub use sample::Sample;
 pub use scratch::Scratch;
+pub use venv::Venv;
 pub use wait::wait_until;
 pub use writer::{Target, Writer};

@@ -27,6 +27,10 @@ pub struct MemberSettings<'a> {
     pub store: (&'a str, &'a Value),
     /// `bootstrap.dcs`.
     pub dynamic: &'a Value,
+    /// More keys of `restapi`.
+    pub restapi: &'a Map<String, Value>,
+    /// The keys of `ctl`.
+    pub ctl: &'a Map<String, Value>,
     /// More keys of `bootstrap`.
     pub bootstrap: &'a Map<String, Value>,
     /// More keys of `postgresql`.
@@ -47,11 +51,14 @@ pub fn agent_yaml(settings: &MemberSettings<'_>) -> String {
         bin_dir,
         store: (store, section),
         dynamic,
+        restapi,
+        ctl,
         bootstrap,
         postgresql,
         tags,
     } = settings;
     let (bootstrap, postgresql) = (lines(bootstrap), lines(postgresql));
+    let (restapi, ctl) = (lines(restapi), Value::Object((*ctl).clone()));
     let (dir, bin_dir) = (dir.display(), bin_dir.display());
     format!(
         "scope: {SCOPE}
@@ -61,6 +68,8 @@ name: {name}
 restapi:
   listen: {host}:{rest_port}
   connect_address: {host}:{rest_port}
+{restapi}
+ctl: {ctl}
 
 {store}: {section}
 

@@ -3,12 +3,37 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use primacy_testkit::client::output;
 use primacy_testkit::{HaProxy, StoreKind, Target, TestCluster, Writer, sql, wait_until};
 
-on_both_stores!(client_survives_a_failover);
+/// The usual configuration.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn by_http() -> Result<()> {
+    let cluster = crate::cluster(StoreKind::Embedded).start().await?;
+    client_survives_a_failover(cluster).await
+}
 
-async fn client_survives_a_failover(store: StoreKind) -> Result<()> {
-    let mut cluster = crate::cluster(store).start().await?;
+/// The agents speak HTTPS and want certificates: from HAProxy, from each other, and from operators.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn by_https_with_client_certificates() -> Result<()> {
+    let cluster = crate::cluster(StoreKind::Etcd3).with_certificates();
+    let cluster = cluster.start().await?;
+    for agent in &cluster.agents {
+        // Whoever shows none gets no answer at all, not even who is the primary.
+        let mut curl = cluster.scratch().command("curl");
+        curl.args(["--silent", "--insecure", "--max-time", "5"])
+            .arg(format!("https://127.0.0.1:{}/health", agent.rest_port));
+        let refused = output(curl, Duration::from_secs(30)).await?;
+        ensure!(
+            !refused.status.success() && refused.stdout.is_empty(),
+            "{} answered without a certificate: {refused:?}",
+            agent.name
+        );
+    }
+    client_survives_a_failover(cluster).await
+}
+
+async fn client_survives_a_failover(mut cluster: TestCluster) -> Result<()> {
     let proxy = HaProxy::start(&cluster).await?;
     let writer = Writer::start(100, Target::Port(proxy.primary_port));
     writer.wait_progress(cluster.timing.failover()).await?;
