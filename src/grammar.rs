@@ -12,6 +12,8 @@ use primacy_demo::DemoArgs;
 pub(crate) const PRIMACY: &str = "primacy";
 /// Patroni's agent.
 pub(crate) const PATRONI: &str = "patroni";
+/// Patroni's member of the embedded store without PostgreSQL.
+pub(crate) const RAFT_CONTROLLER: &str = "patroni_raft_controller";
 /// Patroni's operator's commands.
 pub(crate) const PATRONICTL: &str = "patronictl";
 
@@ -20,6 +22,7 @@ pub(crate) fn of(name: &str) -> Option<Command> {
     Some(match name {
         PRIMACY => primacy(),
         PATRONI => agent(PATRONI),
+        RAFT_CONTROLLER => witness(RAFT_CONTROLLER),
         PATRONICTL => primacy_ctl::command(Program::Patronictl),
         _ => return None,
     })
@@ -34,6 +37,7 @@ pub(crate) fn primacy() -> Command {
         .subcommand_value_name("COMMAND")
         .args(primacy_ctl::configuration_options())
         .subcommand(agent("agent"))
+        .subcommand(witness("witness"))
         .subcommand(demo())
         .subcommands(primacy_ctl::subcommands(Program::Primacy))
         .subcommand(completions())
@@ -42,8 +46,16 @@ pub(crate) fn primacy() -> Command {
 
 /// The agent, with Patroni's command line (`configuration.md` §7.1).
 pub(crate) fn agent(name: &'static str) -> Command {
+    daemon(name).about("Manage the PostgreSQL server beside it")
+}
+
+/// The member of the embedded store without PostgreSQL (`configuration.md` §7.5).
+pub(crate) fn witness(name: &'static str) -> Command {
+    daemon(name).about("Be a member of the embedded store, without PostgreSQL")
+}
+
+fn daemon(name: &'static str) -> Command {
     Command::new(name)
-        .about("Manage the PostgreSQL server beside it")
         .disable_version_flag(true)
         .arg(
             Arg::new("configfile")
@@ -76,7 +88,7 @@ pub(crate) fn completions() -> Command {
         .arg(
             Arg::new("PROGRAM")
                 .default_value(PRIMACY)
-                .value_parser([PRIMACY, PATRONI, PATRONICTL])
+                .value_parser([PRIMACY, PATRONI, PATRONICTL, RAFT_CONTROLLER])
                 .help("The name under which the executable is called"),
         )
 }
@@ -100,7 +112,7 @@ mod tests {
 
     #[test]
     fn command_lines_are_sound() {
-        for name in [PRIMACY, PATRONI, PATRONICTL] {
+        for name in [PRIMACY, PATRONI, PATRONICTL, RAFT_CONTROLLER] {
             of(name).unwrap().debug_assert();
         }
     }

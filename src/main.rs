@@ -14,7 +14,7 @@ use primacy_ctl::{Program, Surroundings};
 use primacy_demo::DemoArgs;
 use tokio::runtime::{Builder, Runtime};
 
-use grammar::{PATRONI, PATRONICTL, PRIMACY};
+use grammar::{PATRONI, PATRONICTL, PRIMACY, RAFT_CONTROLLER};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         .and_then(|name| name.to_str())
     {
         Some(PATRONI) => agent(PATRONI, called, arguments),
+        Some(RAFT_CONTROLLER) => witness(RAFT_CONTROLLER, called, arguments),
         Some(PATRONICTL) => ctl(Program::Patronictl, arguments),
         _ => primacy(arguments),
     }
@@ -38,6 +39,7 @@ fn primacy(arguments: Vec<OsString>) -> ExitCode {
     let rest = || arguments[1..].to_vec();
     match first {
         "agent" => agent("agent", "primacy agent".into(), rest()),
+        "witness" => witness("witness", "primacy witness".into(), rest()),
         "demo" => demo(rest()),
         // Not for people: the agent starts it.
         "fence" => fence(&arguments[1..]),
@@ -71,26 +73,48 @@ fn read(
 }
 
 fn agent(name: &'static str, called: OsString, arguments: Vec<OsString>) -> ExitCode {
-    let matches = match read(grammar::agent(name), called, arguments) {
-        Ok(matches) => matches,
-        Err(code) => return code,
-    };
+    match daemon(grammar::agent(name), name, called, arguments) {
+        // Three threads: one that steps the machine, one that serves, one for what takes longer.
+        Ok(path) => run(
+            Builder::new_multi_thread()
+                .worker_threads(3)
+                .enable_all()
+                .build(),
+            primacy_agent::run(path),
+        ),
+        Err(code) => code,
+    }
+}
+
+fn witness(name: &'static str, called: OsString, arguments: Vec<OsString>) -> ExitCode {
+    match daemon(grammar::witness(name), name, called, arguments) {
+        Ok(path) => run(
+            Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build(),
+            primacy_agent::run_witness(path),
+        ),
+        Err(code) => code,
+    }
+}
+
+/// Reads the command line of what runs until it is told to end. The error is the exit code.
+fn daemon(
+    command: Command,
+    name: &str,
+    called: OsString,
+    arguments: Vec<OsString>,
+) -> Result<Option<PathBuf>, ExitCode> {
+    let matches = read(command, called, arguments)?;
     if matches.get_flag("version") {
         match name {
-            PATRONI => println!("{PATRONI} {}", primacy_agent::PATRONI_VERSION),
+            PATRONI | RAFT_CONTROLLER => println!("{name} {}", primacy_agent::PATRONI_VERSION),
             _ => println!("{PRIMACY} {}", env!("CARGO_PKG_VERSION")),
         }
-        return ExitCode::SUCCESS;
+        return Err(ExitCode::SUCCESS);
     }
-    let path = matches.get_one::<PathBuf>("configfile").cloned();
-    // Three threads: one that steps the machine, one that serves, one for what takes longer.
-    run(
-        Builder::new_multi_thread()
-            .worker_threads(3)
-            .enable_all()
-            .build(),
-        primacy_agent::run(path),
-    )
+    Ok(matches.get_one::<PathBuf>("configfile").cloned())
 }
 
 fn completions(arguments: Vec<OsString>) -> ExitCode {

@@ -8,7 +8,7 @@ use clap::Command;
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use crate::grammar::{self, PATRONI, PATRONICTL, PRIMACY};
+use crate::grammar::{self, PATRONI, PATRONICTL, PRIMACY, RAFT_CONTROLLER};
 
 /// The script that completes the command line of `program` in `shell`.
 pub(crate) fn completions(shell: Shell, program: &str, output: &mut dyn Write) -> io::Result<()> {
@@ -22,7 +22,7 @@ pub(crate) fn completions(shell: Shell, program: &str, output: &mut dyn Write) -
 /// Writes a page for every name of the executable and for every command.
 pub(crate) fn write_pages(directory: &Path) -> io::Result<()> {
     std::fs::create_dir_all(directory)?;
-    for name in [PRIMACY, PATRONI, PATRONICTL] {
+    for name in [PRIMACY, PATRONI, PATRONICTL, RAFT_CONTROLLER] {
         let mut command = grammar::of(name).ok_or(io::ErrorKind::InvalidInput)?;
         command.build();
         for subcommand in command.get_subcommands() {
@@ -35,6 +35,7 @@ pub(crate) fn write_pages(directory: &Path) -> io::Result<()> {
 
 fn write_page(directory: &Path, command: Command, program: &str) -> io::Result<()> {
     let is_agent = command.get_name() == "agent" || program == PATRONI;
+    let is_witness = command.get_name() == "witness" || program == RAFT_CONTROLLER;
     let is_program = command.get_name() == program;
     let man = Man::new(command)
         .manual("Primacy")
@@ -42,6 +43,7 @@ fn write_page(directory: &Path, command: Command, program: &str) -> io::Result<(
     let mut page = Vec::new();
     man.render(&mut page)?;
     let sections: &[Section] = match (is_agent, is_program) {
+        _ if is_witness => &WITNESS,
         (true, _) => &AGENT,
         (false, true) => &OPERATOR,
         (false, false) => &[],
@@ -74,6 +76,34 @@ impl Section {
     }
 }
 
+const WITNESS: [Section; 3] = [
+    Section {
+        heading: "CONFIGURATION",
+        entries: &[(
+            "raft",
+            "The one section that it needs; log is read as well. self_addr is the address at which the agents reach it.",
+        )],
+    },
+    Section {
+        heading: "SIGNALS",
+        entries: &[
+            ("SIGTERM, SIGINT", "Leave the store, and end."),
+            ("SIGHUP", "Read the log section again."),
+        ],
+    },
+    Section {
+        heading: "EXIT STATUS",
+        entries: &[
+            ("0", "Stopped in good order."),
+            ("1", "It cannot go on; the last line says why."),
+            (
+                "5",
+                "Stopped in good order, but the log could not be written.",
+            ),
+        ],
+    },
+];
+
 const AGENT: [Section; 3] = [
     Section {
         heading: "SIGNALS",
@@ -94,6 +124,10 @@ const AGENT: [Section; 3] = [
         entries: &[
             ("0", "Stopped in good order."),
             ("1", "It cannot go on; the last line of the log says why."),
+            (
+                "5",
+                "Stopped in good order, but the log could not be written.",
+            ),
         ],
     },
     Section {

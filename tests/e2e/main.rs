@@ -54,7 +54,9 @@ mod switchover;
 mod sync_loss;
 mod sync_modes;
 mod synchrony;
+mod systemd;
 mod watchdog;
+mod witness;
 
 /// The executable under test.
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_primacy");

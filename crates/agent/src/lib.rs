@@ -20,7 +20,10 @@ mod slots;
 mod startup;
 mod steps;
 mod stores;
+mod supervisor;
 mod watchdog;
+mod witness;
 
 pub use primacy_model::PATRONI_VERSION;
 pub use startup::run;
+pub use witness::run as run_witness;

@@ -40,6 +40,7 @@ use crate::peers::ask_members;
 use crate::published::Published;
 use crate::request::{NotScheduled, Request, RestartAnswer};
 use crate::steps::{self, StepContext};
+use crate::supervisor::Supervisor;
 use crate::watchdog::{self, WatchdogThread};
 use crate::{clock, failsafe, reconfigure, settings, slots};
 
@@ -84,6 +85,7 @@ pub(crate) struct Shell {
     observation: Arc<Observation>,
     fencing: Fencing,
     watchdog: WatchdogThread,
+    supervisor: Supervisor,
     /// The configuration changed since it was last brought to the server.
     settings_changed: bool,
     /// The server is to read its files again even if none changes.
@@ -105,6 +107,7 @@ pub(crate) struct Parts {
     pub(crate) fencing: Fencing,
     pub(crate) keeper: Option<Keeper>,
     pub(crate) watchdog: WatchdogThread,
+    pub(crate) supervisor: Supervisor,
 }
 
 /// The signals that the process listens to.
@@ -182,6 +185,7 @@ impl Shell {
             observation: Arc::default(),
             fencing: parts.fencing,
             watchdog: parts.watchdog,
+            supervisor: parts.supervisor,
             settings_changed: true,
             reload_wanted: false,
             exit: None,
@@ -211,7 +215,9 @@ impl Shell {
                 .probe(move || drop(changed.send(Event::PostmasterChanged)))
                 .await;
         });
+        self.supervisor.ready();
         loop {
+            let ping = self.supervisor.due();
             let wake = self.machine.wake_at().map(clock::instant);
             let event = tokio::select! {
                 Some(event) = events.recv() => Some(event),
@@ -220,14 +226,19 @@ impl Shell {
                 Ok(()) = reloads.changed() => { self.reloaded(); None }
                 () = until(wake) => Some(Event::Tick),
                 Some(tree) = self.reread.recv() => { self.take_reread(tree); None }
+                () = until(ping) => { self.supervisor.tick(self.is_on_time()); None }
                 _ = signals.terminate.recv() => Some(Event::Terminate),
                 _ = signals.interrupt.recv() => Some(Event::Terminate),
                 _ = signals.hangup.recv() => { self.reload(); None }
             };
             if let Some(event) = event {
+                if matches!(event, Event::Terminate) {
+                    self.supervisor.stopping();
+                }
                 self.step(event);
             }
             if let Some(exit) = self.exit.take() {
+                self.supervisor.stopping();
                 let (done, flushed) = oneshot::channel();
                 let _ = self.writes.send(StoreWrite::Flush(done));
                 let _ = tokio::time::timeout(FAREWELL, flushed).await;
@@ -244,6 +255,14 @@ impl Shell {
                 return (exit, self.logging);
             }
         }
+    }
+
+    /// Whether passes are made: every wait in one has a deadline, and there are fewer than three that take
+    /// `retry_timeout`.
+    fn is_on_time(&self) -> bool {
+        const SLACK: Duration = Duration::from_secs(30);
+        let longest = 3 * self.machine.global().retry_timeout + SLACK;
+        clock::now() < self.machine.next_regular_pass() + longest
     }
 
     fn step(&mut self, event: Event) {
@@ -634,6 +653,7 @@ impl Shell {
 
     /// SIGHUP, `POST /reload`: the local configuration is read again, on a thread that may hang.
     fn reload(&self) {
+        self.supervisor.reloading();
         let read = self.configuration.reader();
         let rereads = self.rereads.clone();
         tokio::task::spawn_blocking(move || rereads.send(read()));
@@ -641,6 +661,11 @@ impl Shell {
 
     /// The files of PostgreSQL are written also when nothing changed.
     fn take_reread(&mut self, tree: Reread) {
+        self.reconfigured(tree);
+        self.supervisor.reloaded();
+    }
+
+    fn reconfigured(&mut self, tree: Reread) {
         match tree.and_then(|tree| self.configuration.take_local(tree)) {
             Ok(true) => {
                 tracing::info!("the local configuration changed");
@@ -869,11 +894,12 @@ impl Shell {
             postmaster_alive: self.observation.process.is_alive(),
             outcome: machine.outcome().to_owned(),
         }));
+        self.supervisor.status(self.machine.outcome());
     }
 }
 
 /// For ever where there is no such moment.
-async fn until(moment: Option<Instant>) {
+pub(crate) async fn until(moment: Option<Instant>) {
     match moment {
         Some(moment) => sleep_until(moment).await,
         None => std::future::pending().await,

@@ -27,6 +27,7 @@ use crate::journal::Journal;
 use crate::logging::{self, Logging};
 use crate::published::Published;
 use crate::shell::{Parts, Shell, Signals};
+use crate::supervisor::Supervisor;
 use crate::watchdog::{self, WatchdogThread};
 use crate::{clock, settings, stores};
 
@@ -98,7 +99,8 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
         hangup: signal(SignalKind::hangup())?,
     };
     let budget = effective.global.retry_timeout;
-    let Some(cluster) = first_view(&store, budget, &mut signals).await else {
+    let mut supervisor = Supervisor::of_process();
+    let Some(cluster) = first_view(&store, budget, &mut signals, &mut supervisor).await else {
         return Ok(0);
     };
     let peers = settings::peer_client(&config);
@@ -171,6 +173,7 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
         fencing,
         keeper,
         watchdog: WatchdogThread::start().context("the watchdog's thread cannot be started")?,
+        supervisor,
     };
     let (mut shell, events) = Shell::new(parts);
     shell.serve(api);
@@ -192,7 +195,7 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
 
 /// The configuration in the environment. What was consumed does not reach PostgreSQL or scripts: the
 /// postgres room leaves `PATRONI_*` out of the environment of everything that it starts.
-fn environment() -> Environment {
+pub(crate) fn environment() -> Environment {
     let environment = from_environment(std::env::vars());
     for warning in &environment.warnings {
         eprintln!("Warning: {warning}");
@@ -201,7 +204,7 @@ fn environment() -> Environment {
 }
 
 /// The umask that the process was started with; it is 077 from now on.
-fn umask() -> u32 {
+pub(crate) fn umask() -> u32 {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077)).bits()
 }
 
@@ -210,8 +213,10 @@ async fn first_view(
     store: &ClusterStore,
     budget: Duration,
     signals: &mut Signals,
+    supervisor: &mut Supervisor,
 ) -> Option<primacy_model::Cluster> {
     loop {
+        supervisor.waits("waiting for the store");
         let began = Instant::now();
         let read = store.read(began + budget.max(STORE_RETRY));
         let result = tokio::select! {

@@ -72,7 +72,8 @@ fn etcd3(section: &EtcdSection) -> anyhow::Result<Etcd3Config> {
     })
 }
 
-fn raft(section: &RaftSection) -> RaftConfig {
+/// The embedded store, as the configuration has it.
+pub(crate) fn raft(section: &RaftSection) -> RaftConfig {
     RaftConfig {
         self_addr: section.self_addr.as_ref().map(ToString::to_string),
         bind_addr: section.bind_addr.as_ref().map(ToString::to_string),

@@ -19,6 +19,7 @@ mod guc_map;
 mod secret;
 mod section;
 mod timing;
+mod witness;
 
 pub mod layers;
 pub mod local;
@@ -38,6 +39,7 @@ pub use guc_map::GucMap;
 pub use local::{DcsSection, LocalConfig, Watchdog, WatchdogMode};
 pub use secret::Secret;
 pub use timing::TimingLimits;
+pub use witness::WitnessConfig;
 
 /// A mapping of configuration keys, in the order written.
 pub type Map = serde_json::Map<String, serde_json::Value>;

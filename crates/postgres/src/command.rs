@@ -109,7 +109,7 @@ impl<'a> Run<'a> {
         let program = program.as_ref().to_path_buf();
         let mut command = Command::new(&program);
         for (name, _) in std::env::vars_os() {
-            if is_secret(&name) {
+            if is_withheld(&name) {
                 command.env_remove(name);
             }
         }
@@ -308,10 +308,14 @@ impl Output {
     }
 }
 
-/// Whether a variable of the agent carries what its children must not see.
-pub(crate) fn is_secret(name: &OsStr) -> bool {
+/// Whether a variable of the agent carries what its children must not see: secrets, and the way to its supervisor, to which a
+/// server that a script starts would speak as well.
+pub(crate) fn is_withheld(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
-    name == "PATRONI_CONFIGURATION" || name.starts_with("PATRONI_") && name.ends_with("PASSWORD")
+    matches!(
+        name.as_ref(),
+        "PATRONI_CONFIGURATION" | "NOTIFY_SOCKET" | "WATCHDOG_USEC" | "WATCHDOG_PID"
+    ) || name.starts_with("PATRONI_") && name.ends_with("PASSWORD")
 }
 
 /// A child and everything below it. Killed when dropped, unless [`Tree::leave`] was called.

@@ -1,6 +1,6 @@
 //! Starting the postmaster (`ha.md` §12.4).
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::OpenOptions;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use crate::command::is_withheld;
 use crate::control::ControlFile;
 use crate::follow::RecoveryTarget;
 use crate::settings::Settings;
@@ -344,7 +345,7 @@ struct Spawned {
 
 /// Variables of the agent that PostgreSQL has no business with (`configuration.md` §1.8).
 fn is_agents_own(name: &str) -> bool {
-    name.starts_with("PATRONI_") || name.starts_with("KUBERNETES_") || name == "NOTIFY_SOCKET"
+    name.starts_with("PATRONI_") || name.starts_with("KUBERNETES_") || is_withheld(OsStr::new(name))
 }
 
 /// The postmaster's arguments (`configuration.md` §1.8).

@@ -89,9 +89,16 @@ pub struct ClusterBuilder {
     on_network: bool,
     with_certificates: bool,
     disk_megabytes: Option<u32>,
+    witness: bool,
 }
 
 impl ClusterBuilder {
+    /// Adds a member to the embedded store that has no PostgreSQL.
+    pub fn witness(mut self) -> Self {
+        self.witness = true;
+        self
+    }
+
     /// Gives every member a disk of this size, for everything that it writes, logs and embedded store included.
     pub fn disks(mut self, megabytes: u32) -> Self {
         self.disk_megabytes = Some(megabytes);
@@ -181,18 +188,18 @@ impl ClusterBuilder {
         let restapi = certificates.as_ref().map(Certificates::restapi);
         let ctl = certificates.as_ref().map(Certificates::ctl);
         let (restapi, ctl) = (restapi.unwrap_or_default(), ctl.unwrap_or_default());
-        let store = Store::start(self.store, self.members, network.as_ref()).await?;
-        let (agent, control) = if self.replaced_names {
-            let name = |name: &str| executable.with_file_name(name);
+        let in_store = self.members + usize::from(self.witness);
+        let store = Store::start(self.store, in_store, network.as_ref()).await?;
+        let (agent, control, witness) = if self.replaced_names {
+            let name = |name: &str| CommandLine::new(&executable.with_file_name(name), &[]);
             (
-                CommandLine::new(&name("patroni"), &[]),
-                CommandLine::new(&name("patronictl"), &[]),
+                name("patroni"),
+                name("patronictl"),
+                name("patroni_raft_controller"),
             )
         } else {
-            (
-                CommandLine::new(&executable, &["agent"]),
-                CommandLine::new(&executable, &[]),
-            )
+            let command = |arguments: &[&str]| CommandLine::new(&executable, arguments);
+            (command(&["agent"]), command(&[]), command(&["witness"]))
         };
         let agent = agent.unless_set(programs::AGENT_COMMAND);
         let bin_dir = programs::postgresql_bin_dir()?;
@@ -237,8 +244,21 @@ impl ClusterBuilder {
             let member = Agent::new(&name, &dir, &config, ports, machine, &agent);
             agents.push(member.with_certificates(certificates.as_ref()));
         }
+        let witness = match self.witness {
+            true => {
+                let dir = scratch.path().join("witness");
+                scratch.account().create_dir(&dir)?;
+                let config = dir.join("witness.yml");
+                let section = store.section(self.members, &dir);
+                let text = format!("{}: {section}\n", store.section_name());
+                scratch.account().write(&config, &text)?;
+                Some(Agent::new("witness", &dir, &config, (0, 0), None, &witness))
+            }
+            false => None,
+        };
         let mut cluster = TestCluster {
             agents,
+            witness,
             store,
             timing,
             synchronous,
@@ -282,7 +302,7 @@ fn succeeded(output: Output, arguments: &[&str]) -> Result<String> {
     Ok(stdout.into_owned())
 }
 
-/// Puts the executable where the unprivileged account can reach it, under its own name and the two that it replaces.
+/// Puts the executable where the unprivileged account can reach it, under its own name and those that it replaces.
 fn install(scratch: &Scratch, executable: &Path) -> Result<PathBuf> {
     let bin = scratch.path().join("bin");
     scratch.account().create_dir(&bin)?;
@@ -291,7 +311,7 @@ fn install(scratch: &Scratch, executable: &Path) -> Result<PathBuf> {
         std::fs::copy(executable, &installed)
             .with_context(|| format!("cannot copy {}", executable.display()))?;
     }
-    for name in ["patroni", "patronictl"] {
+    for name in ["patroni", "patronictl", "patroni_raft_controller"] {
         std::os::unix::fs::symlink(&installed, bin.join(name))?;
     }
     Ok(installed)
@@ -301,6 +321,8 @@ fn install(scratch: &Scratch, executable: &Path) -> Result<PathBuf> {
 #[derive(Debug)]
 pub struct TestCluster {
     pub agents: Vec<Agent>,
+    /// The member of the store that has no PostgreSQL, if there is one.
+    pub witness: Option<Agent>,
     pub store: Store,
     pub timing: Timing,
     /// The project's executable, where the unprivileged account can run it.
@@ -335,6 +357,7 @@ impl TestCluster {
             on_network: false,
             with_certificates: false,
             disk_megabytes: None,
+            witness: false,
         }
     }
 
@@ -366,14 +389,23 @@ impl TestCluster {
         Ok(())
     }
 
+    /// The member of the store that has no PostgreSQL.
+    ///
+    /// # Errors
+    /// The cluster was not made with a [`ClusterBuilder::witness`].
+    pub fn witness(&mut self) -> Result<&mut Agent> {
+        self.witness.as_mut().context("the cluster has no witness")
+    }
+
     /// Starts the agent of one member.
     pub fn start_agent(&mut self, member: usize) -> Result<()> {
         self.agents[member].start(&self.scratch)
     }
 
-    /// Starts all agents that do not run.
+    /// Starts all agents that do not run, and the witness.
     pub fn start_all(&mut self) -> Result<()> {
-        for agent in self.agents.iter_mut().filter(|agent| agent.pid().is_none()) {
+        let all = self.agents.iter_mut().chain(&mut self.witness);
+        for agent in all.filter(|agent| agent.pid().is_none()) {
             agent.start(&self.scratch)?;
         }
         Ok(())

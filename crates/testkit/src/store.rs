@@ -23,7 +23,7 @@ pub enum Store {
 }
 
 impl Store {
-    /// Starts a store for so many members; on a network, each of its members on a machine of the cluster's.
+    /// Starts a store for so many members, witnesses included; on a network, each of its members on a machine of the cluster's.
     pub(crate) async fn start(
         kind: StoreKind,
         members: usize,

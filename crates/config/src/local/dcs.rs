@@ -245,6 +245,13 @@ impl Url {
 }
 
 impl RaftSection {
+    /// The section of `root`, empty when it is absent.
+    pub(crate) fn of(root: &Map) -> Result<RaftSection, ConfigError> {
+        let nothing = Map::new();
+        let section = Section::of("raft", root, "raft")?;
+        RaftSection::parse(section.unwrap_or(Section::new("raft", &nothing)))
+    }
+
     fn parse(section: Section<'_>) -> Result<RaftSection, ConfigError> {
         let address = |key: &str| -> Result<Option<HostPort>, ConfigError> {
             let Some(text) = section.text(key)? else {
