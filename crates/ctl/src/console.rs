@@ -1,7 +1,9 @@
+use std::fs::File;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use tokio::sync::oneshot;
 
 use crate::Failure;
@@ -17,6 +19,8 @@ pub struct Console {
     terminal: bool,
     warnings: bool,
     lent: Arc<AtomicBool>,
+    /// Whether somebody may sit at the process's terminal, whatever its streams are.
+    of_process: bool,
 }
 
 /// The error stream, which outlives a command that was interrupted.
@@ -46,12 +50,11 @@ impl Console {
     pub fn standard() -> Self {
         let terminal = io::stdout().is_terminal();
         let input = io::BufReader::new(io::stdin());
-        Console::new(
-            input,
-            Box::new(io::stdout()),
-            Box::new(io::stderr()),
-            terminal,
-        )
+        let (output, errors) = (Box::new(io::stdout()), Box::new(io::stderr()));
+        Console {
+            of_process: true,
+            ..Console::new(input, output, errors, terminal)
+        }
     }
 
     /// Other streams; `terminal` tells whether `output` is one.
@@ -70,6 +73,7 @@ impl Console {
             terminal,
             warnings: true,
             lent,
+            of_process: false,
         }
     }
 
@@ -134,6 +138,26 @@ impl Console {
         }
     }
 
+    /// Asks for a text that is not shown: at the terminal, wherever the streams go; without one on the error
+    /// stream.
+    pub(crate) async fn password(&mut self, text: &str) -> Result<String, Failure> {
+        loop {
+            let terminal = self.of_process.then(SilentTerminal::open).flatten();
+            let line = match terminal {
+                Some(terminal) => terminal.ask(&format!("{text}: ")).await?,
+                None => {
+                    self.error(&format!("{text}: "));
+                    let line = self.line().await?;
+                    self.error("\n");
+                    line
+                }
+            };
+            if !line.is_empty() {
+                return Ok(line);
+            }
+        }
+    }
+
     /// Asks yes or no; no is the default.
     pub(crate) async fn confirm(&mut self, text: &str) -> Result<bool, Failure> {
         loop {
@@ -190,4 +214,47 @@ fn read_on_request(mut input: impl BufRead + Send + 'static) -> mpsc::Sender<Req
         }
     });
     sender
+}
+
+/// The terminal, which does not show what is typed for as long as this lives.
+struct SilentTerminal {
+    file: File,
+    before: Termios,
+}
+
+impl SilentTerminal {
+    fn open() -> Option<Self> {
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/tty")
+            .ok()?;
+        let before = tcgetattr(&file).ok()?;
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(&file, OptionalActions::Flush, &silent).ok()?;
+        Some(SilentTerminal { file, before })
+    }
+
+    async fn ask(mut self, question: &str) -> Result<String, Failure> {
+        self.file.write_all(question.as_bytes())?;
+        let file = self.file.try_clone()?;
+        // Not waited for when Ctrl-C ends this: a read from a terminal cannot be cancelled.
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut line = String::new();
+            io::BufReader::new(file).read_line(&mut line).map(|_| line)
+        });
+        let line = reading.await.map_err(|_| Failure::Aborted)??;
+        self.file.write_all(b"\n")?;
+        if line.is_empty() {
+            return Err(Failure::Aborted);
+        }
+        Ok(line.trim_end_matches(['\n', '\r']).to_owned())
+    }
+}
+
+impl Drop for SilentTerminal {
+    fn drop(&mut self) {
+        let _ = tcsetattr(&self.file, OptionalActions::Flush, &self.before);
+    }
 }

@@ -29,7 +29,7 @@ const ONE: &str = "[OPTIONS] [CLUSTER_NAME]";
 const MANY: &str = "[OPTIONS] [CLUSTER_NAMES]...";
 const MEMBERS: &str = "[OPTIONS] CLUSTER_NAME [MEMBER_NAMES]...";
 
-const SUMMARIES: [Summary; 19] = [
+const SUMMARIES: [Summary; 20] = [
     Summary("demote-cluster", ONE, "Demote cluster to a standby cluster"),
     Summary(
         "dsn",
@@ -51,6 +51,7 @@ const SUMMARIES: [Summary; 19] = [
         ONE,
         "Promote cluster, make it run standalone",
     ),
+    Summary("query", ONE, "Send SQL to a member's server"),
     Summary("reinit", MEMBERS, "Reinitialize cluster member"),
     Summary("reload", MEMBERS, "Reload cluster member configuration"),
     Summary(
@@ -78,6 +79,8 @@ const SUMMARIES: [Summary; 19] = [
         "Tell what the members did and left, and why",
     ),
 ];
+
+const QUERY: &str = "query";
 
 /// Ours alone: patronictl has no such command.
 const WHY: &str = "why";
@@ -128,6 +131,11 @@ pub fn subcommands(program: Program) -> Vec<Command> {
                 .arg(help_option());
             match program {
                 Program::Patronictl => command,
+                // Whose own options have these letters.
+                Program::Primacy if *name == QUERY => command.args(
+                    configuration_options()
+                        .map(|option| option.short(None::<char>).help_heading("Configuration")),
+                ),
                 Program::Primacy => command.args(configuration_options()),
             }
         })
@@ -293,6 +301,22 @@ fn arguments(command: &str) -> Vec<Arg> {
         ),
         "topology" => with(vec![clusters(), group()], watch().into()),
         "pause" | "resume" => vec![cluster(), flag("wait", "Wait until the state is applied on all nodes"), group()],
+        QUERY => with(
+            vec![
+                cluster(),
+                option("command", Some('c'), "The SQL to execute"),
+                file("file", Some('f'), "Execute the SQL in this file. Use - for stdin."),
+                choice(option("format", None, "Output format").value_name("FORMAT"), &Format::NAMES),
+                option("delimiter", None, "What stands between the columns of format tsv"),
+                option("username", Some('U'), "The user to connect as"),
+                flag("password", "Ask for the user's password"),
+                option("dbname", Some('d'), "The database to connect to"),
+                role("Send it to a member with this role"),
+                option("member", Some('m'), "Send it to this member"),
+                group(),
+            ],
+            watch().into(),
+        ),
         "reinit" => vec![
             required(),
             members(),

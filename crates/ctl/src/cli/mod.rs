@@ -195,6 +195,12 @@ impl Options {
             .ok_or_else(|| self.not_one_of("'--format' / '-f'", text, &Format::NAMES))
     }
 
+    /// The format of `query`, which has no short option, and another default.
+    pub(crate) fn query_format(&self) -> Result<Format, Failure> {
+        let text = self.text("format").unwrap_or("tsv");
+        Format::parse(text).ok_or_else(|| self.not_one_of("'--format'", text, &Format::NAMES))
+    }
+
     /// The role's name; whether it is a role is checked here, what it means is `members::Role`.
     pub(crate) fn role(&self) -> Result<Option<&str>, Failure> {
         match self.text("role") {

@@ -6,6 +6,7 @@ mod flush;
 mod history;
 mod list;
 mod pause;
+mod query;
 mod reinit;
 mod reload;
 mod remove;
@@ -115,6 +116,7 @@ async fn carry_out(
         "list" => list::run(context, list::Shape::Table).await,
         "pause" => pause::run(context, true).await,
         "promote-cluster" => standby_cluster::run(context, standby_cluster::Kind::Promote).await,
+        "query" => query::run(context).await,
         "reinit" => reinit::run(context).await,
         "reload" => reload::run(context).await,
         "remove" => remove::run(context).await,

@@ -4,6 +4,7 @@ mod format;
 mod history;
 mod journal;
 mod member_table;
+mod result;
 mod table;
 mod topology;
 
@@ -11,4 +12,5 @@ pub use format::Format;
 pub use history::history;
 pub use journal::Story;
 pub use member_table::{Style, View, member_table};
+pub use result::write_result;
 pub use table::{Align, Table};

@@ -13,7 +13,7 @@ use rustls::{
     AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore,
     SignatureScheme,
 };
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -63,13 +63,16 @@ pub enum Verify {
 
 /// The options with their files read.
 #[derive(Clone)]
-pub(crate) struct TlsClient {
+pub struct TlsClient {
     config: Arc<ClientConfig>,
 }
 
 impl TlsClient {
     /// Reads the files. Blocks.
-    pub(crate) fn new(options: &TlsClientOptions) -> Result<Self, TlsError> {
+    ///
+    /// # Errors
+    /// A file that cannot be read or holds something else.
+    pub fn new(options: &TlsClientOptions) -> Result<Self, TlsError> {
         let provider = provider();
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -103,12 +106,24 @@ impl TlsClient {
         })
     }
 
-    /// Makes a TCP connection a TLS one.
-    pub(crate) async fn connect(
+    /// Speaks TLS on a stream whose protocol begins without.
+    ///
+    /// # Errors
+    /// The handshake failed: what one side showed is not what the other wants to see.
+    pub async fn upgrade(
         &self,
         host: &str,
-        stream: TcpStream,
-    ) -> io::Result<TlsStream<TcpStream>> {
+        stream: impl Duplex + 'static,
+    ) -> io::Result<Box<dyn Duplex>> {
+        Ok(Box::new(self.connect(host, stream).await?))
+    }
+
+    /// Makes a connection a TLS one.
+    pub(crate) async fn connect<S: Duplex>(
+        &self,
+        host: &str,
+        stream: S,
+    ) -> io::Result<TlsStream<S>> {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         TlsConnector::from(Arc::clone(&self.config))
@@ -116,6 +131,11 @@ impl TlsClient {
             .await
     }
 }
+
+/// Both directions of a connection.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 fn roots(roots: &Roots) -> Result<RootCertStore, TlsError> {
     match roots {

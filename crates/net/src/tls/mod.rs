@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
-pub use client::{ClientCertificate, Roots, TlsClientOptions, Verify};
-pub(crate) use client::{TlsClient, refused_by_peer};
+pub(crate) use client::refused_by_peer;
+pub use client::{ClientCertificate, Duplex, Roots, TlsClient, TlsClientOptions, Verify};
 pub use server::{ClientVerification, TlsServer, TlsServerOptions};
 
 /// Chooses the cryptography for the whole process: libraries that set TLS up themselves need that. Call
