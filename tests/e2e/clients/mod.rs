@@ -1,5 +1,7 @@
 //! What people run beside a cluster, unmodified, by the samples in `packaging/samples`.
 
+mod check_patroni;
 mod haproxy;
 mod libpq;
 mod pgbouncer;
+mod prometheus;
