@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, Args, Command, ValueHint, value_parser};
 use clap_complete::Shell;
+use primacy_agent::AgentArgs;
 use primacy_ctl::Program;
 use primacy_demo::DemoArgs;
 
@@ -46,16 +47,16 @@ pub(crate) fn primacy() -> Command {
 
 /// The agent, with Patroni's command line (`configuration.md` §7.1).
 pub(crate) fn agent(name: &'static str) -> Command {
-    daemon(name).about("Manage the PostgreSQL server beside it")
+    AgentArgs::augment_args(Command::new(name))
+        .about("Manage the PostgreSQL server beside it")
+        .disable_version_flag(true)
+        .infer_long_args(true)
 }
 
 /// The member of the embedded store without PostgreSQL (`configuration.md` §7.5).
 pub(crate) fn witness(name: &'static str) -> Command {
-    daemon(name).about("Be a member of the embedded store, without PostgreSQL")
-}
-
-fn daemon(name: &'static str) -> Command {
     Command::new(name)
+        .about("Be a member of the embedded store, without PostgreSQL")
         .disable_version_flag(true)
         .arg(
             Arg::new("configfile")

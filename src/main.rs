@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Command, FromArgMatches};
 use clap_complete::Shell;
+use primacy_agent::AgentArgs;
 use primacy_ctl::{Program, Surroundings};
 use primacy_demo::DemoArgs;
 use tokio::runtime::{Builder, Runtime};
@@ -73,48 +74,54 @@ fn read(
 }
 
 fn agent(name: &'static str, called: OsString, arguments: Vec<OsString>) -> ExitCode {
-    match daemon(grammar::agent(name), name, called, arguments) {
-        // Three threads: one that steps the machine, one that serves, one for what takes longer.
-        Ok(path) => run(
-            Builder::new_multi_thread()
-                .worker_threads(3)
-                .enable_all()
-                .build(),
-            primacy_agent::run(path),
-        ),
-        Err(code) => code,
+    let matches = match read(grammar::agent(name), called, arguments) {
+        Ok(matches) => matches,
+        Err(code) => return code,
+    };
+    if matches.get_flag("version") {
+        return version(name);
     }
+    let args = match AgentArgs::from_arg_matches(&matches) {
+        Ok(args) => args,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(2);
+        }
+    };
+    // Three threads: one that steps the machine, one that serves, one for what takes longer.
+    run(
+        Builder::new_multi_thread()
+            .worker_threads(3)
+            .enable_all()
+            .build(),
+        primacy_agent::run(args),
+    )
 }
 
 fn witness(name: &'static str, called: OsString, arguments: Vec<OsString>) -> ExitCode {
-    match daemon(grammar::witness(name), name, called, arguments) {
-        Ok(path) => run(
-            Builder::new_multi_thread()
-                .worker_threads(2)
-                .enable_all()
-                .build(),
-            primacy_agent::run_witness(path),
-        ),
-        Err(code) => code,
+    let matches = match read(grammar::witness(name), called, arguments) {
+        Ok(matches) => matches,
+        Err(code) => return code,
+    };
+    if matches.get_flag("version") {
+        return version(name);
     }
+    run(
+        Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build(),
+        primacy_agent::run_witness(matches.get_one::<PathBuf>("configfile").cloned()),
+    )
 }
 
-/// Reads the command line of what runs until it is told to end. The error is the exit code.
-fn daemon(
-    command: Command,
-    name: &str,
-    called: OsString,
-    arguments: Vec<OsString>,
-) -> Result<Option<PathBuf>, ExitCode> {
-    let matches = read(command, called, arguments)?;
-    if matches.get_flag("version") {
-        match name {
-            PATRONI | RAFT_CONTROLLER => println!("{name} {}", primacy_agent::PATRONI_VERSION),
-            _ => println!("{PRIMACY} {}", env!("CARGO_PKG_VERSION")),
-        }
-        return Err(ExitCode::SUCCESS);
+/// As Patroni, what is called by one of its names is of its version.
+fn version(name: &str) -> ExitCode {
+    match name {
+        PATRONI | RAFT_CONTROLLER => println!("{name} {}", primacy_agent::PATRONI_VERSION),
+        _ => println!("{PRIMACY} {}", env!("CARGO_PKG_VERSION")),
     }
-    Ok(matches.get_one::<PathBuf>("configfile").cloned())
+    ExitCode::SUCCESS
 }
 
 fn completions(arguments: Vec<OsString>) -> ExitCode {

@@ -25,6 +25,7 @@ macro_rules! on_both_stores {
 mod bad_input;
 mod bootstrap;
 mod clients;
+mod config_commands;
 mod control;
 mod failsafe;
 mod fence;

@@ -3,6 +3,8 @@
 
 pub mod api;
 mod clock;
+mod command_line;
+mod config_commands;
 mod configuration;
 mod failsafe;
 mod fencing;
@@ -24,6 +26,6 @@ mod supervisor;
 mod watchdog;
 mod witness;
 
+pub use command_line::{AgentArgs, run};
 pub use primacy_model::PATRONI_VERSION;
-pub use startup::run;
 pub use witness::run as run_witness;

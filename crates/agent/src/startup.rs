@@ -41,7 +41,7 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUESTS_MAX: usize = 256;
 
 /// Runs the agent with the configuration at `path` and in the environment, until it is told to end.
-pub async fn run(path: Option<PathBuf>) -> ExitCode {
+pub(crate) async fn run(path: Option<PathBuf>) -> ExitCode {
     match start(path).await {
         Ok(code) => ExitCode::from(code),
         Err(error) => {

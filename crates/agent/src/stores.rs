@@ -40,11 +40,24 @@ pub(crate) async fn open(section: &DcsSection) -> anyhow::Result<OpenStore> {
                 node: Some(node),
             })
         }
-        other => anyhow::bail!(
-            "the store `{}` is not supported by this version: use `etcd3`, or the embedded store `raft`",
-            other.name()
-        ),
+        other => Err(unsupported(other)),
     }
+}
+
+/// Whether it can be opened as it is configured, as far as that shows without a network.
+pub(crate) fn check(section: &DcsSection) -> anyhow::Result<()> {
+    match section {
+        DcsSection::Etcd3(section) => etcd3(section).map(drop),
+        DcsSection::Raft(_) => Ok(()),
+        other => Err(unsupported(other)),
+    }
+}
+
+fn unsupported(section: &DcsSection) -> anyhow::Error {
+    anyhow::anyhow!(
+        "the store `{}` is not supported by this version: use `etcd3`, or the embedded store `raft`",
+        section.name()
+    )
 }
 
 fn etcd3(section: &EtcdSection) -> anyhow::Result<Etcd3Config> {

@@ -21,6 +21,7 @@ mod section;
 mod timing;
 mod witness;
 
+pub mod generate;
 pub mod layers;
 pub mod local;
 pub mod parameters;

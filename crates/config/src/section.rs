@@ -57,6 +57,8 @@ impl<'a> Section<'a> {
     pub(crate) fn text(&self, key: &str) -> Result<Option<String>, ConfigError> {
         match self.get(key) {
             None => Ok(None),
+            // What is left of an empty value at the top (`configuration.md` §1.4 B).
+            Some(Value::Object(map)) if map.is_empty() => Ok(None),
             Some(value @ (Value::Array(_) | Value::Object(_))) => {
                 Err(self.invalid(key, value, "text"))
             }

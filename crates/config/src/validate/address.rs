@@ -77,8 +77,24 @@ fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     }
     let addresses = (host, port)
         .to_socket_addrs()
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| resolver_words(&error.to_string()))?;
     Ok(addresses.collect())
+}
+
+/// What the resolver says, after the number that it has for it, as Python's users know it.
+fn resolver_words(text: &str) -> String {
+    const NUMBERS: [(i32, &str); 3] = [
+        (-2, "Name or service not known"),
+        (-3, "Temporary failure in name resolution"),
+        (-5, "No address associated with hostname"),
+    ];
+    let words = text
+        .strip_prefix("failed to lookup address information: ")
+        .unwrap_or(text);
+    match NUMBERS.iter().find(|(_, known)| *known == words) {
+        Some((number, _)) => format!("[Errno {number}] {words}"),
+        None => words.to_owned(),
+    }
 }
 
 fn connects(address: &SocketAddr) -> bool {

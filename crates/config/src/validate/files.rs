@@ -21,6 +21,11 @@ const BINARIES: [&str; 6] = [
     "pg_isready",
 ];
 
+/// Whether `bin_name` may give it another name; other keys mean nothing.
+pub(super) fn is_binary(name: &str) -> bool {
+    BINARIES.contains(&name) || name == "pg_rewind"
+}
+
 /// `postgres --version` prints a line and exits; a disk that sleeps takes a few seconds.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -69,7 +74,7 @@ impl<'a> Binaries<'a> {
         }
         BINARIES
             .iter()
-            .filter_map(|binary| self.find(&self.name(binary)).err())
+            .filter_map(|binary| self.look_for(&self.name(binary)).err())
             .collect()
     }
 
@@ -78,6 +83,10 @@ impl<'a> Binaries<'a> {
         if name.is_empty() {
             return Err("is an empty string".into());
         }
+        self.look_for(name)
+    }
+
+    fn look_for(&self, name: &str) -> Result<PathBuf, String> {
         let search = env::var_os("PATH").unwrap_or_default();
         let dirs = match self.dir.is_empty() {
             true => env::split_paths(&search).collect(),
@@ -96,21 +105,33 @@ impl<'a> Binaries<'a> {
             })
     }
 
-    /// Major version, as `PG_VERSION` has it.
-    fn version(&self) -> Result<String, String> {
-        let postgres = self.find(&self.name("postgres"))?;
-        let printed = first_line(&postgres)
-            .ok_or_else(|| format!("{} --version gives no version", postgres.display()))?;
-        let number = printed
-            .split_whitespace()
-            .find(|word| word.starts_with(|c: char| c.is_ascii_digit()))
-            .unwrap_or_default();
-        Ok(number
-            .split(|c: char| !c.is_ascii_digit())
-            .next()
-            .unwrap_or_default()
-            .to_owned())
+    /// Major version, as `PG_VERSION` has it: `15`, `9.6`.
+    pub(super) fn version(&self) -> Result<String, String> {
+        let failed = |reason: String| format!("Failed to get postgres version: {reason}");
+        let name = self.name("postgres");
+        let postgres = self.find(&name).map_err(|_| {
+            let place = Path::new(&self.dir).join(&name);
+            failed(format!("there is no executable '{}'", place.display()))
+        })?;
+        first_line(&postgres)
+            .as_deref()
+            .and_then(major_version)
+            .ok_or_else(|| failed(format!("'{} --version' prints none", postgres.display())))
     }
+}
+
+/// From `postgres (PostgreSQL) 15.18 (Debian ...)`; before version 10 the second number belongs to it.
+fn major_version(printed: &str) -> Option<String> {
+    let number = printed
+        .split_whitespace()
+        .find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
+    let mut parts = number.split(|c: char| !c.is_ascii_digit());
+    let first = parts.next()?;
+    let old = first.parse::<u32>().ok()? < 10;
+    Some(match parts.next().filter(|_| old) {
+        Some(second) => format!("{first}.{second}"),
+        None => first.to_owned(),
+    })
 }
 
 /// A data directory that is absent, empty, or of a cluster of the right version.
@@ -188,4 +209,21 @@ fn first_line(program: &Path) -> Option<String> {
         .lines()
         .next()
         .map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::major_version;
+
+    #[test]
+    fn major_versions_are_as_in_pg_version() {
+        for (printed, version) in [
+            ("postgres (PostgreSQL) 15.18 (Debian 15.18-0)", Some("15")),
+            ("postgres (PostgreSQL) 18beta1", Some("18")),
+            ("postgres (PostgreSQL) 9.6.24", Some("9.6")),
+            ("postgres (PostgreSQL)", None),
+        ] {
+            assert_eq!(major_version(printed).as_deref(), version, "{printed}");
+        }
+    }
 }

@@ -33,6 +33,21 @@ pub fn validate(local: &Value, options: Options) -> Vec<String> {
     report.lines
 }
 
+/// Version of the `postgres` that this configuration names, without its minor part (150000 form).
+///
+/// # Errors
+/// It cannot be run, in the words that a person sees.
+pub fn server_version(local: &Map) -> Result<u32, String> {
+    let nothing = Map::new();
+    let postgresql = local.get("postgresql").and_then(Value::as_object);
+    let version = files::Binaries::of(postgresql.unwrap_or(&nothing)).version()?;
+    let mut parts = version
+        .split('.')
+        .map(|part| part.parse::<u32>().unwrap_or(0));
+    let (first, second) = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    Ok(first.saturating_mul(10_000) + second * 100)
+}
+
 /// The tree as `--print` shows it: `postgresql.bin_dir` is there even when it was not configured.
 pub fn with_defaults(local: &Value) -> Value {
     let mut tree = local.clone();

@@ -29,6 +29,10 @@ pub(super) enum Rule {
     Either(&'static [Rule]),
     /// Text that the function finds right.
     Check(fn(&str, Options) -> Result<(), String>),
+    /// As [`Rule::Check`], but what is no text fails as text would.
+    CheckAny(fn(&str, Options) -> Result<(), String>),
+    /// A list, possibly empty, of what the function finds right; told as a whole.
+    CheckAll(fn(&str, Options) -> Result<(), String>),
     /// Text with commas between what the function finds right.
     CheckEach(fn(&str, Options) -> Result<(), String>),
     /// Boolean in any writing, or `quorum`.
@@ -78,35 +82,39 @@ pub(super) fn check(value: &Value, rule: &Rule, options: Options) -> Vec<Fault> 
         })
     };
     let is_integer = value.is_i64() || value.is_u64() || value.is_boolean();
-    let integer = value
-        .as_i64()
-        .or(value.as_bool().map(i64::from))
-        .unwrap_or(i64::MAX);
+    let integer = value.as_i64().unwrap_or(i64::MAX);
     match rule {
         Rule::Text => typed(value.is_string(), "a string"),
         Rule::Bool => typed(value.is_boolean(), "a boolean"),
         Rule::Dict => typed(value.is_object(), "a dictionary"),
         Rule::Integer => typed(is_integer, "an integer"),
         Rule::IntegerIn(..) | Rule::StackSize if !is_integer => typed(false, "an integer"),
+        // A boolean is of an integer type and yet no number.
+        Rule::IntegerIn(..) | Rule::StackSize if value.is_boolean() => wrong(false),
         Rule::IntegerIn(min, max) => wrong((*min..=*max).contains(&integer)),
-        Rule::StackSize => wrong(integer >= 65_536 && integer % 65_535 == 0),
+        Rule::StackSize => wrong(integer >= 65_536 && integer % 65_536 == 0),
         Rule::Number(min, max, unit) => {
             wrong(parse_int_in(value, *unit).is_some_and(|number| (*min..=*max).contains(&number)))
         }
         Rule::Positive { or_zero } => wrong(
             parse_real(value).is_some_and(|number| number > 0.0 || (*or_zero && number == 0.0)),
         ),
-        Rule::Word(_) | Rule::AnyCase(_) | Rule::Check(_) | Rule::CheckEach(_)
-            if !value.is_string() =>
-        {
-            typed(false, "a string")
-        }
+        Rule::Check(_) | Rule::CheckEach(_) if !value.is_string() => typed(false, "a string"),
         Rule::Word(words) => wrong(words.iter().any(|word| value == *word)),
         Rule::AnyCase(words) => {
             let text = python_str(value);
             wrong(words.iter().any(|word| text.eq_ignore_ascii_case(word)))
         }
         Rule::Check(check) => ruled(check(&python_str(value), options)),
+        Rule::CheckAny(check) => ruled(check(&python_str(value), options)),
+        Rule::CheckAll(check) => match value.as_array() {
+            None => typed(false, "an array"),
+            Some(items) => ruled(
+                items
+                    .iter()
+                    .try_for_each(|item| check(&python_str(item), options)),
+            ),
+        },
         Rule::CheckEach(check) => ruled(
             python_str(value)
                 .split(',')
@@ -140,6 +148,7 @@ pub(super) fn check(value: &Value, rule: &Rule, options: Options) -> Vec<Fault> 
         }
         Rule::WatchdogMode => match value {
             Value::Bool(false) => Vec::new(),
+            Value::Bool(true) => wrong(false),
             Value::String(mode) => wrong(["off", "automatic", "required"].contains(&mode.as_str())),
             _ => ruled(Err("expected type is not a string".into())),
         },
@@ -198,8 +207,12 @@ pub(super) const PUBLIC: Rule = Rule::Check(address::public);
 /// What this host connects to.
 pub(super) const REACHABLE: Rule = Rule::Check(address::reachable);
 /// One or several of those.
-pub(super) const REACHABLE_LIST: Rule =
-    Rule::Either(&[Rule::CheckEach(address::reachable), Rule::List(&REACHABLE)]);
+pub(super) const REACHABLE_LIST: Rule = Rule::Either(&[
+    Rule::CheckEach(address::reachable),
+    Rule::List(&Rule::CheckAny(address::reachable)),
+]);
+/// Several, or none.
+pub(super) const ALL_REACHABLE: Rule = Rule::CheckAll(address::reachable);
 pub(super) const IP_ADDRESS: Rule =
-    Rule::Either(&[Rule::Check(address::ipv4), Rule::Check(address::ipv6)]);
+    Rule::Either(&[Rule::CheckAny(address::ipv4), Rule::CheckAny(address::ipv6)]);
 pub(super) const NAME: Rule = Rule::Check(files::member_name);

@@ -2,8 +2,8 @@ use serde_json::Value;
 
 use super::files::{self, Binaries};
 use super::rule::{
-    IP_ADDRESS, LISTEN, LISTEN_LIST, NAME, NATURAL, PORT, PUBLIC, REACHABLE, REACHABLE_LIST, Rule,
-    SECONDS, TEXTS, TEXTS_OR_DICTS, check,
+    ALL_REACHABLE, IP_ADDRESS, LISTEN, LISTEN_LIST, NAME, NATURAL, PORT, PUBLIC, REACHABLE,
+    REACHABLE_LIST, Rule, SECONDS, TEXTS, TEXTS_OR_DICTS, check,
 };
 use super::{Place, Report};
 use crate::Map;
@@ -196,7 +196,6 @@ fn dynamic_postgresql(report: &mut Report, dcs: &Place<'_>) {
         report.all(&parameters, &names, &counts);
     }
     report.all(&postgresql, &["use_pg_rewind", "use_slots"], &Rule::Bool);
-    report.all(&postgresql, &["rewind", "basebackup"], &TEXTS_OR_DICTS);
     report.all(&postgresql, &["pg_hba", "pg_ident"], &TEXTS);
     report.optional(&postgresql, "pg_ctl_timeout", &NATURAL);
 }
@@ -247,7 +246,7 @@ fn stores(report: &mut Report, root: &Place<'_>) {
     if let Some(raft) = report.enter(root, "raft", false) {
         report.required(&raft, "self_addr", &PUBLIC);
         report.optional(&raft, "bind_addr", &LISTEN);
-        report.required(&raft, "partner_addrs", &Rule::List(&REACHABLE));
+        report.required(&raft, "partner_addrs", &ALL_REACHABLE);
         report.all(&raft, &["data_dir", "password"], &Rule::Text);
         let timeouts = [
             "min_timeout",
@@ -297,7 +296,8 @@ fn kubernetes(report: &mut Report, root: &Place<'_>) {
     ];
     report.all(&kubernetes, &texts, &Rule::Text);
     report.optional(&kubernetes, "pod_ip", &IP_ADDRESS);
-    if let Some(Value::Array(ports)) = kubernetes.map.get("ports") {
+    let ports = kubernetes.map.get("ports").and_then(Value::as_array);
+    if let Some(ports) = ports.filter(|ports| !ports.is_empty()) {
         for (index, port) in ports.iter().enumerate() {
             let path = format!("{}.{index}", kubernetes.key("ports"));
             let Value::Object(map) = port else {
@@ -306,11 +306,11 @@ fn kubernetes(report: &mut Report, root: &Place<'_>) {
             };
             for (key, rule) in [("name", &Rule::Text), ("port", &PORT)] {
                 let path = format!("{path}.{key}");
+                // The whole element is shown, whichever part of it is wrong.
                 let Some(value) = map.get(key) else {
-                    report.missing(&path);
+                    report.line(&path, &python_str(port), "is not defined.");
                     continue;
                 };
-                // The whole element is shown, whichever part of it is wrong.
                 for fault in check(value, rule, report.options) {
                     report.line(&path, &python_str(port), &fault.text);
                 }
@@ -358,6 +358,7 @@ fn postgresql(report: &mut Report, root: &Place<'_>) {
         for (binary, name) in names.map {
             let path = names.key(binary);
             match name {
+                _ if !files::is_binary(binary) => {}
                 Value::String(name) => {
                     if let Err(detail) = binaries.find(name) {
                         report.line(&path, name, &format!("didn't pass validation: {detail}"));
@@ -369,15 +370,12 @@ fn postgresql(report: &mut Report, root: &Place<'_>) {
     }
     let path = postgresql.key("bin_dir");
     match postgresql.map.get("bin_dir") {
-        Some(other) if !other.is_string() => {
-            report.line(&path, &python_str(other), "is not a string");
-        }
-        dir => {
-            let dir = dir.map(python_str).unwrap_or_default();
+        Some(Value::String(_) | Value::Null) | None => {
             for fault in binaries.faults() {
-                report.line(&path, &dir, &fault);
+                report.line(&path, "", &fault);
             }
         }
+        Some(other) => report.line(&path, &python_str(other), "is not a string"),
     }
     if let Some(parameters) = report.enter(&postgresql, "parameters", false) {
         report.optional(&parameters, "unix_socket_directories", &Rule::Text);
@@ -385,5 +383,4 @@ fn postgresql(report: &mut Report, root: &Place<'_>) {
     report.all(&postgresql, &["pg_hba", "pg_ident"], &TEXTS);
     report.optional(&postgresql, "pg_ctl_timeout", &NATURAL);
     report.optional(&postgresql, "use_pg_rewind", &Rule::Bool);
-    report.all(&postgresql, &["rewind", "basebackup"], &TEXTS_OR_DICTS);
 }

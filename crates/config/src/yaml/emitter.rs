@@ -3,8 +3,12 @@ use serde_json::Value;
 use super::resolver::{self, Meaning};
 use crate::scalar::python_float;
 
-/// Column after which text is folded, and after which the next item of a flow collection begins a line.
-const WIDTH: usize = 200;
+/// Column after which text is folded, and after which the next item of a flow collection begins a line. What
+/// the operator's commands show has this one.
+const WIDE: usize = 200;
+
+/// The same in configuration files, where it is PyYAML's default.
+const NARROW: usize = 80;
 
 /// A key longer than this (PyYAML counts its tag in) is written in the `? key` form.
 const LONGEST_SIMPLE_KEY: usize = 127;
@@ -24,8 +28,18 @@ pub enum KeyOrder {
 /// One difference: text with the Unicode line breaks U+0085, U+2028 and U+2029 is double-quoted with
 /// escapes, so that readers of YAML 1.1 and 1.2 agree on it.
 pub fn to_block(value: &Value, order: KeyOrder) -> String {
+    block(value, order, WIDE)
+}
+
+/// As [`to_block`] with sorted keys, but text is folded after 80 columns: for configuration files.
+pub fn to_file(value: &Value) -> String {
+    block(value, KeyOrder::Sorted, NARROW)
+}
+
+fn block(value: &Value, order: KeyOrder, width: usize) -> String {
     let mut emitter = Emitter {
         order,
+        width,
         ..Emitter::default()
     };
     emitter.node(value, None);
@@ -51,6 +65,7 @@ struct Emitter {
     out: String,
     /// In characters.
     column: usize,
+    width: usize,
     order: KeyOrder,
     /// Inside a flow collection.
     flow: bool,
@@ -63,6 +78,7 @@ impl Default for Emitter {
         Emitter {
             out: String::new(),
             column: 0,
+            width: WIDE,
             order: KeyOrder::Sorted,
             flow: false,
             open_ended: false,
@@ -153,7 +169,7 @@ impl Emitter {
             } else {
                 self.write("? ");
                 self.scalar(&key, indent + 2, false);
-                if self.column > WIDTH {
+                if self.column > self.width {
                     self.newline(indent);
                     self.write(": ");
                 } else {
@@ -169,7 +185,7 @@ impl Emitter {
         if index > 0 {
             self.write(",");
         }
-        if self.column > WIDTH {
+        if self.column > self.width {
             self.newline(indent);
         } else if index > 0 {
             self.write(" ");
@@ -221,7 +237,7 @@ impl Emitter {
 
     fn plain(&mut self, text: &str, indent: usize, fold: bool) {
         for run in runs(text) {
-            if fold && run == " " && self.column > WIDTH {
+            if fold && run == " " && self.column > self.width {
                 self.newline(indent);
             } else {
                 self.write(run);
@@ -241,7 +257,7 @@ impl Emitter {
                     self.newline(0);
                 }
                 self.newline(indent);
-            } else if fold && run == " " && inside && self.column > WIDTH {
+            } else if fold && run == " " && inside && self.column > self.width {
                 self.newline(indent);
             } else {
                 self.write(&run.replace('\'', "''"));
@@ -265,8 +281,8 @@ impl Emitter {
             }
             // The line may be one longer when the escape itself is the last thing on it.
             let full = match &escaped {
-                Some(_) => self.column > WIDTH + 1,
-                None => self.column + pending.chars().count() > WIDTH,
+                Some(_) => self.column > self.width + 1,
+                None => self.column + pending.chars().count() > self.width,
             };
             if fold && foldable && full && index > 0 && index < last {
                 self.write(&std::mem::take(&mut pending));
