@@ -13,7 +13,7 @@ pub(crate) fn tags(local: &Local, memory: &Memory) -> Tags {
     if memory.sync_withdrawn_at.is_some() {
         tags = tags.without_sync();
     }
-    if memory.left_the_leader() {
+    if memory.is_no_candidate() {
         tags = tags.without_failover();
     }
     tags
@@ -59,12 +59,11 @@ pub(crate) fn data(
             data.checkpoint_pending = memory.checkpoint_done != Some(timeline)
                 && wal.checkpoint_timeline != Some(timeline);
         } else {
-            let receiver = wal.receiver.as_ref().and_then(|receiver| receiver.timeline);
             // One that reads an archive receives nothing: the control file tells.
             let restored = wal
                 .checkpoint_timeline
                 .filter(|_| memory.role == Role::StandbyLeader);
-            data.timeline = receiver.or(restored).or(memory.last_timeline);
+            data.timeline = wal.timeline_in_use().or(restored).or(memory.last_timeline);
             data.receive_lsn = wal.receive_lsn.known();
             data.replay_lsn = wal.replay_lsn.known();
             data.replication_state = wal.replication_state();

@@ -128,6 +128,8 @@ pub struct Memory {
     pub copied: bool,
     /// Divergence and rewind.
     pub rewind: RewindState,
+    /// The local WAL goes on where `/history` says that the cluster left its timeline: there.
+    pub left_history: Option<(Timeline, Lsn)>,
     /// A leadership is being ended.
     pub demotion: Option<Demotion>,
     /// The fence.
@@ -189,6 +191,7 @@ impl Default for Memory {
             crash_recovery_tried: false,
             copied: false,
             rewind: RewindState::Initial,
+            left_history: None,
             demotion: None,
             fence: FenceState::default(),
             watchdog: WatchdogProgress::default(),
@@ -402,6 +405,11 @@ pub struct SyncProgress {
 }
 
 impl Memory {
+    /// However far its WAL goes, it is not what clients were told.
+    pub(crate) fn is_no_candidate(&self) -> bool {
+        self.left_the_leader() || self.left_history.is_some()
+    }
+
     pub(crate) fn left_the_leader(&self) -> bool {
         matches!(self.rewind, RewindState::Needed | RewindState::Failed)
     }

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    FailoverRequest, History, Member, MemberName, Status, SyncState, SystemIdentifier, Timeline,
+    FailoverRequest, History, Lsn, Member, MemberName, Status, SyncState, SystemIdentifier,
+    Timeline,
 };
 
 /// The version of one key: opaque, only ever compared for equality and handed back to the store.
@@ -123,6 +124,20 @@ impl Cluster {
         self.member(self.leader_name()?)
     }
 
+    /// Where the cluster left that timeline by its history, when it was before this position: WAL that goes on there is
+    /// none of the cluster's.
+    pub fn left_timeline_before(
+        &self,
+        timeline: Option<Timeline>,
+        position: Lsn,
+    ) -> Option<(Timeline, Lsn)> {
+        let entries = &self.history.as_ref()?.entries;
+        let left = entries
+            .iter()
+            .find(|entry| Some(entry.timeline) == timeline)?;
+        (left.switch_lsn < position).then_some((left.timeline, left.switch_lsn))
+    }
+
     /// The cluster's timeline by its history (`ha.md` §10.1 row 5); `None` when the history is unknown.
     pub fn timeline(&self) -> Option<Timeline> {
         self.history.as_ref().map(History::cluster_timeline)
@@ -132,6 +147,26 @@ impl Cluster {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn wal_that_goes_on_where_the_cluster_left_its_timeline() {
+        let cluster = Cluster {
+            history: History::from_json(r#"[[1,100,"r","t","a"],[2,200,"r","t","b"]]"#),
+            ..Cluster::default()
+        };
+        let left = |timeline, position| {
+            cluster.left_timeline_before(Some(Timeline(timeline)), Lsn(position))
+        };
+        assert_eq!(left(1, 100), None, "what everybody has");
+        assert_eq!(left(1, 101), Some((Timeline(1), Lsn(100))));
+        assert_eq!(left(2, 150), None);
+        assert_eq!(left(3, 900), None, "the timeline that the cluster is on");
+        assert_eq!(cluster.left_timeline_before(None, Lsn(900)), None);
+        assert_eq!(
+            Cluster::default().left_timeline_before(Some(Timeline(1)), Lsn(9)),
+            None
+        );
+    }
 
     #[test]
     fn initialize_values() {

@@ -117,6 +117,8 @@ pub struct WalStatus {
     pub replayed_timestamp_text: Option<String>,
     /// Recovery: the walreceiver, when it runs.
     pub receiver: Option<WalReceiver>,
+    /// Recovery without a walreceiver: the timeline that is replayed.
+    pub replay_timeline: Option<Timeline>,
     /// `restore_command` is set.
     pub restore_command: bool,
     /// `synchronous_commit`.
@@ -136,6 +138,15 @@ impl WalStatus {
     /// Whether the server is out of recovery.
     pub fn is_primary(&self) -> bool {
         self.timeline.is_some()
+    }
+
+    /// The timeline that [`WalStatus::position`] is on. The control file's may be an older one.
+    pub fn timeline_in_use(&self) -> Option<Timeline> {
+        let received = self
+            .receiver
+            .as_ref()
+            .and_then(|receiver| receiver.timeline);
+        self.timeline.or(received).or(self.replay_timeline)
     }
 
     /// The member's WAL position (`ha.md` §1.4): flushed on a primary, else the further of received and

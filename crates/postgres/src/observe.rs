@@ -121,7 +121,36 @@ impl Server {
             json.ok_or_else(|| Error::NotPossible("the status query had no answer".into()))?;
         let identifier = json["system_identifier"].as_str();
         let identifier = identifier.and_then(primacy_model::SystemIdentifier::parse);
-        Ok((parse_status(&json), identifier))
+        let mut status = parse_status(&json);
+        if status.timeline_in_use().is_none() {
+            status.replay_timeline = self.replayed_timeline(&status, deadline).await;
+        }
+        Ok((status, identifier))
+    }
+
+    /// The timeline that a standby replays, which no query tells: asked anew whenever more was replayed.
+    async fn replayed_timeline(&self, status: &WalStatus, deadline: Instant) -> Option<Timeline> {
+        let (run, position) = (&status.postmaster_start_time_text, status.position());
+        let known = self.memory(|memory| match &memory.replayed {
+            Some((seen_run, seen, timeline)) => {
+                (seen_run == run && *seen == position).then_some(*timeline)
+            }
+            None => None,
+        });
+        if known.is_some() {
+            return known;
+        }
+        match self.local_identity(deadline).await {
+            Ok(identity) => {
+                let replayed = (run.clone(), position, identity.timeline);
+                self.memory(|memory| memory.replayed = Some(replayed));
+                Some(identity.timeline)
+            }
+            Err(error) => {
+                tracing::warn!("the timeline of this standby is not known: {error}");
+                None
+            }
+        }
     }
 }
 
@@ -252,6 +281,7 @@ fn parse_status(json: &Value) -> WalStatus {
         replayed_timestamp: time(&json["replayed"]),
         replayed_timestamp_text: json["replayed_text"].as_str().map(str::to_owned),
         receiver: receiver.map(parse_receiver),
+        replay_timeline: None,
         restore_command: !text(&json["restore_command"]).is_empty(),
         synchronous_commit: text(&json["synchronous_commit"]),
         synchronous_standby_names: text(&json["synchronous_standby_names"]),

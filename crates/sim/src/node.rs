@@ -705,9 +705,7 @@ impl World {
                     let report = world.observe(peer).wal.map(|wal| PeerReport {
                         in_recovery: !wal.is_primary(),
                         position: wal.position(),
-                        timeline: wal
-                            .timeline
-                            .or(wal.receiver.and_then(|receiver| receiver.timeline)),
+                        timeline: wal.timeline_in_use(),
                         tags: world
                             .machine(peer)
                             .map_or_else(Tags::default, Machine::effective_tags),

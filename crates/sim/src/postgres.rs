@@ -1107,6 +1107,7 @@ impl World {
         } else {
             wal.replay_lsn = Lsn(disk.flushed);
             wal.receive_lsn = Lsn(disk.flushed);
+            wal.replay_timeline = Some(timeline);
             wal.receiver = running.receiver.as_ref().map(|receiver| WalReceiver {
                 status: "streaming".into(),
                 timeline: Some(timeline),

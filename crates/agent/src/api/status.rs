@@ -78,7 +78,7 @@ impl<'a> Status<'a> {
             wal,
             probes,
             standby: standby(published, role, now),
-            timeline: wal.and_then(timeline),
+            timeline: wal.and_then(WalStatus::timeline_in_use),
             replication_state: wal.and_then(WalStatus::replication_state),
             tags: published.tags.clone(),
             log,
@@ -257,13 +257,6 @@ fn standby(published: &Published, role: Role, now: Instant) -> Option<Standby> {
         SynchronousMode::Quorum if listed => Some(Standby::Quorum),
         _ => None,
     }
-}
-
-/// A replica is on the timeline that it receives, or on the one that its last restart point was on where
-/// that is further.
-fn timeline(wal: &WalStatus) -> Option<Timeline> {
-    let received = wal.receiver.as_ref().and_then(|receiver| receiver.timeline);
-    wal.timeline.or(received.max(wal.checkpoint_timeline))
 }
 
 fn senders(senders: &[WalSender]) -> Option<Value> {

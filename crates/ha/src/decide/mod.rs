@@ -13,6 +13,7 @@ mod leader;
 mod operation;
 mod quorum;
 mod race;
+mod reach;
 mod recover;
 mod repair;
 mod rewind;

@@ -9,6 +9,7 @@ use primacy_model::{
     Version,
 };
 
+use super::reach::Reach;
 use super::{Ask, Reasons, Verdict, demote, failsafe, fence, follow, hang, switchover, watchdog};
 use crate::decision::{DemotionMode, Step};
 use crate::situation::{PeerReport, Situation};
@@ -231,6 +232,12 @@ fn is_healthiest(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Ver
     if s.local.tags.nofailover() {
         return no("ha.md §10.1 row 7", "tagged nofailover".into());
     }
+    if let Some((timeline, at)) = s.memory.left_history {
+        return no(
+            "ha.md §10.2.2",
+            format!("the cluster left timeline {timeline} at {at}, and my WAL goes on there"),
+        );
+    }
     if s.left_the_leader() {
         return no(
             "ha.md §8.4",
@@ -335,8 +342,8 @@ fn compare_with_peers(
     let Some(wal) = s.wal() else {
         return Ok(false);
     };
-    let mine = wal.position();
-    if check_lag && is_lagging(s, cluster, mine, why) {
+    let mine = Reach::of(wal);
+    if check_lag && is_lagging(s, cluster, mine.position, why) {
         return Ok(false);
     }
     if s.global.check_timeline
@@ -366,12 +373,13 @@ fn compare_with_peers(
     let mut votes = Votes::begin(s, cluster);
     for name in candidates.keys() {
         let Some(Some(peer)) = peers.get(name) else {
-            if let Some(position) = ahead_by_its_key(s, cluster, name, mine) {
+            if let Some(theirs) = ahead_by_its_key(s, cluster, name, mine) {
                 why.note(
                     "ha.md W17",
                     format!(
-                        "{name} does not answer, but it was ahead of my wal position less than ttl ago ({position} > \
-                         {mine}): it may take the lock"
+                        "{name} does not answer, but it was ahead of my wal position less than ttl ago ({}): it may take \
+                         the lock",
+                        theirs.compared_with(mine)
                     ),
                 );
                 return Ok(false);
@@ -396,7 +404,8 @@ fn compare_with_peers(
             );
             return Ok(false);
         }
-        if peer.position > mine {
+        let theirs = Reach::of_peer(peer);
+        if theirs.is_ahead_of(mine) {
             if sync_active && cluster.sync.has_leader(name) {
                 why.note(
                     "ha.md §10.2.4",
@@ -408,8 +417,8 @@ fn compare_with_peers(
             why.note(
                 "ha.md §10.2.4",
                 format!(
-                    "Wal position of {name} is ahead of my wal position ({} > {mine})",
-                    peer.position
+                    "Wal position of {name} is ahead of my wal position ({})",
+                    theirs.compared_with(mine)
                 ),
             );
             return Ok(false);
@@ -419,20 +428,24 @@ fn compare_with_peers(
         } else {
             old_leader
         };
-        let theirs = peer.tags.failover_priority();
+        let priority = peer.tags.failover_priority();
         let own = s.local.tags.failover_priority();
-        if peer.position == mine && mine != Lsn::ZERO && own < theirs && exempt != Some(name) {
+        if theirs.equals(mine)
+            && mine.position != Lsn::ZERO
+            && own < priority
+            && exempt != Some(name)
+        {
             why.note(
                 "ha.md §10.2.4",
-                format!("{name} has equally tolerable WAL position and priority {theirs}, while this node has priority {own}"),
+                format!("{name} has equally tolerable WAL position and priority {priority}, while this node has priority {own}"),
             );
             return Ok(false);
         }
         why.note(
             "ha.md §10.2.4",
             format!(
-                "{name} is not ahead of my wal position ({} <= {mine})",
-                peer.position
+                "{name} is not ahead of my wal position ({})",
+                theirs.compared_with(mine)
             ),
         );
         if peer.position > Lsn::ZERO && cluster.sync.has_member(name) {
@@ -442,15 +455,15 @@ fn compare_with_peers(
     Ok(votes.suffice(s, cluster, mine, why))
 }
 
-/// The position by which a standby that does not answer is ahead of this one, from its member key: such a key lives
+/// How far a standby goes that does not answer and is ahead of this one, from its member key: such a key lives
 /// for ttl after its agent wrote it last. Whoever is ahead can win itself, if its agent lives; it gets a ttl for
 /// that, since its key alone cannot tell that it may not.
 fn ahead_by_its_key(
     s: &Situation<'_>,
     cluster: &Cluster,
     name: &MemberName,
-    mine: Lsn,
-) -> Option<Lsn> {
+    mine: Reach,
+) -> Option<Reach> {
     let since = s.memory.unlocked_since?;
     if s.now.since(since) >= s.global.ttl {
         return None;
@@ -459,8 +472,8 @@ fn ahead_by_its_key(
     let may_win = data.state == Some(State::Running)
         && data.role == Some(Role::Replica)
         && !data.tags.nofailover();
-    data.xlog_location
-        .filter(|position| may_win && *position > mine)
+    let theirs = Reach::new(data.timeline, data.xlog_location?);
+    (may_win && theirs.is_ahead_of(mine)).then_some(theirs)
 }
 
 /// The votes of quorum mode (`ha.md` §10.2.4-5): a candidate must find enough voters that are not ahead of it.
@@ -482,11 +495,17 @@ impl Votes {
         }
     }
 
-    fn suffice(&self, s: &Situation<'_>, cluster: &Cluster, mine: Lsn, why: &mut Reasons) -> bool {
+    fn suffice(
+        &self,
+        s: &Situation<'_>,
+        cluster: &Cluster,
+        mine: Reach,
+        why: &mut Reasons,
+    ) -> bool {
         if !s.needs_votes(cluster) {
             why.note(
                 "ha.md §10.2.5",
-                format!("nobody is ahead of my WAL position {mine}"),
+                format!("nobody is ahead of my WAL position {}", mine.position),
             );
             return true;
         }
@@ -498,7 +517,9 @@ impl Votes {
             );
             return true;
         }
-        if !self.somebody_ahead && cluster.sync.has_leader(s.me()) {
+        let led_last = s.last_healthy.and_then(Cluster::leader_name);
+        let led_last = led_last.is_none_or(|leader| leader == s.me());
+        if !self.somebody_ahead && cluster.sync.has_leader(s.me()) && led_last {
             why.note(
                 "ha.md §10.2.5",
                 "I was the primary, and nobody is ahead of me",
@@ -558,6 +579,13 @@ fn manual_failover(
 ) -> Verdict<Option<bool>> {
     if let Some(candidate) = &request.candidate {
         if candidate == s.me() {
+            if !may_win(s, cluster, request, candidate) {
+                why.note(
+                    "ha.md §10.1 row 8",
+                    format!("a switchover, and I am not in /sync: {}", in_sync(cluster)),
+                );
+                return Ok(Some(false));
+            }
             why.note("ha.md §10.3.1a", "an operator chose me");
             if !needs_votes(s, cluster, request) {
                 return Ok(Some(true));
@@ -603,7 +631,8 @@ fn manual_failover(
             };
             let behind = |peer: &PeerReport| {
                 needs_votes(s, cluster, request)
-                    && s.wal().is_some_and(|wal| peer.position < wal.position())
+                    && s.wal()
+                        .is_some_and(|wal| Reach::of(wal).is_ahead_of(Reach::of_peer(peer)))
             };
             if let Some(Some(peer)) = peers.get(candidate)
                 && limitation(peer).is_none()
@@ -657,10 +686,7 @@ fn manual_failover(
 /// died before it handed over, nobody made sure that the candidate has everything (W10). A failover without a leader is
 /// what the operator wants to force.
 fn needs_votes(s: &Situation<'_>, cluster: &Cluster, request: &FailoverRequest) -> bool {
-    request.is_switchover()
-        && s.global.synchronous_mode == SynchronousMode::Quorum
-        && s.sync_is_active(cluster)
-        && !s.global.pause
+    request.is_switchover() && s.needs_votes(cluster)
 }
 
 /// A candidate that row 8 of `ha.md` §10.1 holds back never takes the lock: who waits for it waits for ever.

@@ -230,6 +230,16 @@ fn is_able(
         why.note("ha.md §11.4", format!("{name} is {limitation}"));
         return false;
     }
+    if let (Some(theirs), Some(mine)) = (peer.timeline, s.memory.last_timeline)
+        && theirs < mine
+    {
+        // However far its WAL goes, it is not the one that is handed over.
+        why.note(
+            "ha.md §11.4",
+            format!("{name} is on timeline {theirs}, before mine, {mine}"),
+        );
+        return false;
+    }
     if let Some(min_lsn) = min_lsn {
         if peer.position < min_lsn {
             why.note(

@@ -320,13 +320,30 @@ pub(crate) fn names_by_sync(global: &GlobalConfig, me: &MemberName, cluster: &Cl
     any_names(count, &others)
 }
 
-/// In quorum mode `/sync` stays as it is until the new primary has looked around; its own commits wait for
-/// enough of the same members (`ha.md` §14.5).
+/// In quorum mode the members of `/sync` and the votes that it asks for stay as they are until the new primary has looked
+/// around; its own commits wait for enough of the same members (`ha.md` §14.5). It names itself as the primary, though:
+/// whom `/sync` calls so may lead without votes, and the former one will lack what is committed now.
 fn before_quorum_promotion(
     s: &Situation<'_>,
     cluster: &Cluster,
     why: &mut Reasons,
 ) -> Option<Step> {
+    let sync = &cluster.sync;
+    if !sync.has_leader(s.me()) {
+        let members: BTreeSet<&MemberName> = sync.standbys.iter().chain(&sync.leader).collect();
+        why.note("ha.md §14.5", "naming myself in /sync before the promotion");
+        why.outcome("publishing the synchronous state before the promotion");
+        return Some(Step::WriteSync(SyncState {
+            leader: Some(s.me().clone()),
+            standbys: members
+                .into_iter()
+                .filter(|name| *name != s.me())
+                .cloned()
+                .collect(),
+            quorum: sync.quorum,
+            version: sync.version,
+        }));
+    }
     let value = names_by_sync(s.global, s.me(), cluster);
     if s.memory.sync.obeys(&value) {
         return None;

@@ -86,8 +86,7 @@ impl Machine {
         };
         if let Some(wal) = &observation.wal {
             memory.copied = false;
-            let receiver = wal.receiver.as_ref().and_then(|receiver| receiver.timeline);
-            memory.last_timeline = wal.timeline.or(receiver).or(memory.last_timeline);
+            memory.last_timeline = wal.timeline_in_use().or(memory.last_timeline);
             memory.crash_recovery_tried = false;
             memory.start_failed_at = None;
             memory.start_timeout = None;
@@ -156,6 +155,10 @@ impl Machine {
         }
         let (Some(view), Some(wal)) = (&self.view, &self.server.wal) else {
             return;
+        };
+        self.memory.left_history = match wal.is_primary() {
+            true => None,
+            false => view.left_timeline_before(wal.timeline_in_use(), wal.position()),
         };
         let Some(leader) = view.leader_member() else {
             return;

@@ -7,7 +7,7 @@ use primacy_ha::{DemotionMode, Job, RewindState, Step, StopReason};
 use primacy_model::{History, Lsn, Role, Tags, Timeline, Version};
 use serde_json::json;
 
-use crate::world::{NOW, POSITION, World, primary_wal};
+use crate::world::{NOW, POSITION, World, leader, primary_wal};
 
 const HERE: u64 = POSITION.0;
 
@@ -337,6 +337,66 @@ fn w10_the_candidate_of_a_switchover_must_find_the_votes_of_a_quorum() {
     // Nor do others leave the lock to one that is behind them.
     assert!(acquires(&race("pg3", &[("pg2", Some(HERE - 1))]).step()));
     assert!(!acquires(&race("pg3", &[("pg2", Some(HERE))]).step()));
+    // The mode was switched meanwhile; what was committed by a quorum was committed by one.
+    let switched = race("pg2", &[]).with(|w| w.global.synchronous_mode = SynchronousMode::On);
+    assert!(!acquires(&switched.step()));
+    // Whoever wants to lose commits asks for a failover, in pause, too.
+    let paused =
+        |answers: &[(&str, Option<u64>)]| race("pg2", answers).with(|w| w.global.pause = true);
+    assert!(!acquires(&paused(&[]).step()));
+    assert!(acquires(&paused(&[("pg3", Some(HERE))]).step()));
+    let stranger = paused(&[]).sync("pg1", &["pg3"]);
+    assert!(!acquires(&stranger.because("ha.md §10.1 row 8")));
+}
+
+/// Who was the primary for a moment has WAL of its own, however long, and the others went on with the next leader.
+#[test]
+fn s10_2_4_a_later_timeline_is_further_however_short_its_wal() {
+    let race = |mine: u32, theirs: u32, position| {
+        let mut world = World::unlocked("pg2")
+            .sync("pg1", &["pg2", "pg3"])
+            .peers(&[("pg3", Some(position))])
+            .with(|w| {
+                w.global.synchronous_mode = SynchronousMode::Quorum;
+                w.cluster.sync.quorum = 1;
+                let wal = w.server.wal.as_mut().expect("a server");
+                wal.receiver = None;
+                wal.replay_timeline = Some(Timeline(mine));
+            });
+        for peer in world.peers.iter_mut().flat_map(|peers| peers.values_mut()) {
+            peer.as_mut().expect("an answer").timeline = Timeline::known(theirs.into());
+        }
+        acquires(&world.step())
+    };
+    assert!(!race(4, 5, HERE - 1), "my WAL is longer and older");
+    assert!(race(5, 4, HERE + 1), "it votes: it has nothing that I lack");
+    assert!(race(5, 5, HERE - 1));
+    assert!(!race(5, 5, HERE + 1));
+    assert!(
+        !race(5, 0, HERE + 1),
+        "who tells no timeline is judged by its position"
+    );
+}
+
+/// Another led since.
+#[test]
+fn s10_2_5_the_primary_in_sync_needs_votes_when_it_was_not_the_last_one() {
+    let race = |last: &str| {
+        let world = World::unlocked("pg1")
+            .sync("pg1", &["pg2", "pg3"])
+            .silence()
+            .with(|w| {
+                w.global.synchronous_mode = SynchronousMode::Quorum;
+                w.cluster.sync.quorum = 1;
+                w.server.wal = Some(crate::world::replica_wal());
+                w.memory.role = Role::Replica;
+                let seen = w.last_healthy.as_mut().expect("a view");
+                seen.leader = Some(leader(last));
+            });
+        acquires(&world.step())
+    };
+    assert!(race("pg1"));
+    assert!(!race("pg2"));
 }
 
 /// However far its WAL goes, it is not what clients were told.
@@ -346,6 +406,10 @@ fn s8_4_a_member_whose_wal_left_the_leaders_is_no_candidate() {
         let world = World::unlocked("pg2").with(|w| w.memory.rewind = state);
         assert!(!acquires(&world.because("ha.md §8.4")));
     }
+    // Nobody could compare it, but /history tells.
+    let world =
+        World::unlocked("pg2").with(|w| w.memory.left_history = Some((Timeline(1), Lsn(100))));
+    assert!(!acquires(&world.because("ha.md §10.2.2")));
 }
 
 #[test]

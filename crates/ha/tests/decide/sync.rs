@@ -247,7 +247,7 @@ fn s14_quorum_mode_takes_the_resolvers_first_step() {
 }
 
 #[test]
-fn s14_5_before_the_promotion_in_quorum_mode_only_the_names_change() {
+fn s14_5_before_the_promotion_in_quorum_mode_the_winner_takes_the_place_of_the_primary() {
     let winner = World::of("pg2").sync("pg1", &["pg2", "pg3"]).with(|w| {
         w.global.synchronous_mode = SynchronousMode::Quorum;
         w.cluster.sync.quorum = 1;
@@ -255,7 +255,15 @@ fn s14_5_before_the_promotion_in_quorum_mode_only_the_names_change() {
         w.lease = crate::world::held();
         w.memory.role = Role::Replica;
     });
-    assert_eq!(sets_names(winner.because("ha.md §14.5")), "ANY 1 (pg1,pg3)");
+    let (name, standbys, quorum) = writes_sync(winner.because("ha.md §14.5"));
+    assert_eq!((name.as_str(), quorum), ("pg2", 1));
+    assert_eq!(standbys, ["pg1", "pg3"]);
+    let published = winner.with(|w| {
+        w.cluster.sync.leader = Some("pg2".into());
+        w.cluster.sync.standbys = ["pg1", "pg3"].map(Into::into).into();
+    });
+    let step = published.because("ha.md §14.5");
+    assert_eq!(sets_names(step), "ANY 1 (pg1,pg3)");
 }
 
 /// The mode was switched from `quorum` to `on`: one standby of two had to confirm each commit, so neither of them alone

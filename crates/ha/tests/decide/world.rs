@@ -327,7 +327,7 @@ pub(crate) fn primary_wal() -> WalStatus {
     }
 }
 
-fn replica_wal() -> WalStatus {
+pub(crate) fn replica_wal() -> WalStatus {
     WalStatus {
         timeline: None,
         flush_lsn: Lsn::ZERO,

@@ -117,3 +117,22 @@ fn s8_2_who_cannot_repair_anything_compares_nothing() {
     assert!(!driver.pass_time(3 * CYCLE, compares));
     assert_eq!(driver.machine.memory().rewind, RewindState::Initial);
 }
+
+/// The leader was lost before anybody could compare with it.
+#[test]
+fn s10_2_2_who_went_on_where_the_cluster_left_its_timeline_is_no_candidate() {
+    let history = |switch: u64| {
+        let mut driver = replica();
+        let text = format!(r#"[[1,{switch},"r","t","pg3"]]"#);
+        driver.cluster.history = primacy_model::History::from_json(&text);
+        driver.cluster.leader = None;
+        receives(&mut driver, None);
+        let wal = driver.server.wal.as_mut().expect("a server");
+        wal.replay_timeline = Some(Timeline(1));
+        driver.pass_time(CYCLE, |_| false);
+        driver.machine.effective_tags().nofailover()
+    };
+    let here = crate::world::POSITION.0;
+    assert!(history(here - 1));
+    assert!(!history(here));
+}

@@ -235,15 +235,7 @@ impl Servers {
             .iter()
             .find(|(_, node)| Some(node.server.settings().port) == port);
         facts.streams_from = upstream.map(|(name, _)| name.clone());
-        let streamed = receiver.and_then(|receiver| receiver.timeline);
-        let timeline = match wal.timeline.or(streamed) {
-            Some(timeline) => Some(timeline),
-            None => {
-                let identity = node.server.local_identity(soon()).await;
-                identity.ok().map(|identity| identity.timeline)
-            }
-        };
-        if let Some(timeline) = timeline {
+        if let Some(timeline) = wal.timeline_in_use() {
             facts.timeline = timeline.0;
             facts.history = history(node, timeline).await;
         }
