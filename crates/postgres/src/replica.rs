@@ -81,6 +81,7 @@ impl Server {
             };
             match attempt {
                 Ok(()) => {
+                    tracing::info!("replica has been created using {}", method.name);
                     self.restore_backups(Instant::now() + FILES).await?;
                     return Ok(method.name);
                 }

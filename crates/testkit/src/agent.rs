@@ -46,6 +46,7 @@ pub struct Agent {
     /// How its REST API is asked, where that wants certificates.
     certificates: Option<Certificates>,
     command: CommandLine,
+    environment: Vec<(String, String)>,
     process: Option<Child>,
 }
 
@@ -68,6 +69,7 @@ impl Agent {
             machine,
             certificates: None,
             command: command.clone(),
+            environment: Vec::new(),
             process: None,
         }
     }
@@ -103,6 +105,11 @@ impl Agent {
         self.command = command.clone();
     }
 
+    /// Sets a variable in the agent's environment, from its next start on; what it runs inherits it.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Starts the agent.
     pub fn start(&mut self, scratch: &Scratch) -> Result<()> {
         ensure!(
@@ -118,6 +125,7 @@ impl Agent {
         command
             .args(&self.command.arguments)
             .arg(&self.config)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(&self.dir)
             .stdin(std::process::Stdio::null())
             .stdout(log.try_clone()?)

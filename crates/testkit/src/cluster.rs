@@ -81,6 +81,7 @@ pub struct ClusterBuilder {
     executable: PathBuf,
     members: usize,
     dynamic: Map<String, Value>,
+    merged: Vec<(String, Value)>,
     tags: Vec<(usize, Value)>,
     bootstrap: Map<String, Value>,
     postgresql: Map<String, Value>,
@@ -135,6 +136,12 @@ impl ClusterBuilder {
         self
     }
 
+    /// Adds to the tables of `bootstrap.dcs`, as a change of the dynamic configuration does.
+    pub fn merge_dynamic(mut self, key: &str, value: &Value) -> Self {
+        self.merged.push((key.to_owned(), value.clone()));
+        self
+    }
+
     /// The tags of one member.
     pub fn tags(mut self, member: usize, tags: Value) -> Self {
         self.tags.push((member, tags));
@@ -171,6 +178,9 @@ impl ClusterBuilder {
         );
         if let Value::Object(dynamic) = &mut dynamic {
             dynamic.extend(self.dynamic);
+            for (key, value) in self.merged {
+                merge(dynamic.entry(key).or_insert(Value::Null), value);
+            }
         }
         let synchronous = dynamic["synchronous_mode"] != json!(false);
         let network = match self.on_network {
@@ -287,6 +297,18 @@ impl ClusterBuilder {
     }
 }
 
+/// Adds what `more` has to a table, table by table; anything else replaces.
+fn merge(own: &mut Value, more: Value) {
+    match (own, more) {
+        (Value::Object(own), Value::Object(more)) => {
+            for (key, value) in more {
+                merge(own.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (own, more) => *own = more,
+    }
+}
+
 /// What a command printed that must have succeeded.
 fn succeeded(output: Output, arguments: &[&str]) -> Result<String> {
     let (stdout, stderr) = (
@@ -349,6 +371,7 @@ impl TestCluster {
             executable: executable.into(),
             members: 3,
             dynamic: Map::new(),
+            merged: Vec::new(),
             tags: Vec::new(),
             bootstrap: Map::new(),
             postgresql: Map::new(),

@@ -12,7 +12,7 @@ const SAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging/samp
 const ADDRESSES: &str = "10.0.0.";
 
 /// A sample on its way into a test.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Sample {
     name: String,
     text: String,

@@ -90,6 +90,7 @@ postgresql:
     replication: {{username: replicator, password: 'replication secret'}}
     rewind: {{username: rewinder, password: 'rewind secret'}}
   pg_hba:
+  - local all all scram-sha-256
   - host all all {clients} scram-sha-256
   - host replication replicator {clients} scram-sha-256
   parameters:

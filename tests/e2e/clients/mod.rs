@@ -3,5 +3,6 @@
 mod check_patroni;
 mod haproxy;
 mod libpq;
+mod pgbackrest;
 mod pgbouncer;
 mod prometheus;
