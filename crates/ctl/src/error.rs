@@ -13,6 +13,9 @@ pub enum Failure {
         /// What is wrong.
         text: String,
     },
+    /// An option without its argument, or with one that it does not take: exit code 2, without the usage.
+    #[error("{0}")]
+    Option(String),
     /// The command will not, or could not, do it: exit code 1.
     #[error("{0}")]
     Refused(String),

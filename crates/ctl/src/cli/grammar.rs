@@ -94,6 +94,9 @@ pub(super) const ROLES: [&str; 6] = [
     "any",
 ];
 
+/// The order in which people know it.
+const HELP: &str = "Usage: {usage}\n\n  {about}\n\nOptions:\n{options}\n";
+
 /// Whether it is one of the commands of this crate.
 pub fn is_command(name: &str) -> bool {
     SUMMARIES.iter().any(|Summary(known, ..)| *known == name)
@@ -104,6 +107,7 @@ pub fn command(program: Program) -> Command {
     let command = Command::new(program.name())
         .bin_name(program.name())
         .override_usage(format!("{} [OPTIONS] COMMAND [ARGS]...", program.name()))
+        .help_template(format!("{HELP}\nCommands:\n{{subcommands}}\n"))
         .disable_help_flag(true)
         .disable_help_subcommand(true)
         .disable_version_flag(true)
@@ -125,6 +129,7 @@ pub fn subcommands(program: Program) -> Vec<Command> {
             let command = Command::new(*name)
                 .about(*about)
                 .override_usage(format!("{} {name} {usage}", program.name()))
+                .help_template(HELP)
                 .disable_help_flag(true)
                 .args_override_self(true)
                 .args(arguments(name))
@@ -132,10 +137,9 @@ pub fn subcommands(program: Program) -> Vec<Command> {
             match program {
                 Program::Patronictl => command,
                 // Whose own options have these letters.
-                Program::Primacy if *name == QUERY => command.args(
-                    configuration_options()
-                        .map(|option| option.short(None::<char>).help_heading("Configuration")),
-                ),
+                Program::Primacy if *name == QUERY => {
+                    command.args(configuration_options().map(|option| option.short(None::<char>)))
+                }
                 Program::Primacy => command.args(configuration_options()),
             }
         })

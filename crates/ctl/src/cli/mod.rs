@@ -41,6 +41,10 @@ pub(crate) fn read(program: Program, arguments: Vec<OsString>) -> Result<Reading
             asked: false,
         });
     }
+    // An option lacks its argument only at the end of the line.
+    let last = arguments
+        .last()
+        .map(|last| last.to_string_lossy().into_owned());
     let name = std::iter::once(OsString::from(program.name()));
     match command.try_get_matches_from_mut(name.chain(arguments)) {
         Ok(mut global) => match global.remove_subcommand() {
@@ -61,11 +65,22 @@ pub(crate) fn read(program: Program, arguments: Vec<OsString>) -> Result<Reading
             text: error.render().to_string(),
             asked: true,
         }),
-        Err(error) => Err(usage_failure(&error)),
+        Err(error) => Err(usage_failure(&error, &last.unwrap_or_default())),
     }
 }
 
-fn usage_failure(error: &clap::Error) -> Failure {
+/// The option as it was written; the last one of a group of letters.
+fn as_written(word: &str) -> String {
+    match word.strip_prefix('-') {
+        Some(letters) if !letters.starts_with('-') => letters
+            .chars()
+            .last()
+            .map_or_else(String::new, |letter| format!("-{letter}")),
+        _ => word.to_owned(),
+    }
+}
+
+fn usage_failure(error: &clap::Error, last: &str) -> Failure {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.clone(),
         Some(ContextValue::Strings(texts)) => texts.first().cloned().unwrap_or_default(),
@@ -87,11 +102,14 @@ fn usage_failure(error: &clap::Error) -> Failure {
             format!("Missing argument '{}'.", invalid.trim_matches(['<', '>']))
         }
         ErrorKind::InvalidValue | ErrorKind::WrongNumberOfValues if !invalid.is_empty() => {
-            let name = invalid.split([' ', '<']).next().unwrap_or_default();
-            format!(
+            return Failure::Option(format!(
                 "Option '{}' requires an argument.",
-                name.trim_end_matches('=')
-            )
+                as_written(last)
+            ));
+        }
+        ErrorKind::TooManyValues => {
+            let name = invalid.split([' ', '=', '<']).next().unwrap_or_default();
+            return Failure::Option(format!("Option '{name}' does not take a value."));
         }
         _ => error
             .to_string()
@@ -254,6 +272,7 @@ mod tests {
             line.split_whitespace().map(OsString::from).collect(),
         ) {
             Err(Failure::Usage { command, text }) => usage_text(program, command.as_deref(), &text),
+            Err(Failure::Option(text)) => format!("Error: {text}"),
             other => panic!("{line}: {other:?}"),
         }
     }
@@ -293,6 +312,15 @@ mod tests {
             (
                 "list --format",
                 "Error: Option '--format' requires an argument.",
+            ),
+            ("list -etf", "Error: Option '-f' requires an argument."),
+            (
+                "switchover --primary",
+                "Error: Option '--primary' requires an argument.",
+            ),
+            (
+                "list --extended=1",
+                "Error: Option '--extended' does not take a value.",
             ),
         ] {
             assert_eq!(last(line), expected, "{line}");

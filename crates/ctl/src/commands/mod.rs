@@ -77,6 +77,10 @@ fn report(program: Program, failure: &Failure, error: &mut dyn FnMut(&str)) -> E
             error(&usage_text(program, command.as_deref(), text));
             ExitCode::from(2)
         }
+        Failure::Option(text) => {
+            error(&format!("Error: {text}\n"));
+            ExitCode::from(2)
+        }
         Failure::Aborted => {
             error("Aborted!\n");
             ExitCode::FAILURE
