@@ -3,9 +3,11 @@
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, Args, Command, ValueHint, value_parser};
 use clap_complete::Shell;
 use primacy_agent::AgentArgs;
+use primacy_auxiliary::Program as Auxiliary;
 use primacy_ctl::Program;
 use primacy_demo::DemoArgs;
 
@@ -18,6 +20,13 @@ pub(crate) const RAFT_CONTROLLER: &str = "patroni_raft_controller";
 /// Patroni's operator's commands.
 pub(crate) const PATRONICTL: &str = "patronictl";
 
+/// All names by which the executable may be called.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    [PRIMACY, PATRONI, PATRONICTL, RAFT_CONTROLLER]
+        .into_iter()
+        .chain(Auxiliary::ALL.map(Auxiliary::name))
+}
+
 /// The command line of a name.
 pub(crate) fn of(name: &str) -> Option<Command> {
     Some(match name {
@@ -25,7 +34,7 @@ pub(crate) fn of(name: &str) -> Option<Command> {
         PATRONI => agent(PATRONI),
         RAFT_CONTROLLER => witness(RAFT_CONTROLLER),
         PATRONICTL => primacy_ctl::command(Program::Patronictl),
-        _ => return None,
+        _ => Auxiliary::of(name)?.command(),
     })
 }
 
@@ -89,7 +98,7 @@ pub(crate) fn completions() -> Command {
         .arg(
             Arg::new("PROGRAM")
                 .default_value(PRIMACY)
-                .value_parser([PRIMACY, PATRONI, PATRONICTL, RAFT_CONTROLLER])
+                .value_parser(PossibleValuesParser::new(names()))
                 .help("The name under which the executable is called"),
         )
 }
@@ -113,7 +122,7 @@ mod tests {
 
     #[test]
     fn command_lines_are_sound() {
-        for name in [PRIMACY, PATRONI, PATRONICTL, RAFT_CONTROLLER] {
+        for name in names() {
             of(name).unwrap().debug_assert();
         }
     }

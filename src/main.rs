@@ -1,5 +1,5 @@
-//! The one executable. Called as `patroni` or `patronictl` it takes exactly their command lines; as `primacy`
-//! it offers the agent, the demo and the operator's commands as subcommands.
+//! The one executable. Called as `patroni`, `patronictl` or one of the programs beside them it takes exactly their command
+//! lines; as `primacy` it offers the agent, the demo and the operator's commands as subcommands.
 
 mod grammar;
 mod manual;
@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Command, FromArgMatches};
 use clap_complete::Shell;
 use primacy_agent::AgentArgs;
+use primacy_auxiliary::Program as Auxiliary;
 use primacy_ctl::{Program, Surroundings};
 use primacy_demo::DemoArgs;
 use tokio::runtime::{Builder, Runtime};
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         Some(PATRONI) => agent(PATRONI, called, arguments),
         Some(RAFT_CONTROLLER) => witness(RAFT_CONTROLLER, called, arguments),
         Some(PATRONICTL) => ctl(Program::Patronictl, arguments),
+        Some(name) if let Some(program) = Auxiliary::of(name) => auxiliary(program, arguments),
         _ => primacy(arguments),
     }
 }
@@ -211,6 +213,12 @@ fn ctl(program: Program, arguments: Vec<OsString>) -> ExitCode {
         Builder::new_current_thread().enable_all().build(),
         primacy_ctl::run(program, arguments, Surroundings::of_process()),
     )
+}
+
+fn auxiliary(program: Auxiliary, arguments: Vec<OsString>) -> ExitCode {
+    run(Builder::new_current_thread().enable_all().build(), async {
+        ExitCode::from(program.run(arguments).await)
+    })
 }
 
 fn run(runtime: std::io::Result<Runtime>, program: impl Future<Output = ExitCode>) -> ExitCode {

@@ -22,7 +22,7 @@ pub(crate) fn completions(shell: Shell, program: &str, output: &mut dyn Write) -
 /// Writes a page for every name of the executable and for every command.
 pub(crate) fn write_pages(directory: &Path) -> io::Result<()> {
     std::fs::create_dir_all(directory)?;
-    for name in [PRIMACY, PATRONI, PATRONICTL, RAFT_CONTROLLER] {
+    for name in grammar::names() {
         let mut command = grammar::of(name).ok_or(io::ErrorKind::InvalidInput)?;
         command.build();
         for subcommand in command.get_subcommands() {
@@ -36,13 +36,13 @@ pub(crate) fn write_pages(directory: &Path) -> io::Result<()> {
 fn write_page(directory: &Path, command: Command, program: &str) -> io::Result<()> {
     let is_agent = command.get_name() == "agent" || program == PATRONI;
     let is_witness = command.get_name() == "witness" || program == RAFT_CONTROLLER;
-    let is_program = command.get_name() == program;
+    let is_operators = [PRIMACY, PATRONICTL].contains(&command.get_name());
     let man = Man::new(command)
         .manual("Primacy")
         .source(format!("Primacy {}", env!("CARGO_PKG_VERSION")));
     let mut page = Vec::new();
     man.render(&mut page)?;
-    let sections: &[Section] = match (is_agent, is_program) {
+    let sections: &[Section] = match (is_agent, is_operators) {
         _ if is_witness => &WITNESS,
         (true, _) => &AGENT,
         (false, true) => &OPERATOR,
@@ -197,7 +197,7 @@ mod tests {
             std::fs::read_to_string(directory.path().join(name + ".1")).unwrap_or_default()
         };
         let mut missing = Vec::new();
-        for program in [PRIMACY, PATRONI, PATRONICTL] {
+        for program in grammar::names() {
             let command = grammar::of(program).unwrap();
             let names: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
             for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {

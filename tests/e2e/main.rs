@@ -22,6 +22,7 @@ macro_rules! on_both_stores {
     };
 }
 
+mod auxiliary;
 mod bad_input;
 mod bootstrap;
 mod clients;

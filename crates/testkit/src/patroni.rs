@@ -1,5 +1,7 @@
 //! Python's Patroni, the other half of a mixed cluster.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 
 use crate::programs::CommandLine;
@@ -19,4 +21,9 @@ pub fn agent() -> Result<CommandLine> {
 /// Its operator's command.
 pub fn control() -> Result<CommandLine> {
     Ok(CommandLine::new(&PATRONI.bin()?.join("patronictl"), &[]))
+}
+
+/// One of the programs that come beside it.
+pub fn program(name: &str) -> Result<PathBuf> {
+    Ok(PATRONI.bin()?.join(name))
 }

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use jiff::Zoned;
-use primacy_model::{Cluster, Member};
+use primacy_model::Member;
 use primacy_net::Method;
 use rand::seq::IndexedRandom;
 use serde_json::{Map, Value, json};
@@ -44,13 +44,18 @@ pub(super) async fn run(context: &mut Context) -> Result<(), Failure> {
     }
     confirm(context, &members, scheduled.as_ref(), pending).await?;
     let version = choose_version(context).await?;
-    if scheduled.is_some() {
-        check_schedule(&cluster, scheduled.as_ref())?;
+    if scheduled.is_some() && global_config(&cluster).pause {
+        return Err(Failure::refused(
+            "Can't schedule restart in the paused state",
+        ));
     }
 
     let body = body(context, scheduled.as_ref(), version, pending);
+    // A member refuses a time that is over: what is scheduled there stays then.
+    let moves =
+        context.options.is_set("force") && scheduled.as_ref().is_some_and(|at| *at > Zoned::now());
     for member in &members {
-        let line = restart(context, &remote, member, &body).await?;
+        let line = restart(context, &remote, member, &body, moves).await?;
         context.console.print(&line)?;
     }
     Ok(())
@@ -127,21 +132,6 @@ fn check_version(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// What the members would refuse anyhow, before a schedule that exists is given up for it.
-fn check_schedule(cluster: &Cluster, scheduled: Option<&Zoned>) -> Result<(), Failure> {
-    if global_config(cluster).pause {
-        return Err(Failure::refused(
-            "Can't schedule restart in the paused state",
-        ));
-    }
-    match scheduled {
-        Some(at) if *at < Zoned::now() => {
-            Err(Failure::refused("Cannot schedule restart in the past"))
-        }
-        _ => Ok(()),
-    }
-}
-
 fn body(
     context: &Context,
     scheduled: Option<&Zoned>,
@@ -164,17 +154,17 @@ fn body(
     Value::Object(body)
 }
 
-/// Asks one member; the line that tells what came of it.
+/// Asks one member; the line that tells what came of it. With `moves` a restart that is scheduled already makes way.
 async fn restart(
     context: &mut Context,
     remote: &Remote,
     member: &Member,
     body: &Value,
+    moves: bool,
 ) -> Result<String, Failure> {
     let name = &member.name;
     let scheduled = body.get("schedule").is_some();
-    let moved =
-        scheduled && context.options.is_set("force") && member.data.scheduled_restart.is_some();
+    let moved = moves && member.data.scheduled_restart.is_some();
     if moved && let Err(line) = discard_restart(remote, member).await {
         context.console.print(&line)?;
     }

@@ -1,0 +1,347 @@
+//! The programs beside the agent, against stand-ins for what they talk to: Barman's HTTP API, WAL-E, psql.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context, Result, ensure};
+use primacy_testkit::{Scratch, patroni};
+use serde_json::{Value, json};
+
+/// `pg-backup-api`: answers in a fixed order, and keeps what it was asked.
+struct Api {
+    url: String,
+    asked: Arc<Mutex<Vec<String>>>,
+    answers: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Api {
+    fn start() -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let api = Api {
+            url: format!("http://{}", listener.local_addr()?),
+            asked: Arc::default(),
+            answers: Arc::default(),
+        };
+        let (asked, answers) = (api.asked.clone(), api.answers.clone());
+        // Ends with the process: it waits for connections only.
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let _ = answer(stream, &asked, &answers);
+            }
+        });
+        Ok(api)
+    }
+
+    /// What it answers next.
+    fn will_answer(&self, answers: &[Value]) {
+        let mut backwards = answers.to_vec();
+        backwards.reverse();
+        *self.answers.lock().unwrap() = backwards;
+    }
+
+    fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut self.asked.lock().unwrap())
+    }
+}
+
+/// One request per connection.
+fn answer(
+    stream: TcpStream,
+    asked: &Mutex<Vec<String>>,
+    answers: &Mutex<Vec<Value>>,
+) -> Result<()> {
+    let mut stream = BufReader::new(stream);
+    let mut request = String::new();
+    stream.read_line(&mut request)?;
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line)?;
+        let Some((name, value)) = line.trim_end().split_once(": ") else {
+            break;
+        };
+        if name.eq_ignore_ascii_case("content-length") {
+            length = value.parse()?;
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body)?;
+    // The same whatever the order and the blanks that a client writes.
+    let body = match serde_json::from_slice::<Value>(&body) {
+        Ok(mut body) => {
+            body.sort_all_objects();
+            body.to_string()
+        }
+        Err(_) => String::new(),
+    };
+    let request = request.trim_end().trim_end_matches(" HTTP/1.1");
+    asked
+        .lock()
+        .unwrap()
+        .push(format!("{request} {body}").trim_end().to_owned());
+    let answer = answers
+        .lock()
+        .unwrap()
+        .pop()
+        .unwrap_or_else(|| json!({}))
+        .to_string();
+    write!(
+        stream.get_mut(),
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{answer}",
+        answer.len()
+    )?;
+    Ok(())
+}
+
+/// The executable under one of its other names.
+fn called(scratch: &Scratch, name: &str) -> Result<PathBuf> {
+    let executable = scratch.path().join("primacy");
+    if !executable.exists() {
+        std::fs::copy(crate::EXECUTABLE, &executable)?;
+        std::fs::set_permissions(&executable, std::fs::Permissions::from_mode(0o755))?;
+    }
+    let link = scratch.path().join(name);
+    std::os::unix::fs::symlink(executable, &link)?;
+    Ok(link)
+}
+
+fn run(scratch: &Scratch, program: &Path, line: &str) -> Result<Output> {
+    scratch
+        .command(program)
+        .args(line.split(' ').filter(|word| !word.is_empty()))
+        .output()
+        .with_context(|| format!("cannot run {}", program.display()))
+}
+
+/// Each command line with the API's answers: the same questions and the same exit code as with Patroni's program.
+#[tokio::test]
+async fn barman() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let ours = called(&scratch, "patroni_barman")?;
+    let theirs = patroni::program("patroni_barman")?;
+    let api = Api::start()?;
+    let created = json!({"operation_id": "20400101T100000"});
+    let [running, done, failed] =
+        ["IN_PROGRESS", "DONE", "FAILED"].map(|status| json!({"status": status}));
+    let recover = "recover --barman-server main --ssh-command ssh_x --loop-wait 0 --scope=demo --datadir=/pg/data --role=replica --connstring=";
+    let switch = |rest: &str| format!("config-switch --barman-server main {rest}");
+    for (line, answers, code) in [
+        (
+            recover,
+            vec![json!("OK"), created.clone(), running, done.clone()],
+            0,
+        ),
+        (
+            recover,
+            vec![json!("OK"), created.clone(), failed.clone()],
+            1,
+        ),
+        // Not understood twice, then never.
+        (
+            recover,
+            vec![
+                json!("OK"),
+                json!({}),
+                json!({"x": 1}),
+                created.clone(),
+                json!({}),
+                done.clone(),
+            ],
+            0,
+        ),
+        (recover, vec![json!("OK")], 2),
+        (recover, vec![json!("down")], 254),
+        ("recover --barman-server main", vec![], 2),
+        ("", vec![], 255),
+        (
+            &switch("--barman-model m --switch-when promoted on_role_change primary demo"),
+            vec![json!("OK"), created.clone(), done.clone()],
+            0,
+        ),
+        (
+            &switch("--reset --switch-when always on_role_change standby_leader demo"),
+            vec![json!("OK"), created.clone(), failed],
+            2,
+        ),
+        (
+            &switch("--reset --switch-when demoted on_role_change primary demo"),
+            vec![json!("OK")],
+            1,
+        ),
+        (
+            &switch("--reset --switch-when demoted on_role_change replica demo"),
+            vec![json!("OK")],
+            3,
+        ),
+        (
+            &switch("--reset --barman-model m --switch-when always on_role_change replica demo"),
+            vec![],
+            2,
+        ),
+        (
+            &switch("--barman-model= --switch-when always on_role_change replica demo"),
+            vec![json!("OK")],
+            4,
+        ),
+        (
+            &switch("--reset --switch-when always on_start primary demo"),
+            vec![],
+            2,
+        ),
+    ] {
+        let line = format!(
+            "--api-url {} --retry-wait 0 --max-retries 3 --nonsense=1 {line}",
+            api.url
+        );
+        let mut seen = Vec::new();
+        for program in [&ours, &theirs] {
+            api.will_answer(&answers);
+            let output = run(&scratch, program, &line)?;
+            seen.push((output.status.code(), api.asked()));
+            ensure!(output.status.code() == Some(code), "{line}: {output:?}");
+        }
+        ensure!(seen[0] == seen[1], "{line}: ours and theirs: {seen:#?}");
+    }
+
+    // An API that is away, and a log of its own.
+    let log = scratch.path().join("barman.log");
+    let line = format!(
+        "--api-url http://127.0.0.1:1 --log-file {} {recover}",
+        log.display()
+    );
+    let output = run(&scratch, &ours, &line)?;
+    ensure!(
+        output.status.code() == Some(254) && output.stderr.is_empty(),
+        "{output:?}"
+    );
+    let text = std::fs::read_to_string(&log)?;
+    ensure!(
+        text.contains(" ERROR: pg-backup-api is not working: cannot connect to "),
+        "{text}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn wale_restore() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let program = called(&scratch, "patroni_wale_restore")?;
+    let directory = scratch.path().display();
+    let script = |name: &str, text: &str| {
+        let path = scratch.path().join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{text}\n"))?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))
+    };
+    // The environment's directory names the program's next behaviour.
+    script(
+        "envdir",
+        &format!(
+            r#"echo "$@" >>{directory}/calls
+behaviour=$(basename "$1")
+case "$*" in
+*backup-list*)
+    test "$behaviour" = unreachable && {{ echo "no such bucket" >&2; exit 1; }}
+    printf 'name\texpanded_size_bytes\twal_segment_backup_start\twal_segment_offset_backup_start\n'
+    test "$behaviour" = none || printf 'base_1\t1000000\t0000000A0000000B00000012\t00000040\n' ;;
+*backup-fetch*)
+    test "$behaviour" = broken && exit 3
+    shift $(($# - 2))
+    mkdir "$1" && ln -s /nonexistent/elsewhere "$1/pg_wal" ;;
+esac"#
+        ),
+    )?;
+    script(
+        "psql",
+        &format!(r#"echo "$@" >>{directory}/calls; cat {directory}/distance"#),
+    )?;
+    for behaviour in ["good", "none", "unreachable", "broken"] {
+        scratch
+            .account()
+            .create_dir(&scratch.path().join(behaviour))?;
+    }
+    let data_dir = scratch.path().join("data");
+    let restore = |behaviour: &str, more: &str| {
+        let line = format!(
+            "--scope=demo --role=replica --datadir={} --connstring=host=h --envdir={directory}/{behaviour} {more}",
+            data_dir.display()
+        );
+        let path = format!("{directory}:{}", std::env::var("PATH").unwrap_or_default());
+        let mut command = scratch.command(&program);
+        command
+            .args(line.split(' ').filter(|word| !word.is_empty()))
+            .env("PATH", path);
+        command.output()
+    };
+    let write = |name: &str, text: &str| scratch.account().write(&scratch.path().join(name), text);
+    write("calls", "")?;
+
+    // A distance of 300000 bytes is 30 % of the backup.
+    for (behaviour, distance, more, code) in [
+        ("missing", "0", "", 2),
+        ("none", "0", "", 2),
+        ("unreachable", "0", "", 1),
+        ("good", "300000", "", 2),
+        (
+            "good",
+            "2000000",
+            "--threshold_megabytes 1 --threshold_backup_size_percentage 900",
+            2,
+        ),
+        ("good", "nonsense", "--retries 0", 2),
+        ("broken", "0", "--retries 0", 3),
+        ("good", "299999", "--use_iam=1", 0),
+    ] {
+        write("distance", distance)?;
+        let output = restore(behaviour, more)?;
+        ensure!(
+            output.status.code() == Some(code),
+            "{behaviour} {distance} {more}: {output:?}"
+        );
+    }
+    ensure!(
+        data_dir.join("pg_wal").is_dir(),
+        "pg_wal still points elsewhere"
+    );
+    std::fs::remove_dir_all(&data_dir)?;
+    write("distance", "nonsense")?;
+    let output = restore("good", "--retries=0 --no_leader=1")?;
+    ensure!(output.status.success() && data_dir.is_dir(), "{output:?}");
+
+    let calls = std::fs::read_to_string(scratch.path().join("calls"))?;
+    ensure!(
+        calls.contains("/good wal-e --aws-instance-profile backup-list --detail LATEST\n"),
+        "{calls}"
+    );
+    ensure!(
+        calls.contains("-d host=h -c SELECT ") && calls.contains("'B/12000028'"),
+        "{calls}"
+    );
+    ensure!(
+        calls.matches("/unreachable wal-e").count() == 2,
+        "it was not tried again: {calls}"
+    );
+    Ok(())
+}
+
+/// It says what it is not.
+#[tokio::test]
+async fn aws() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let program = called(&scratch, "patroni_aws")?;
+    for (line, said) in [
+        ("on_role_change primary demo", "aws ec2 create-tags"),
+        ("on_role_change", "required"),
+    ] {
+        let output = run(&scratch, &program, line)?;
+        let text = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.code() == Some(1) && text.contains(said),
+            "{line}: {output:?}"
+        );
+    }
+    Ok(())
+}
