@@ -124,7 +124,11 @@ type Reread = Result<serde_json::Value, ConfigError>;
 /// member key and one status per pass.
 enum StoreWrite {
     Step(Box<(Step, StepContext)>, Instant),
-    Member(Box<MemberData>, Duration),
+    Member {
+        data: Box<MemberData>,
+        ttl: Duration,
+        leads: bool,
+    },
     Status(primacy_model::Status),
     Failsafe(std::collections::BTreeMap<primacy_model::MemberName, String>),
     /// Answer when everything before this is done.
@@ -269,7 +273,9 @@ impl Shell {
         match &event {
             Event::Observed(observation) => self.saw(observation),
             Event::JobProgress(JobProgress::Spawned(identity)) => self.watch(*identity),
-            Event::ClusterRead(Ok(_)) => self.dcs_last_seen = Timestamp::now().as_second(),
+            Event::ClusterRead(Ok(_)) | Event::ClusterUnchanged => {
+                self.dcs_last_seen = Timestamp::now().as_second();
+            }
             _ => {}
         }
         let looked = matches!(event, Event::Observed(_));
@@ -323,11 +329,18 @@ impl Shell {
 
     fn perform(&mut self, action: Action) {
         match action {
-            Action::ReadCluster { deadline } => {
-                let store = self.store.clone();
+            Action::ReadCluster {
+                deadline,
+                unchanged_within,
+            } => {
+                let leases = Arc::clone(&self.leases);
                 self.report(async move {
-                    let result = store.read(clock::instant(deadline)).await;
-                    Event::ClusterRead(result.map_err(|error| chain(&error)))
+                    let by = clock::instant(deadline);
+                    match leases.read_cluster(unchanged_within, by).await {
+                        Ok(Some(cluster)) => Event::ClusterRead(Ok(cluster)),
+                        Ok(None) => Event::ClusterUnchanged,
+                        Err(error) => Event::ClusterRead(Err(chain(&error))),
+                    }
                 });
             }
             Action::Observe { deadline, slots } => self.look(clock::instant(deadline), slots),
@@ -374,7 +387,7 @@ impl Shell {
                 let ttl = self.machine.global().ttl;
                 self.report(async move {
                     let result = match leases.renew(ttl, clock::instant(deadline)).await {
-                        Ok(Renewal::Renewed) => RenewalResult::Renewed,
+                        Ok(Renewal::Renewed { .. }) => RenewalResult::Renewed,
                         Ok(Renewal::Lapsed) => RenewalResult::Lapsed,
                         Err(error) => RenewalResult::Failed(chain(&error)),
                     };
@@ -390,7 +403,8 @@ impl Shell {
             Action::DisableWatchdog => self.watchdog.disable(),
             Action::PublishMember(data) => {
                 let ttl = self.machine.global().ttl;
-                let _ = self.writes.send(StoreWrite::Member(data, ttl));
+                let leads = self.machine.lease() != Lease::None;
+                let _ = self.writes.send(StoreWrite::Member { data, ttl, leads });
             }
             Action::WriteStatus(status) => {
                 let _ = self.writes.send(StoreWrite::Status(status));
@@ -823,6 +837,7 @@ impl Shell {
     }
 
     fn take_watch(&self, event: WatchEvent) -> Option<Event> {
+        self.leases.changed();
         let value = match &event {
             WatchEvent::Put(entry) => Some(String::from_utf8_lossy(&entry.value).into_owned()),
             WatchEvent::Delete { .. } | WatchEvent::Resync => None,
@@ -977,9 +992,10 @@ async fn write_in_order(
                 let _ = done.send(());
                 continue;
             }
-            StoreWrite::Member(data, ttl) => {
-                ("the member key", leases.publish(*data, ttl, by).await)
-            }
+            StoreWrite::Member { data, ttl, leads } => (
+                "the member key",
+                leases.publish(*data, ttl, leads, by).await,
+            ),
             StoreWrite::Status(status) => ("/status", leases.write_status(status, by).await),
             StoreWrite::Failsafe(map) => (
                 "/failsafe",

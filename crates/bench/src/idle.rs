@@ -86,19 +86,18 @@ fn number(status: &str, key: &str) -> Result<f64> {
     Ok(value.with_context(|| format!("no {key}"))?.parse()?)
 }
 
-/// All calls that etcd's members began to handle since their start.
+/// All requests that reached etcd's members since their start: the messages, so that many in one stream count as many.
 async fn store_requests(cluster: &TestCluster) -> Result<f64> {
     let Store::Etcd3(etcd) = &cluster.store else {
         return Ok(0.0);
     };
     let mut sum = 0.0;
     for metrics in etcd.metrics().await? {
-        let started = metrics
+        let received = metrics
             .lines()
-            .filter(|line| line.starts_with("grpc_server_started_total"));
+            .filter(|line| line.starts_with("grpc_server_msg_received_total"));
         // etcd's own health checks and the members' talk among each other are not the agents' requests.
-        let started = started.filter(|line| line.contains("etcdserverpb."));
-        for line in started {
+        for line in received.filter(|line| line.contains("etcdserverpb.")) {
             let value = line.rsplit(' ').next().unwrap_or("0");
             sum += value.parse::<f64>()?;
         }

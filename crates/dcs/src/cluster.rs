@@ -121,8 +121,18 @@ impl ClusterStore {
     /// Everything that the store has of the cluster, at one instant no older than the call. No key at all
     /// is an empty cluster.
     pub async fn read(&self, deadline: Instant) -> Result<Cluster, StoreError> {
+        Ok(self.read_revision(deadline).await?.0)
+    }
+
+    /// As [`ClusterStore::read`], with the revision of the store that it shows, where the store counts that: it still
+    /// holds for as long as a [`Renewal::Renewed`] tells the same.
+    pub async fn read_revision(
+        &self,
+        deadline: Instant,
+    ) -> Result<(Cluster, Option<Version>), StoreError> {
         let snapshot = self.store.read(&self.key(""), deadline).await?;
-        Ok(assemble(&self.base, snapshot))
+        let revision = snapshot.revision;
+        Ok((assemble(&self.base, snapshot), revision))
     }
 
     /// Reports changes of the cluster from about now on; [`ClusterStore::subject`] tells what they are about.
@@ -184,7 +194,8 @@ impl ClusterStore {
     }
 
     /// Renews the lease, and makes sure that the leader key names `name` and hangs on that lease: a key that
-    /// is gone is created, one that names `name` under another lease is moved to this one.
+    /// is gone is created, one that names `name` under another lease is moved to this one. `seen` is the revision that
+    /// this told last time: the key is not looked at again where nothing was written since.
     ///
     /// `Lapsed` means that the leadership is lost: the lease is gone, or another member holds the key. An
     /// error means that nothing is known. Count the lease from before the call.
@@ -192,24 +203,32 @@ impl ClusterStore {
         &self,
         name: &MemberName,
         lease: &Session,
+        seen: Option<Version>,
         deadline: Instant,
     ) -> Result<Renewal, StoreError> {
-        if self.store.renew_lease(lease, deadline).await? == Renewal::Lapsed {
-            return Ok(Renewal::Lapsed);
+        match self.store.renew_lease(lease, deadline).await? {
+            Renewal::Lapsed => return Ok(Renewal::Lapsed),
+            Renewal::Renewed { revision } if revision.is_some() && revision == seen => {
+                return Ok(Renewal::Renewed { revision });
+            }
+            Renewal::Renewed { .. } => {}
         }
         let key = self.key("leader");
         let snapshot = self.store.read(&key, deadline).await?;
+        let revision = snapshot.revision;
         let condition = match snapshot.entries.into_iter().find(|entry| entry.key == key) {
             None => Condition::Absent,
             Some(entry) if entry.value != name.as_bytes() => return Ok(Renewal::Lapsed),
-            Some(entry) if entry.lease.as_ref() == Some(lease) => return Ok(Renewal::Renewed),
+            Some(entry) if entry.lease.as_ref() == Some(lease) => {
+                return Ok(Renewal::Renewed { revision });
+            }
             Some(entry) => Condition::Version(entry.version),
         };
         match self
             .put("leader", name.as_bytes(), Some(lease), condition, deadline)
             .await
         {
-            Ok(Outcome::Done(_)) => Ok(Renewal::Renewed),
+            Ok(Outcome::Done(_)) => Ok(Renewal::Renewed { revision: None }),
             Ok(Outcome::ConditionFailed) => Ok(Renewal::Lapsed),
             Err(error) if error.is_lease_lapsed() => Ok(Renewal::Lapsed),
             Err(error) => Err(error),

@@ -250,8 +250,10 @@ async fn lapse(shared: Weak<Shared>, session: Session) {
 impl Store for MemoryStore {
     async fn read(&self, prefix: &str, deadline: Instant) -> Result<Snapshot, StoreError> {
         self.call(true, deadline, |shared| {
+            let state = shared.state();
             Ok(Snapshot {
-                entries: shared.state().below(prefix).cloned().collect(),
+                entries: state.below(prefix).cloned().collect(),
+                revision: Some(Version(state.revision)),
             })
         })
         .await
@@ -282,10 +284,12 @@ impl Store for MemoryStore {
 
     async fn renew_lease(&self, lease: &Session, deadline: Instant) -> Result<Renewal, StoreError> {
         self.call(true, deadline, |shared| {
-            match shared.state().leases.get_mut(lease) {
+            let mut state = shared.state();
+            let revision = Some(Version(state.revision));
+            match state.leases.get_mut(lease) {
                 Some(lease) => {
                     lease.lapses = Instant::now() + lease.ttl;
-                    Ok(Renewal::Renewed)
+                    Ok(Renewal::Renewed { revision })
                 }
                 None => Ok(Renewal::Lapsed),
             }

@@ -57,6 +57,8 @@ pub trait Store: Send + Sync + 'static {
 pub struct Snapshot {
     /// Sorted by key.
     pub entries: Vec<Entry>,
+    /// What the store as a whole was when it was read, where it counts that; see [`Renewal::Renewed`].
+    pub revision: Option<Version>,
 }
 
 /// One key.
@@ -130,7 +132,11 @@ pub enum Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewal {
     /// Alive for another time to live, counted from when the request was sent.
-    Renewed,
+    Renewed {
+        /// What the store as a whole was then, as far as the server that answered had heard, where the store
+        /// counts that. A [`Snapshot`] of the same revision still holds: no key was written or removed since.
+        revision: Option<Version>,
+    },
     /// Gone, with every key that hung on it.
     Lapsed,
 }

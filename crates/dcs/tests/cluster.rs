@@ -151,13 +151,19 @@ async fn the_leader_key_is_taken_kept_and_given_up() {
     ));
     let version = async || cluster.read(soon()).await.unwrap().leader.unwrap();
     let before = version().await;
-    assert_eq!(
-        cluster.renew_leader(&me, &lease, soon()).await.unwrap(),
-        Renewal::Renewed
+    assert_ne!(
+        cluster
+            .renew_leader(&me, &lease, None, soon())
+            .await
+            .unwrap(),
+        Renewal::Lapsed
     );
     assert_eq!(version().await, before, "to renew changes no key");
     assert_eq!(
-        cluster.renew_leader(&other, &lease, soon()).await.unwrap(),
+        cluster
+            .renew_leader(&other, &lease, None, soon())
+            .await
+            .unwrap(),
         Renewal::Lapsed
     );
 
@@ -168,16 +174,22 @@ async fn the_leader_key_is_taken_kept_and_given_up() {
         if let Some(name) = stray {
             set(&store, "leader", name).await;
         }
-        assert_eq!(
-            cluster.renew_leader(&me, &lease, soon()).await.unwrap(),
-            Renewal::Renewed
+        assert_ne!(
+            cluster
+                .renew_leader(&me, &lease, None, soon())
+                .await
+                .unwrap(),
+            Renewal::Lapsed
         );
         assert_eq!(version().await.session.as_ref(), Some(&lease));
     }
     // Taken over: lost, though the lease lives.
     set(&store, "leader", "other").await;
     assert_eq!(
-        cluster.renew_leader(&me, &lease, soon()).await.unwrap(),
+        cluster
+            .renew_leader(&me, &lease, None, soon())
+            .await
+            .unwrap(),
         Renewal::Lapsed
     );
     assert_eq!(text(&store, "leader").await.as_deref(), Some("other"));
@@ -187,7 +199,10 @@ async fn the_leader_key_is_taken_kept_and_given_up() {
     assert!(done(cluster.release_leader(&other, soon()).await.unwrap()));
     sleep(TTL).await;
     assert_eq!(
-        cluster.renew_leader(&me, &lease, soon()).await.unwrap(),
+        cluster
+            .renew_leader(&me, &lease, None, soon())
+            .await
+            .unwrap(),
         Renewal::Lapsed
     );
     assert_eq!(text(&store, "leader").await, None);
@@ -198,12 +213,15 @@ async fn the_leader_key_is_taken_kept_and_given_up() {
     assert!(error.is_lease_lapsed());
     assert!(
         cluster
-            .renew_leader(&me, &Session("none".into()), soon())
+            .renew_leader(&me, &Session("none".into()), None, soon())
             .await
             .is_ok()
     );
     store.set_fault(Fault::AnswerLost);
-    cluster.renew_leader(&me, &lease, soon()).await.unwrap_err();
+    cluster
+        .renew_leader(&me, &lease, None, soon())
+        .await
+        .unwrap_err();
 }
 
 #[tokio::test]

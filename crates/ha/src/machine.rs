@@ -111,6 +111,9 @@ pub struct Machine {
     gathering_since: Moment,
     /// The leader key changed since then.
     leader_changed: bool,
+    /// The view of the pass under way is an earlier one that is said to hold: enough to find that there is nothing to
+    /// do, and nothing is done on it.
+    view_is_earlier: bool,
     /// When the step under way was handed out.
     acting_since: Moment,
     /// A loop began, and what it came to was not logged yet: one line per loop, whatever steps it takes.
@@ -171,6 +174,7 @@ impl Machine {
             pass: Pass::Idle,
             gathering_since: now,
             leader_changed: false,
+            view_is_earlier: false,
             acting_since: now,
             line_due: false,
             peers: None,
@@ -269,7 +273,16 @@ impl Machine {
     fn take(&mut self, event: Event, now: Moment, wall: Timestamp, actions: &mut Vec<Action>) {
         match event {
             Event::Tick => {}
-            Event::ClusterRead(result) => self.cluster_read(result, now, actions),
+            Event::ClusterRead(result) => {
+                self.view_is_earlier = false;
+                self.cluster_read(result, now, actions);
+            }
+            Event::ClusterUnchanged => {
+                self.view_at = now;
+                if let Pass::Gathering { cluster, .. } = &mut self.pass {
+                    *cluster = true;
+                }
+            }
             Event::Observed(observation) => {
                 self.absorb(observation, now);
                 if self.server.wal.is_some() && self.job.is_none() {
@@ -401,6 +414,7 @@ impl Machine {
     }
 
     fn begin_pass(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        self.view_is_earlier = !self.again && self.view.is_some() && !self.acquisition_in_doubt;
         self.again = false;
         self.peers = None;
         if now >= self.next_regular_pass {
@@ -425,6 +439,9 @@ impl Machine {
         };
         actions.push(Action::ReadCluster {
             deadline: now + patience,
+            unchanged_within: self
+                .view_is_earlier
+                .then_some(self.global.loop_wait + RENEWAL_RETRY),
         });
         actions.push(Action::Observe {
             deadline: now + self.observation_budget(),
@@ -515,6 +532,11 @@ impl Machine {
         }
         let situation = self.situation(promised.as_ref(), now, wall);
         let decision = decide(&situation);
+        if self.view_is_earlier && !matches!(decision.step, Step::Wait | Step::WaitUntil(_)) {
+            self.pass = Pass::Idle;
+            self.again = true;
+            return;
+        }
         let feedback = self
             .view
             .as_ref()

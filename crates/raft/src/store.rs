@@ -222,6 +222,7 @@ impl<R: Route> Store for RaftStore<R> {
                     .into_iter()
                     .map(|(key, item)| entry(key, item))
                     .collect(),
+                revision: None,
             }),
             Settled::Answer(_) => Err(StoreError::Unavailable {
                 store: KIND,
@@ -258,7 +259,7 @@ impl<R: Route> Store for RaftStore<R> {
             )
             .await?
         {
-            Answer::Renewed => Ok(Renewal::Renewed),
+            Answer::Renewed => Ok(Renewal::Renewed { revision: None }),
             Answer::Lapsed => Ok(Renewal::Lapsed),
             _ => Err(misfit()),
         }

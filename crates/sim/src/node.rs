@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use primacy_config::{GlobalConfig, TimingLimits};
 use primacy_ha::{
-    Action, Event, FailsafeLeader, JobProgress, Local, Machine, Moment, OperatorRequest, Over,
-    PeerReport, Peers, RenewalResult, Step, StepOutcome, StoreKey,
+    Action, Event, FailsafeLeader, JobProgress, Lease, Local, Machine, Moment, OperatorRequest,
+    Over, PeerReport, Peers, RenewalResult, Step, StepOutcome, StoreKey,
 };
 use primacy_model::{MemberData, Observation, PostmasterIdentity, Process, Status, Tags, Version};
 use rand::Rng;
@@ -94,6 +94,10 @@ pub(crate) struct Agent {
     lease_queue: VecDeque<Happening>,
     leader_lease: Option<(LeaseId, Duration)>,
     member_lease: Option<(LeaseId, Duration)>,
+    /// The store's revision that was read last; `None`: it has to be read again.
+    read: Option<u64>,
+    /// The one that the heartbeat heard of last, and when.
+    heard: Option<(u64, Instant)>,
     /// The right to bootstrap the cluster.
     claim: Option<(LeaseId, Version)>,
     member_told: Option<MemberData>,
@@ -109,7 +113,7 @@ pub(crate) struct Agent {
 
 enum Write {
     Step(Box<Step>, Instant),
-    Member(Box<MemberData>, Duration),
+    Member(Box<MemberData>, Duration, bool),
     Status(Status),
     Failsafe(BTreeMap<primacy_model::MemberName, String>),
 }
@@ -219,6 +223,8 @@ impl World {
             lease_queue: VecDeque::new(),
             leader_lease: None,
             member_lease: None,
+            read: None,
+            heard: None,
             claim: None,
             member_told: None,
             status: Status::default(),
@@ -431,11 +437,13 @@ impl World {
     pub(crate) fn watched(&mut self, node: NodeId, key: StoreKey) {
         let Some(task) = self.task(node) else { return };
         self.for_agent(task, move |world| {
-            if let StoreKey::Member(name, None) = &key
-                && World::node_of(name) == Some(node)
-                && let Some(agent) = world.nodes[node].agent.as_mut()
-            {
-                agent.member_told = None;
+            if let Some(agent) = world.nodes[node].agent.as_mut() {
+                agent.read = None;
+                if let StoreKey::Member(name, None) = &key
+                    && World::node_of(name) == Some(node)
+                {
+                    agent.member_told = None;
+                }
             }
             world.step(task, Event::StoreChanged(key));
         });
@@ -498,17 +506,12 @@ impl World {
     fn perform(&mut self, task: AgentTask, action: Action) {
         let node = task.node;
         match action {
-            Action::ReadCluster { deadline } => {
+            Action::ReadCluster {
+                deadline,
+                unchanged_within,
+            } => {
                 let deadline = self.nodes[node].true_time(deadline);
-                self.ask_store(
-                    task,
-                    deadline,
-                    |world| world.store.read(),
-                    move |world, answer| {
-                        let answer = answer.map_err(|Unknown| "no answer".to_owned());
-                        world.step(task, Event::ClusterRead(answer));
-                    },
-                );
+                self.read_cluster(task, unchanged_within, deadline);
             }
             Action::Observe { deadline, .. } => {
                 let budget = self.nodes[node]
@@ -583,7 +586,10 @@ impl World {
                 let ttl = self
                     .machine(node)
                     .map_or(Duration::ZERO, |machine| machine.global().ttl);
-                self.enqueue(task, Write::Member(data, ttl));
+                let leads = self
+                    .machine(node)
+                    .is_some_and(|machine| machine.lease() != Lease::None);
+                self.enqueue(task, Write::Member(data, ttl, leads));
             }
             Action::WriteStatus(status) => self.enqueue(task, Write::Status(status)),
             Action::WriteFailsafe(map) => self.enqueue(task, Write::Failsafe(map)),
@@ -775,6 +781,79 @@ impl World {
         }
     }
 
+    /// `Leases::read_cluster`.
+    fn read_cluster(&mut self, task: AgentTask, within: Option<Duration>, deadline: Instant) {
+        let (node, now) = (task.node, self.now());
+        let Some(agent) = self.nodes[node].agent.as_ref() else {
+            return;
+        };
+        let (Some(read), Some(within)) = (agent.read, within) else {
+            return self.read_anew(task, deadline);
+        };
+        if let (Some(_), Some((revision, at))) = (agent.leader_lease, agent.heard)
+            && at + within >= now
+        {
+            return match revision == read {
+                true => self.agent_after(task, Duration::ZERO, move |world| {
+                    world.step(task, Event::ClusterUnchanged)
+                }),
+                false => self.read_anew(task, deadline),
+            };
+        }
+        let Some((lease, _)) = agent
+            .member_lease
+            .filter(|own| agent.leader_lease.is_none_or(|leaders| leaders.0 != own.0))
+        else {
+            return self.read_anew(task, deadline);
+        };
+        self.ask_store(
+            task,
+            deadline,
+            move |world| {
+                let heard = world.heard_revision();
+                world.keep_alive(lease).then_some(heard)
+            },
+            move |world, answer| {
+                let Some(agent) = world.nodes[node].agent.as_mut() else {
+                    return;
+                };
+                match answer {
+                    Ok(Some(heard)) if heard == read && agent.read == Some(read) => {
+                        world.step(task, Event::ClusterUnchanged);
+                    }
+                    Ok(heard) => {
+                        if heard.is_none() {
+                            agent.member_lease = None;
+                        }
+                        world.read_anew(task, deadline);
+                    }
+                    Err(Unknown) => {
+                        let answer = Err("no answer".to_owned());
+                        world.step(task, Event::ClusterRead(answer));
+                    }
+                }
+            },
+        );
+    }
+
+    fn read_anew(&mut self, task: AgentTask, deadline: Instant) {
+        self.ask_store(
+            task,
+            deadline,
+            |world| (world.store.read(), world.store.revision()),
+            move |world, answer| {
+                let answer = answer.map_err(|Unknown| "no answer".to_owned());
+                let answer = answer.map(|(cluster, revision)| {
+                    if let Some(agent) = world.nodes[task.node].agent.as_mut() {
+                        agent.read = Some(revision);
+                    }
+                    cluster
+                });
+                world.step(task, Event::ClusterRead(answer));
+            },
+        );
+    }
+
     /// `Leases::renew`.
     fn renew(&mut self, task: AgentTask, sent: Moment, ttl: Duration, deadline: Instant) {
         let held = self.nodes[task.node]
@@ -801,15 +880,23 @@ impl World {
     }
 
     fn renew_with(&mut self, task: AgentTask, sent: Moment, lease: LeaseId, deadline: Instant) {
-        let node = task.node;
+        let (node, asked) = (task.node, self.now());
         self.ask_store(
             task,
             deadline,
-            move |world| world.renew_leader(node, lease),
+            move |world| {
+                let heard = world.heard_revision();
+                world.renew_leader(node, lease).then_some(heard)
+            },
             move |world, answer| {
                 let result = match answer {
-                    Ok(true) => RenewalResult::Renewed,
-                    Ok(false) => {
+                    Ok(Some(heard)) => {
+                        if let Some(agent) = world.nodes[node].agent.as_mut() {
+                            agent.heard = Some((heard, asked));
+                        }
+                        RenewalResult::Renewed
+                    }
+                    Ok(None) => {
                         world.set_leader_lease(task, None);
                         RenewalResult::Lapsed
                     }
@@ -854,7 +941,7 @@ impl World {
         let by = self.now() + PUBLISH_BUDGET;
         match write {
             Write::Step(step, deadline) => self.write_step(task, *step, deadline),
-            Write::Member(data, ttl) => self.publish_member(task, *data, ttl, by),
+            Write::Member(data, ttl, leads) => self.publish_member(task, *data, ttl, leads, by),
             Write::Status(status) => {
                 let told = status.clone();
                 self.ask_store(
@@ -883,28 +970,45 @@ impl World {
     }
 
     /// `Leases::publish`.
-    fn publish_member(&mut self, task: AgentTask, data: MemberData, ttl: Duration, by: Instant) {
-        let node = task.node;
-        let held = self.nodes[node]
-            .agent
-            .as_ref()
-            .and_then(|agent| agent.member_lease)
-            .filter(|(_, of)| *of == ttl);
-        let Some((lease, _)) = held else {
+    fn publish_member(
+        &mut self,
+        task: AgentTask,
+        data: MemberData,
+        ttl: Duration,
+        leads: bool,
+        by: Instant,
+    ) {
+        let Some(agent) = self.nodes[task.node].agent.as_mut() else {
+            return;
+        };
+        let leaders = agent.leader_lease;
+        let on_leaders = leaders.is_some_and(|(leaders, _)| {
+            agent
+                .member_lease
+                .is_some_and(|(lease, _)| lease == leaders)
+        });
+        if let (Some(lease), true) = (leaders, leads) {
+            if !on_leaders {
+                agent.member_lease = Some(lease);
+                agent.member_told = None;
+            }
+            return self.put(task, data, lease, by, true);
+        }
+        let held = agent
+            .member_lease
+            .filter(|(_, of)| *of == ttl && !on_leaders);
+        let Some(lease) = held else {
             return self.publish_anew(task, data, ttl, by);
         };
-        let claim = self.nodes[node]
-            .agent
-            .as_ref()
-            .and_then(|agent| agent.claim);
+        let claim = agent.claim;
         let keep = move |world: &mut World| {
             if let Some((claim, _)) = claim {
                 world.keep_alive(claim);
             }
-            world.keep_alive(lease)
+            world.keep_alive(lease.0)
         };
         self.ask_store(task, by, keep, move |world, alive| match alive {
-            Ok(true) => world.put(task, data, lease, by),
+            Ok(true) => world.put(task, data, lease, by, true),
             Ok(false) => world.publish_anew(task, data, ttl, by),
             Err(Unknown) => world.next_write(task),
         });
@@ -921,14 +1025,21 @@ impl World {
                         agent.member_lease = Some((lease, ttl));
                         agent.member_told = None;
                     }
-                    world.put(task, data, lease, by);
+                    world.put(task, data, (lease, ttl), by, false);
                 }
                 Err(Unknown) => world.next_write(task),
             },
         );
     }
 
-    fn put(&mut self, task: AgentTask, data: MemberData, lease: LeaseId, by: Instant) {
+    fn put(
+        &mut self,
+        task: AgentTask,
+        data: MemberData,
+        (lease, ttl): (LeaseId, Duration),
+        by: Instant,
+        again: bool,
+    ) {
         let node = task.node;
         let Some(agent) = self.nodes[node].agent.as_mut() else {
             return;
@@ -943,8 +1054,10 @@ impl World {
             by,
             move |world| world.put_member(node, told, lease),
             move |world, answer| {
-                if let (Ok(true), Some(agent)) = (answer, world.nodes[node].agent.as_mut()) {
-                    agent.member_told = Some(data);
+                match (answer, world.nodes[node].agent.as_mut()) {
+                    (Ok(true), Some(agent)) => agent.member_told = Some(data),
+                    (Ok(false), _) if again => return world.publish_anew(task, data, ttl, by),
+                    _ => {}
                 }
                 world.next_write(task);
             },
@@ -1337,10 +1450,12 @@ impl World {
                     let Ok(()) = deleted else {
                         return world.acquired(task, Err(Unknown));
                     };
-                    let lease = world.nodes[node]
-                        .agent
-                        .as_mut()
-                        .and_then(|agent| agent.leader_lease.take());
+                    let lease = world.nodes[node].agent.as_mut().and_then(|agent| {
+                        let leaders = agent.leader_lease.take();
+                        leaders.filter(|(lease, _)| {
+                            agent.member_lease.is_none_or(|(own, _)| own != *lease)
+                        })
+                    });
                     match lease {
                         Some((lease, _)) => {
                             let revoke = move |world: &mut World| world.revoke(lease);

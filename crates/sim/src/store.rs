@@ -2,7 +2,7 @@
 //! reached, has no majority, or that an answer gets lost after the write was applied.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -24,6 +24,11 @@ pub(crate) type LeaseId = u64;
 
 /// A request that waits for a majority this long is dropped by the store.
 const PARKED: Duration = Duration::from_secs(8);
+
+/// A server of the store that tells of its revision may have missed what was written within this time, in milliseconds.
+const LAG: u64 = 1000;
+/// Older changes were heard of everywhere.
+const REVISIONS: usize = 64;
 
 #[derive(Debug)]
 struct Lease {
@@ -61,6 +66,8 @@ pub(crate) struct Store {
     failsafe: BTreeMap<MemberName, String>,
     leases: BTreeMap<LeaseId, Lease>,
     next: u64,
+    /// When keys were written or removed last, each change with its number.
+    revisions: VecDeque<(Instant, u64)>,
     /// How many faults took the majority away.
     pub(crate) down: u32,
     parked: Vec<(Instant, Parked)>,
@@ -130,6 +137,11 @@ impl Store {
         self.leader
             .as_ref()
             .is_some_and(|leader| leader.value == node)
+    }
+
+    /// How often keys were written or removed.
+    pub(crate) fn revision(&self) -> u64 {
+        self.revisions.back().map_or(0, |(_, revision)| *revision)
     }
 
     fn alive(&self, lease: LeaseId) -> bool {
@@ -358,12 +370,14 @@ impl World {
     pub(crate) fn write_status(&mut self, node: NodeId, status: Status) {
         if self.store.is_led_by(node) {
             self.store.status = status;
+            self.revise();
         }
     }
 
     pub(crate) fn write_failsafe(&mut self, node: NodeId, map: BTreeMap<MemberName, String>) {
         if self.store.is_led_by(node) {
             self.store.failsafe = map;
+            self.revise();
         }
     }
 
@@ -371,6 +385,7 @@ impl World {
         let led = self.store.is_led_by(node);
         if led {
             self.store.history = Some(history);
+            self.revise();
         }
         led
     }
@@ -499,8 +514,29 @@ impl World {
         true
     }
 
+    /// What the store as a whole is, as far as one of its servers has heard.
+    pub(crate) fn heard_revision(&mut self) -> u64 {
+        let lag = self.millis(0, LAG);
+        let then = self.now().saturating_sub(lag);
+        let heard = self.store.revisions.iter().rev();
+        heard
+            .copied()
+            .find_map(|(at, revision)| (at <= then).then_some(revision))
+            .unwrap_or(0)
+    }
+
+    fn revise(&mut self) {
+        let next = self.store.revision() + 1;
+        let now = self.now();
+        self.store.revisions.push_back((now, next));
+        if self.store.revisions.len() > REVISIONS {
+            self.store.revisions.pop_front();
+        }
+    }
+
     /// Tells every agent that is connected; some do not hear of it.
     fn notify(&mut self, key: StoreKey) {
+        self.revise();
         for node in 0..self.nodes.len() {
             if self.nodes[node].deaf > 0 || !self.network.passes(End::Store, End::Node(node)) {
                 continue;

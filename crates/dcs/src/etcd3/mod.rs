@@ -146,7 +146,10 @@ impl Store for Etcd3 {
         let pairs = answer["kvs"].as_array().into_iter().flatten();
         let mut entries: Vec<Entry> = pairs.map(wire::entry).collect();
         entries.sort_by(|a, b| a.key.cmp(&b.key));
-        Ok(Snapshot { entries })
+        Ok(Snapshot {
+            entries,
+            revision: Some(Version(wire::header(&answer).revision)),
+        })
     }
 
     async fn write(&self, write: Write, deadline: Instant) -> Result<Outcome, StoreError> {
@@ -184,7 +187,10 @@ impl Store for Etcd3 {
             .await?;
         Ok(match wire::number(&answer["TTL"]) {
             0 => Renewal::Lapsed,
-            _ => Renewal::Renewed,
+            // etcd fills the header before it renews: it may know of more by now, never of less.
+            _ => Renewal::Renewed {
+                revision: Some(Version(wire::header(&answer).revision)),
+            },
         })
     }
 

@@ -18,6 +18,8 @@ pub enum Event {
     Tick,
     /// The cluster was read, or could not be read.
     ClusterRead(Result<Cluster, String>),
+    /// The store says that the last view of the cluster still holds; only where that was asked for.
+    ClusterUnchanged,
     /// The server was looked at.
     Observed(Observation),
     /// The members were asked.

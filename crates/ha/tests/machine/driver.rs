@@ -21,6 +21,8 @@ pub(crate) struct Driver {
     pub(crate) cluster: Cluster,
     pub(crate) server: Observation,
     pub(crate) reachable: bool,
+    /// The store says that nothing changed, when that is enough.
+    pub(crate) holds: bool,
     /// What members answer a leader in failsafe mode, unless they accept it.
     pub(crate) replies: BTreeMap<MemberName, FailsafeReply>,
     /// A promotion that is asked for comes to its end at once.
@@ -42,6 +44,7 @@ impl Driver {
             cluster: world.cluster,
             server: world.server,
             reachable: true,
+            holds: false,
             replies: BTreeMap::new(),
             promotes: true,
             seen: Vec::new(),
@@ -93,6 +96,10 @@ impl Driver {
 
     pub(crate) fn answer(&mut self, action: &Action) -> Option<Event> {
         Some(match action {
+            Action::ReadCluster {
+                unchanged_within: Some(_),
+                ..
+            } if self.holds => Event::ClusterUnchanged,
             Action::ReadCluster { .. } if self.reachable => {
                 Event::ClusterRead(Ok(self.cluster.clone()))
             }

@@ -324,3 +324,49 @@ fn w8_the_lock_is_renewed_while_the_server_of_a_leader_that_ends_is_stopped() {
     driver.rest();
     assert!(driver.saw(|action| matches!(action, Action::Exit(_))));
 }
+
+/// A view that is said to hold is enough to find that there is nothing to do. What is done is decided on one that was
+/// read for it, and so is what somebody woke the loop for.
+#[test]
+fn nothing_is_done_on_a_view_that_is_only_said_to_hold() {
+    let mut driver = Driver::leading();
+    let content = |action: &Action| {
+        matches!(
+            action,
+            Action::ReadCluster {
+                unchanged_within: Some(_),
+                ..
+            }
+        )
+    };
+    let reads = |action: &Action| {
+        matches!(
+            action,
+            Action::ReadCluster {
+                unchanged_within: None,
+                ..
+            }
+        )
+    };
+    driver.holds = true;
+    driver.pass_time(Duration::from_secs(60), |_| false);
+    assert!(driver.saw(content) && !driver.saw(reads));
+    let published = |action: &Action| matches!(action, Action::PublishMember(_));
+    assert!(driver.saw(published), "the pass comes to its end");
+
+    // The primary is gone: what is done about it needs to know who leads now.
+    driver.seen.clear();
+    driver.die();
+    driver.pass_time(Duration::from_secs(20), |action| {
+        matches!(action, Action::StartJob(_) | Action::Perform { .. })
+    });
+    assert!(driver.saw(reads));
+    let before = driver.seen.iter().position(reads);
+    let begun = |action: &Action| matches!(action, Action::StartJob(_) | Action::Perform { .. });
+    assert!(before < driver.seen.iter().position(begun));
+
+    let mut driver = Driver::leading();
+    driver.holds = true;
+    ask(&mut driver, OperatorRequest::WakeUp);
+    assert!(driver.saw(reads) && !driver.saw(content));
+}
