@@ -2,15 +2,17 @@
 
 CARGO := scripts/cargo.sh
 
-.PHONY: help setup build demo test test-versions test-all sim sim-mutants bench fmt lint
+.PHONY: help setup build deb demo test test-deb test-versions test-all sim sim-mutants bench fmt lint
 
 help:
 	@echo 'make demo      a three-node cluster that survives losing its primary'
 	@echo 'make test      formatting, lints, and all tests on real PostgreSQL and real stores'
 	@echo 'make build     the executable, target/debug/primacy'
+	@echo 'make deb       a Debian package, below target/deb'
 	@echo 'make setup     what the others need and is missing (they call it themselves)'
 	@echo 'make test-versions  the tests with PostgreSQL, on versions 17 and 18'
-	@echo 'make test-all  make test and make test-versions, then examples in the documentation and the long tests'
+	@echo 'make test-deb  install that package in a Debian of its own, and run a cluster from it (as root)'
+	@echo 'make test-all  make test, make test-versions and make test-deb, then examples in the documentation and the long tests'
 	@echo 'make sim       simulate clusters by the hour: make sim ARGS="--hours 1000"'
 	@echo 'make sim-mutants    break rules on purpose, one at a time, and have the simulator find each'
 	@echo 'make bench     measure Primacy and Patroni side by side, as ratios'
@@ -22,6 +24,9 @@ setup:
 
 build: setup
 	$(CARGO) build --locked
+
+deb: setup
+	@scripts/deb.sh
 
 # A debug build: it is the one that tests and development have made already.
 demo: build
@@ -41,7 +46,11 @@ test-versions:
 	    PRIMACY_TEST_PG_BIN=$$bin $(CARGO) nextest run --locked -p primacy -p primacy-postgres --run-ignored all; \
 	done
 
-test-all: test test-versions
+# Built as whoever calls it, tested as root.
+test-deb: setup
+	@package=$$(scripts/deb.sh); as_root=; [ "$$(id -u)" = 0 ] || as_root=sudo; $$as_root scripts/test-deb.sh "$$package"
+
+test-all: test test-versions test-deb
 	$(CARGO) test --workspace --locked --doc
 	$(CARGO) nextest run --workspace --exclude primacy --locked --run-ignored only --no-tests pass
 

@@ -21,6 +21,9 @@ needed=(
     "command nft nftables"
     "command mkfs.ext4 e2fsprogs"
     "command fsfreeze util-linux"
+    "command systemd-analyze systemd"
+    "command dpkg-shlibdeps dpkg-dev"
+    "command debootstrap debootstrap"
     "file /usr/share/doc/python3-venv python3-venv"
 )
 # The clients that the end-to-end tests put in front of a cluster.

@@ -2,6 +2,7 @@
 //! lines; as `primacy` it offers the agent, the demo and the operator's commands as subcommands.
 
 mod grammar;
+mod init;
 mod manual;
 
 use std::ffi::OsString;
@@ -22,6 +23,12 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
     let called = arguments.next().unwrap_or_default();
     let arguments: Vec<OsString> = arguments.collect();
+    if init::is_first() {
+        return run(
+            Builder::new_current_thread().enable_all().build(),
+            init::supervise(called, arguments),
+        );
+    }
     match Path::new(&called)
         .file_stem()
         .and_then(|name| name.to_str())

@@ -41,6 +41,7 @@ mod kill_agent;
 mod kill_node;
 mod kill_postmaster;
 mod mixed;
+mod packaging;
 mod parameters;
 mod partition;
 mod pause;

@@ -1,7 +1,7 @@
 //! From the command line to a running shell (`ha.md` §1.1). Everything that a person must put right is found
 //! here, before anything is changed on disk, and said in one sentence.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,10 +61,7 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
         );
     }
     let (environment, umask) = (environment(), umask());
-    let nothing_else = environment.configuration.is_none() && environment.tree.is_empty();
-    if let Some(path) = path.as_ref().filter(|path| nothing_else && !path.exists()) {
-        bail!("the configuration {} does not exist", path.display());
-    }
+    must_exist(path.as_deref(), &environment)?;
     let mut configuration = Configuration::load(path, environment, umask)
         .context("the configuration cannot be used")?;
     let config = configuration.effective().local.clone();
@@ -193,6 +190,15 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
     Ok(if logged { 0 } else { logging::BROKEN })
 }
 
+/// A path that leads nowhere is a mistake, unless the environment has a configuration.
+pub(crate) fn must_exist(path: Option<&Path>, environment: &Environment) -> anyhow::Result<()> {
+    let nothing_else = environment.configuration.is_none() && environment.tree.is_empty();
+    if let Some(path) = path.filter(|path| nothing_else && !path.exists()) {
+        bail!("the configuration {} does not exist", path.display());
+    }
+    Ok(())
+}
+
 /// The configuration in the environment. What was consumed does not reach PostgreSQL or scripts: the
 /// postgres room leaves `PATRONI_*` out of the environment of everything that it starts.
 pub(crate) fn environment() -> Environment {
@@ -215,12 +221,12 @@ async fn first_view(
     signals: &mut Signals,
     supervisor: &mut Supervisor,
 ) -> Option<primacy_model::Cluster> {
+    let mut waits = false;
     loop {
-        supervisor.waits("waiting for the store");
         let began = Instant::now();
         let read = store.read(began + budget.max(STORE_RETRY));
         let result = tokio::select! {
-            result = read => result,
+            result = supervisor.beside(read) => result,
             _ = signals.terminate.recv() => return None,
             _ = signals.interrupt.recv() => return None,
         };
@@ -231,8 +237,13 @@ async fn first_view(
                 crate::jobs::chain(&error)
             ),
         }
+        // Other members may have to be started first, and whoever starts them waits for this one.
+        if !std::mem::replace(&mut waits, true) {
+            supervisor.ready();
+            supervisor.status("waiting for the store");
+        }
         tokio::select! {
-            _ = tokio::time::sleep_until(began + STORE_RETRY) => {}
+            () = supervisor.beside(tokio::time::sleep_until(began + STORE_RETRY)) => {}
             _ = signals.terminate.recv() => return None,
             _ = signals.interrupt.recv() => return None,
         }

@@ -11,8 +11,10 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 
-/// While it stops, or waits for its store to begin, systemd is asked for so much more time, again and again: how long a
-/// server needs to stop is for `primary_stop_timeout` to say. Whoever hangs does not ask.
+use crate::shell::until;
+
+/// While it stops, systemd is asked for so much more time, again and again: how long a server needs is for
+/// `primary_stop_timeout` to say. Whoever hangs does not ask.
 const MORE_TIME: Duration = Duration::from_secs(60);
 /// How often it asks while it stops.
 const ASK_EVERY: Duration = Duration::from_secs(10);
@@ -59,7 +61,7 @@ impl Supervisor {
         }
     }
 
-    /// Everything that a start must do is done.
+    /// Everything that a start must do is done, or waits for other machines.
     pub(crate) fn ready(&mut self) {
         self.tell("READY=1");
         self.next = self.patience.map(|_| Instant::now());
@@ -87,10 +89,16 @@ impl Supervisor {
         }
     }
 
-    /// The start takes longer, for a reason that is not this agent's.
-    pub(crate) fn waits(&mut self, why: &str) {
-        self.ask_for_time();
-        self.status(why);
+    /// Says that the agent is alive while it waits for `work`.
+    pub(crate) async fn beside<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            let due = self.due();
+            tokio::select! {
+                done = &mut work => return done,
+                () = until(due) => self.tick(true),
+            }
+        }
     }
 
     /// For `systemctl status`.
@@ -172,24 +180,21 @@ mod tests {
         let path = directory.path().join("notify");
         let listener = UnixDatagram::bind(&path).unwrap();
         let mut supervisor = Supervisor::at(Some(path.into()), Some(Duration::from_secs(30)));
-        supervisor.waits("waiting for the store");
         assert_eq!(supervisor.due(), None, "no ping before it is ready");
         supervisor.ready();
         supervisor.status("no action");
         supervisor.status("no action");
-        assert_eq!(
-            told(&listener),
-            [
-                ASKED,
-                "STATUS=waiting for the store",
-                "READY=1",
-                "STATUS=no action"
-            ]
-        );
+        assert_eq!(told(&listener), ["READY=1", "STATUS=no action"]);
 
         assert_eq!(supervisor.due(), Some(Instant::now()));
         supervisor.tick(true);
         assert_eq!(told(&listener), ["WATCHDOG=1"]);
+        supervisor
+            .beside(tokio::time::sleep(Duration::from_secs(35)))
+            .await;
+        assert_eq!(told(&listener), ["WATCHDOG=1"; 3]);
+        supervisor.tick(true);
+        told(&listener);
         let third = Duration::from_secs(10);
         assert_eq!(supervisor.due(), Some(Instant::now() + third));
         supervisor.tick(false);

@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::jobs::chain;
 use crate::logging::{self, LogHandle, Logging};
-use crate::startup::{environment, umask};
+use crate::startup::{environment, must_exist, umask};
 use crate::stores;
 use crate::supervisor::Supervisor;
 
@@ -34,6 +34,7 @@ pub async fn run(path: Option<PathBuf>) -> ExitCode {
 
 async fn witness(path: Option<PathBuf>) -> anyhow::Result<u8> {
     let (environment, umask) = (environment(), umask());
+    must_exist(path.as_deref(), &environment)?;
     let read = move || WitnessConfig::from_local(layers::load(path.as_deref(), &environment)?);
     let mut config = read().context("the configuration cannot be used")?;
     let logging = Logging::install(&config.log, umask)?;
