@@ -47,6 +47,7 @@ mod partition;
 mod pause;
 mod quorum_change;
 mod quorum_loss;
+mod reload;
 mod restarts;
 mod rewind;
 mod slots;

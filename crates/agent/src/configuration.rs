@@ -1,13 +1,14 @@
 //! The configuration in force: read at the start, changed by SIGHUP (local) and by the DCS (dynamic).
 
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use primacy_config::parameters::Managed;
+use primacy_config::scalar;
 use primacy_config::{ConfigError, Effective, Environment, TimingLimits, layers};
 use primacy_model::{PendingRestartReasons, Role};
-use primacy_postgres::{Server, Settings};
+use primacy_postgres::{Server, SettingRow, Settings, is_recovery_guc};
+use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
@@ -134,26 +135,44 @@ pub(crate) fn apply_deadline() -> Instant {
     Instant::now() + std::time::Duration::from_secs(10)
 }
 
-/// Writes the dynamic configuration into the data directory, for a start without a DCS to ask. Written aside
-/// and renamed.
-pub(crate) async fn cache(server: &Server, dynamic: Map<String, Value>) -> std::io::Result<()> {
-    let directory = server.settings().data_dir.clone();
-    let text = serde_json::to_string(&dynamic).unwrap_or_default();
-    let write = move || {
-        let temporary = directory.join(format!("{CACHE}.new"));
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, directory.join(CACHE))
-    };
-    tokio::task::spawn_blocking(write)
+/// Writes the dynamic configuration into the data directory, for a start without a DCS to ask.
+pub(crate) async fn cache(
+    server: &Server,
+    dynamic: &Map<String, Value>,
+    deadline: Instant,
+) -> Result<(), primacy_postgres::Error> {
+    server
+        .keep_file(CACHE, spaced_json(dynamic), deadline)
         .await
-        .unwrap_or_else(|error| Err(std::io::Error::other(error)))
+}
+
+/// JSON as Python writes it, with blanks, for people compare such files.
+fn spaced_json(value: &Map<String, Value>) -> String {
+    struct Spaced;
+    impl serde_json::ser::Formatter for Spaced {
+        fn begin_array_value<W: ?Sized + Write>(
+            &mut self,
+            to: &mut W,
+            first: bool,
+        ) -> io::Result<()> {
+            to.write_all(if first { b"" } else { b", " })
+        }
+        fn begin_object_key<W: ?Sized + Write>(
+            &mut self,
+            to: &mut W,
+            first: bool,
+        ) -> io::Result<()> {
+            to.write_all(if first { b"" } else { b", " })
+        }
+        fn begin_object_value<W: ?Sized + Write>(&mut self, to: &mut W) -> io::Result<()> {
+            to.write_all(b": ")
+        }
+    }
+    let mut bytes = Vec::new();
+    let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, Spaced);
+    // Neither a tree of JSON values nor memory refuses to be written.
+    let _ = value.serialize(&mut serializer);
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Brings the files of a running server up to its settings, reloads it, and returns which parameters wait for
@@ -170,19 +189,72 @@ pub(crate) async fn apply_to_running(
     }
     let mut pending = PendingRestartReasons::new();
     for row in server.pg_settings(deadline).await? {
-        if row.pending_restart && row.name != "hot_standby" {
-            let new = server
-                .configured_value(&row.name, deadline)
-                .await
-                .unwrap_or_else(|_| "?".into());
-            pending.insert(
-                row.name,
-                (row.display.or(row.setting).unwrap_or_default(), new),
-            );
+        // These two kinds the agent itself changes as it goes.
+        let own = row.name == "hot_standby" || is_recovery_guc(&row.name);
+        if row.pending_restart && !own {
+            let new = match server.configured_value(&row.name, deadline).await {
+                Ok(value) => readable(&value, &row),
+                Err(_) => "?".into(),
+            };
+            let old = row.display.or(row.setting).unwrap_or_default();
+            pending.insert(row.name, (old, new));
         }
     }
     Ok(pending)
 }
 
+/// A value in the parameter's base unit, as `SHOW` would print it.
+fn readable(value: &str, row: &SettingRow) -> String {
+    let unit = row.unit.as_deref().unwrap_or_default();
+    let (integer, real) = (value.parse().ok(), value.parse().ok());
+    match (row.vartype.as_str(), integer, real) {
+        ("integer", Some(number), _) => scalar::format_integer(number, unit),
+        ("real", _, Some(number)) => scalar::format_real(number, unit),
+        _ => value.to_owned(),
+    }
+}
+
 /// As long as Patroni waits.
 const RELOAD_SETTLES: std::time::Duration = std::time::Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_cache_is_written_as_python_does() {
+        let dynamic =
+            json!({"ttl": 30, "a": {"b": [1, null, "x\"y"], "c": {}, "d": []}, "e": true});
+        let dynamic = dynamic.as_object().unwrap();
+        assert_eq!(
+            spaced_json(dynamic),
+            r#"{"ttl": 30, "a": {"b": [1, null, "x\"y"], "c": {}, "d": []}, "e": true}"#
+        );
+    }
+
+    #[test]
+    fn values_are_told_as_people_read_them() {
+        let row = |vartype: &str, unit: Option<&str>| SettingRow {
+            name: "x".into(),
+            setting: None,
+            unit: unit.map(str::to_owned),
+            vartype: vartype.into(),
+            context: "postmaster".into(),
+            pending_restart: true,
+            display: None,
+            source_file: None,
+        };
+        for (value, vartype, unit, expected) in [
+            ("3072", "integer", Some("8kB"), "24MB"),
+            ("300", "integer", None, "300"),
+            ("0", "integer", Some("ms"), "0"),
+            ("0.5", "real", Some("ms"), "500us"),
+            ("on", "bool", None, "on"),
+            ("a,b", "string", None, "a,b"),
+        ] {
+            assert_eq!(readable(value, &row(vartype, unit)), expected);
+        }
+    }
+}

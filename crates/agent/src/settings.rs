@@ -77,6 +77,7 @@ pub(crate) fn server(
         .collect();
     settings.local = address(section, section.use_unix_socket, &conf);
     settings.local_replication = address(section, section.use_unix_socket_repl, &conf);
+    settings.listen_addresses = section.listen.addresses();
     settings.port = section.listen.port;
     settings.database = section.database.clone();
     settings.superuser = credentials(&section.authentication.superuser);

@@ -90,6 +90,9 @@ pub(crate) struct Shell {
     settings_changed: bool,
     /// The server is to read its files again even if none changes.
     reload_wanted: bool,
+    /// The address of PostgreSQL that the machine was told last, and whether another one waits for a restart.
+    conn_url: String,
+    address_waits: bool,
     exit: Option<Exit>,
 }
 
@@ -161,6 +164,7 @@ impl Shell {
         if let Some(keeper) = parts.keeper {
             tokio::spawn(keeper.keep(events.clone()));
         }
+        let conn_url = settings::local(parts.configuration.effective(), false).conn_url;
         let shell = Shell {
             machine: parts.machine,
             configuration: parts.configuration,
@@ -192,6 +196,8 @@ impl Shell {
             supervisor: parts.supervisor,
             settings_changed: true,
             reload_wanted: false,
+            conn_url,
+            address_waits: false,
             exit: None,
         };
         (shell, receiver)
@@ -294,6 +300,9 @@ impl Shell {
                 && self.machine.job().is_none()
             {
                 self.apply_configuration();
+            }
+            if self.address_waits && !self.server.listens_elsewhere() {
+                self.tell_machine();
             }
             self.looking = false;
             for reply in std::mem::take(&mut self.looks) {
@@ -683,18 +692,18 @@ impl Shell {
         match tree.and_then(|tree| self.configuration.take_local(tree)) {
             Ok(true) => {
                 tracing::info!("the local configuration changed");
-                let effective = self.configuration.effective();
-                let local = settings::local(effective, self.fencing.is_required());
-                self.peers = settings::peer_client(&effective.local);
-                self.step(Event::Configured(Box::new(local)));
+                self.peers = settings::peer_client(&self.configuration.effective().local);
+                // First, since it decides where PostgreSQL is found meanwhile.
+                self.take_settings(self.settings(None));
+                self.tell_machine();
             }
             Ok(false) => tracing::info!("No local configuration items changed."),
             Err(error) => {
+                // All the rest is done as if it had not changed.
                 tracing::error!(
                     "the configuration cannot be reloaded, the old one stays: {}",
                     chain(&error)
                 );
-                return;
             }
         }
         let local = &self.configuration.effective().local;
@@ -706,6 +715,20 @@ impl Shell {
         self.settings_changed = true;
         self.reload_wanted = true;
         self.apply_configuration();
+    }
+
+    /// Tells the machine of this member's own settings. The others are sent to where PostgreSQL is found now, which may
+    /// change with its next start only.
+    fn tell_machine(&mut self) {
+        let effective = self.configuration.effective();
+        let mut local = settings::local(effective, self.fencing.is_required());
+        self.address_waits = self.server.listens_elsewhere();
+        if self.address_waits {
+            local.conn_url.clone_from(&self.conn_url);
+        } else {
+            self.conn_url.clone_from(&local.conn_url);
+        }
+        self.step(Event::Configured(Box::new(local)));
     }
 
     /// Brings PostgreSQL's files up to the configuration, reloads it where it runs, and finds out which
@@ -725,8 +748,11 @@ impl Shell {
         let configuration = self.configuration.dynamic().clone();
         tokio::spawn(async move {
             let deadline = apply_deadline();
-            if let Err(error) = cache(&server, configuration).await {
-                tracing::warn!("the dynamic configuration could not be cached: {error}");
+            if let Err(error) = cache(&server, &configuration, deadline).await {
+                tracing::warn!(
+                    "the dynamic configuration could not be cached: {}",
+                    chain(&error)
+                );
             }
             if !running {
                 return;

@@ -91,6 +91,20 @@ impl Server {
         .await
     }
 
+    /// Keeps a file of the agent's in the data directory, as open as the directory (`configuration.md` §6.8).
+    pub async fn keep_file(
+        &self,
+        name: &'static str,
+        text: String,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        let data_dir = self.settings().data_dir.clone();
+        self.disk("keeping a file", deadline, move || {
+            write_if_changed(&data_dir.join(name), &text, data_file_mode(&data_dir)).map(drop)
+        })
+        .await
+    }
+
     /// Copies the configuration files to their backups (`configuration.md` §6.4).
     pub async fn save_backups(&self, deadline: Instant) -> Result<(), Error> {
         let settings = self.settings();

@@ -33,7 +33,8 @@ const EMPTY_TARGETS: &[&str] = &[
     "recovery_target_xid",
 ];
 
-pub(crate) fn is_recovery_guc(name: &str) -> bool {
+/// Whether the parameter belongs to recovery, in any version from 12 on.
+pub fn is_recovery_guc(name: &str) -> bool {
     RECOVERY_GUCS
         .iter()
         .any(|guc| guc.eq_ignore_ascii_case(name))

@@ -6,6 +6,7 @@ use primacy_model::{Lsn, PostmasterIdentity, Probes, Process, Timeline};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
+use crate::listening::Listening;
 use crate::session::Session;
 use crate::settings::Settings;
 use crate::{Error, postmaster};
@@ -20,6 +21,7 @@ pub struct Server {
 }
 
 pub(crate) struct Inner {
+    /// As configured, but for addresses that wait for a restart.
     settings: RwLock<Arc<Settings>>,
     memory: Mutex<Memory>,
     disk: Arc<Semaphore>,
@@ -38,6 +40,10 @@ pub(crate) struct Memory {
     pub(crate) overrides: IndexMap<String, Option<String>>,
     /// The postmaster seen last; it may be dead by now.
     pub(crate) postmaster: Option<PostmasterIdentity>,
+    /// The settings that came last, as they came.
+    pub(crate) configured: Option<Arc<Settings>>,
+    /// Where a postmaster listens that was seen.
+    pub(crate) listening: Option<Listening>,
     /// The major version of the data directory, once it was seen.
     pub(crate) major: Option<u32>,
     /// The timeline last seen replayed, by which run of the server, up to where.
@@ -77,13 +83,37 @@ impl Server {
             .clone()
     }
 
-    /// Takes over new settings. Operations under way keep the ones they began with; no file is written.
+    /// Takes over new settings. Operations under way keep the ones they began with; no file is written. Where the server
+    /// listens changes with its next start.
     pub fn replace_settings(&self, settings: Settings) {
+        let settings = self.memory(|memory| {
+            memory.configured = Some(Arc::new(settings.clone()));
+            match &mut memory.listening {
+                Some(listening) => listening.hold(settings),
+                None => settings,
+            }
+        });
+        self.put_in_force(Arc::new(settings));
+    }
+
+    /// Whether the server that runs is still found where an older configuration had it.
+    pub fn listens_elsewhere(&self) -> bool {
+        let configured = self.memory(|memory| memory.configured.clone());
+        let in_force = self.settings();
+        configured.is_some_and(|configured| {
+            configured.port != in_force.port
+                || configured.listen_addresses != in_force.listen_addresses
+                || configured.local != in_force.local
+                || configured.local_replication != in_force.local_replication
+        })
+    }
+
+    fn put_in_force(&self, settings: Arc<Settings>) {
         *self
             .inner
             .settings
             .write()
-            .unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+            .unwrap_or_else(PoisonError::into_inner) = settings;
     }
 
     /// Changes with every reload of the server's files, whatever it was for.
@@ -156,7 +186,21 @@ impl Server {
             Process::Running(identity) | Process::Dying(identity) => Some(identity),
             Process::Absent | Process::SingleUser(_) => None,
         };
-        self.memory(|memory| memory.postmaster = postmaster);
+        let anew = self.memory(|memory| {
+            memory.postmaster = postmaster;
+            let postmaster = postmaster?;
+            let known = memory.listening.as_ref();
+            if known.is_some_and(|listening| listening.is_of(postmaster)) {
+                return None;
+            }
+            let configured = memory.configured.clone();
+            let settings = configured.clone().unwrap_or_else(|| self.settings());
+            memory.listening = Some(Listening::new(postmaster, &settings));
+            configured
+        });
+        if let Some(settings) = anew {
+            self.put_in_force(settings);
+        }
     }
 
     /// Kills backends whose postmaster died under them: what they were doing they may still commit.

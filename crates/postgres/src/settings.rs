@@ -28,6 +28,8 @@ pub struct Settings {
     pub local: LocalAddress,
     /// Where local replication sessions connect to.
     pub local_replication: LocalAddress,
+    /// `listen_addresses`, as configured.
+    pub listen_addresses: String,
     /// Port.
     pub port: u16,
     /// Database of local sessions.
@@ -95,6 +97,7 @@ impl Settings {
             bin_names: BTreeMap::new(),
             local: local.clone(),
             local_replication: local,
+            listen_addresses: "localhost".into(),
             port: 5432,
             database: "postgres".into(),
             superuser: Credentials::default(),
