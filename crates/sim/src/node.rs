@@ -245,8 +245,9 @@ impl World {
 
     /// SIGKILL of the agent. The fence and the server go on.
     pub(crate) fn kill_agent(&mut self, node: NodeId) {
-        if let Some(agent) = self.nodes[node].agent.take() {
-            self.nodes[node].last_paused = agent.machine.global().pause;
+        let paused = self.believes_in_pause(node);
+        if self.nodes[node].agent.take().is_some() {
+            self.nodes[node].last_paused = paused;
             self.nodes[node].inbox.clear();
             self.trace(
                 |_| format!("{} agent is gone", Self::name(node)),
@@ -645,11 +646,16 @@ impl World {
     /// Whether the agent, or the last one, takes the cluster for paused: then it demotes nobody and has no fence
     /// (ha.md §22), and if it dies or is cut off before it hears of the end, nobody does (what operators are told).
     pub(crate) fn takes_for_paused(&self, node: NodeId) -> bool {
-        let place = &self.nodes[node];
-        let paused = self
-            .machine(node)
-            .map_or(place.last_paused, |machine| machine.global().pause);
-        paused || self.now() < place.pause_left_at + STOP_AFTER_PAUSE
+        let left_at = self.nodes[node].pause_left_at;
+        self.believes_in_pause(node) || self.now() < left_at + STOP_AFTER_PAUSE
+    }
+
+    /// An agent that has just begun, and could not look at its server yet, is no better than the last one.
+    fn believes_in_pause(&self, node: NodeId) -> bool {
+        let last = self.nodes[node].last_paused;
+        self.machine(node).map_or(last, |machine| {
+            machine.global().pause || last && machine.outcome().is_empty()
+        })
     }
 
     fn failsafe_is_active(&self, node: NodeId) -> bool {

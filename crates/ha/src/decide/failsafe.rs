@@ -288,6 +288,26 @@ pub(super) fn others_may_have_promised(
     Ok(danger.is_some())
 }
 
+/// Whether everybody in `/failsafe` tells that it is no primary and promised nobody anything: the leader that wrote the key
+/// is one of them. Patroni's members keep from the race whoever is not in there, for ever if those who are cannot lead.
+pub(super) fn nobody_leads_by_promises(
+    s: &Situation<'_>,
+    cluster: &Cluster,
+    everybody: impl FnOnce() -> BTreeMap<MemberName, String>,
+) -> Verdict<bool> {
+    let Some(peers) = s.peers else {
+        let mut members = everybody();
+        for (name, url) in &cluster.failsafe {
+            members.entry(name.clone()).or_insert_with(|| url.clone());
+        }
+        return Err(Ask(members));
+    };
+    Ok(cluster.failsafe.keys().all(|name| {
+        let peer = peers.get(name).and_then(Option::as_ref);
+        peer.is_some_and(|peer| peer.in_recovery && !peer.failsafe_active)
+    }))
+}
+
 /// The cluster as far as it is known while the store is out of reach and promises hold: for the slots, so that they do
 /// not hold back WAL for as long as that lasts.
 pub(super) fn view_without_store(s: &Situation<'_>) -> Option<Cluster> {

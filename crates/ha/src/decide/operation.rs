@@ -88,12 +88,18 @@ pub(super) fn patience(s: &Situation<'_>) -> Duration {
 }
 
 /// In pause a primary without the lock is one still after a restart. So is one that was stopped by hand, unless another
-/// member has taken over since: nobody asked for a second primary.
+/// member leads or has led since: nobody asked for a second primary.
 fn is_primary_in_pause(s: &Situation<'_>, cluster: &Cluster) -> bool {
+    let control = s.server.control.as_ref();
+    let timeline = control.and_then(|control| control.checkpoint_timeline);
+    let published = s.others(cluster).filter_map(|member| member.data.timeline);
+    let newest = published.chain(cluster.timeline()).max();
     let stopped_primary = !s.server.process.is_alive()
         && s.server.data_directory == DataDirectory::Valid
         && !s.server.recovery_signal
-        && (cluster.leader.is_none() || cluster.is_led_by(s.me()));
+        && s.memory.demotion.is_none()
+        && (cluster.leader.is_none() || cluster.is_led_by(s.me()))
+        && timeline >= newest;
     s.global.pause && (s.is_primary() || stopped_primary)
 }
 

@@ -263,7 +263,8 @@ pub(super) fn before_promotion(
     why: &mut Reasons,
 ) -> Option<Step> {
     if !s.wants_sync() {
-        return None;
+        // Its commits would wait for nobody, and whom /sync still names could be elected once the mode is back.
+        return unpublish(cluster, why);
     }
     if s.global.synchronous_mode == SynchronousMode::Quorum && cluster.sync.is_active() {
         return before_quorum_promotion(s, cluster, why);
@@ -358,12 +359,8 @@ fn before_quorum_promotion(
 
 /// Synchronous mode is off: `/sync` goes first, then the names.
 fn switch_off(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option<Step> {
-    if let Some(version) = cluster.sync.version
-        && cluster.sync.is_active()
-    {
-        why.outcome("leaving synchronous mode");
-        why.note("ha.md §13.3", "synchronous mode is off: /sync goes first");
-        return Some(Step::DeleteSync(version));
+    if let Some(step) = unpublish(cluster, why) {
+        return Some(step);
     }
     if s.memory.sync.managed.is_some() {
         why.note(
@@ -373,6 +370,13 @@ fn switch_off(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option
         return Some(Step::SetSynchronousStandbyNames(None));
     }
     None
+}
+
+fn unpublish(cluster: &Cluster, why: &mut Reasons) -> Option<Step> {
+    let version = cluster.sync.version.filter(|_| cluster.sync.is_active())?;
+    why.outcome("leaving synchronous mode");
+    why.note("ha.md §13.3", "synchronous mode is off: /sync goes first");
+    Some(Step::DeleteSync(version))
 }
 
 /// Strict mode without a candidate (`ha.md` §13.4): `/sync` is left alone, and commits wait for those who are

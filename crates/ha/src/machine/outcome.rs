@@ -108,8 +108,8 @@ impl Machine {
         );
         if as_primary
             && self.memory.sync.managed.is_none()
-            && self.global.synchronous_mode != SynchronousMode::Off
             && let Some(cluster) = self.view.as_ref().or(self.last_healthy.as_ref())
+            && (self.global.synchronous_mode != SynchronousMode::Off || cluster.sync.is_active())
         {
             // An earlier agent set the names. Files without them let commits through that nobody else has.
             let names = sync::names_by_sync(&self.global, &self.local.name, cluster);

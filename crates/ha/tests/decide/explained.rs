@@ -76,7 +76,7 @@ fn i7_every_refusal_in_a_race_has_its_values() {
                 w.cluster.failsafe = [(MemberName::from("pg9"), "http://pg9".to_owned())].into();
             }),
             "ha.md §10.1 row 11",
-            "I am not in /failsafe: pg9",
+            "neither lead nor promised: pg9",
         ),
         (
             World::unlocked("pg2").silence().sync("pg1", &["pg3"]),

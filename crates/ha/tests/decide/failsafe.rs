@@ -92,7 +92,7 @@ fn s15_row_11_counts_for_a_ttl_after_the_mode_was_switched_off() {
                 w.cluster.failsafe.remove("pg2");
                 w.memory.failsafe.off_since = Some(NOW - Duration::from_secs(seconds));
             })
-            .peers(&[("pg1", Some(HERE)), ("pg3", Some(HERE))])
+            .peers(&[("pg3", Some(HERE))])
     };
     assert!(!acquires(&off(29).because("ha.md §10.1 row 11")));
     assert!(acquires(&off(30).step()));

@@ -5,8 +5,8 @@ use primacy_ha::{
     Upstream,
 };
 use primacy_model::{
-    ControlState, DataDirectory, Initialize, Lsn, Readiness, ReplicationSlot, Role, ScheduledAt,
-    SlotKind, State, SystemIdentifier, Version,
+    ControlState, DataDirectory, History, Initialize, Lsn, Readiness, ReplicationSlot, Role,
+    ScheduledAt, SlotKind, State, SystemIdentifier, Version,
 };
 
 use crate::world::{NOW, POSITION, World, held, leader};
@@ -318,6 +318,19 @@ fn s20_a_primary_stays_one_when_it_is_restarted_without_the_lock() {
     let stopped = alone;
     let standby = stopped().with(|w| w.server.recovery_signal = true);
     assert!(!as_primary(&standby.step()));
+    let replaced = stopped().with(|w| {
+        w.cluster.history = History::from_json(r#"[[1,100,"r","t","pg2"]]"#);
+    });
+    assert!(!as_primary(&replaced.step()), "another member led");
+    let demoted = stopped().with(|w| {
+        w.memory.demotion = Some(Demotion {
+            mode: DemotionMode::Offline,
+            stopped: true,
+            shutdown_lsn: None,
+            released_at: Some(crate::world::NOW),
+        });
+    });
+    assert!(!as_primary(&demoted.step()));
 }
 
 #[test]

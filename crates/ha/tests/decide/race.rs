@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use primacy_config::SynchronousMode;
-use primacy_ha::{DemotionMode, Job, RewindState, Step, StopReason};
+use primacy_ha::{DemotionMode, Job, PeerReport, RewindState, Step, StopReason};
 use primacy_model::{History, Lsn, Role, Tags, Timeline, Version};
 use serde_json::json;
 
@@ -102,6 +102,22 @@ fn row_11_failsafe_members_only() {
         w.cluster.failsafe.insert("pg1".into(), "u".into());
     });
     assert!(!acquires(&world.because("ha.md §10.1 row 11")));
+    // The leader that wrote the key is one of those in it: when all of them tell that they do not lead, nobody does.
+    let answered = |change: fn(&mut PeerReport)| {
+        let mut world = World::unlocked("pg2")
+            .peers(&[("pg1", Some(HERE))])
+            .with(|w| {
+                w.global.failsafe_mode = true;
+                w.cluster.failsafe.insert("pg1".into(), "u".into());
+            });
+        for peer in world.peers.iter_mut().flat_map(|peers| peers.values_mut()) {
+            change(peer.as_mut().expect("an answer"));
+        }
+        acquires(&world.step())
+    };
+    assert!(answered(|_| ()));
+    assert!(!answered(|peer| peer.failsafe_active = true));
+    assert!(!answered(|peer| peer.in_recovery = false));
 }
 
 #[test]

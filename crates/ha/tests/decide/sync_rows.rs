@@ -46,6 +46,19 @@ fn s13_3_every_write_is_conditional_on_what_was_read() {
     assert_eq!(off.step(), Step::DeleteSync(Version(5)));
 }
 
+/// The mode was switched off while nobody led; once it is back, whom `/sync` names could be elected.
+#[test]
+fn s13_3_off_before_the_promotion_sync_goes_first() {
+    let winner = World::of("pg2").sync("pg1", &["pg2", "pg3"]).with(|w| {
+        w.global.synchronous_mode = SynchronousMode::Off;
+        w.cluster.leader = Some(leader("pg2"));
+        w.lease = held();
+        w.memory.role = Role::Replica;
+    });
+    let step = winner.because("ha.md §13.3");
+    assert_eq!(step, Step::DeleteSync(Version(5)));
+}
+
 #[test]
 fn s13_3_off_without_anything_of_ours_leaves_the_users_names_alone() {
     let world = World::of("pg1")
