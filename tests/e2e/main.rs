@@ -26,6 +26,7 @@ mod auxiliary;
 mod bad_input;
 mod bootstrap;
 mod clients;
+mod commands;
 mod config_commands;
 mod control;
 mod failsafe;

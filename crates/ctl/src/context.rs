@@ -122,7 +122,7 @@ impl Context {
         Ok(Remote {
             namespace: config.namespace.clone(),
             store: self.stores.open(&config)?,
-            members: MemberApi::new(&config, self.insecure)?,
+            members: MemberApi::new(&config, self.insecure),
         })
     }
 

@@ -1,4 +1,4 @@
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use primacy_config::ClientConfig;
@@ -10,7 +10,6 @@ use primacy_net::{
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::Failure;
 use crate::error::chain;
 
 /// For calls that a member answers at once. A member whose store is away answers after its
@@ -20,6 +19,7 @@ pub(crate) const PROMPT: Duration = Duration::from_secs(30);
 /// The members' REST API (`patronictl.md` §2.2).
 pub(crate) struct MemberApi {
     client: HttpClient,
+    key_is_encrypted: bool,
 }
 
 /// What a member answered.
@@ -30,18 +30,21 @@ pub(crate) struct Answer {
 }
 
 impl MemberApi {
-    /// `insecure` as given on the command line.
-    pub(crate) fn new(config: &ClientConfig, insecure: bool) -> Result<Self, Failure> {
+    /// `insecure` as given on the command line. Files of TLS are read when a member is asked by `https`: commands
+    /// that ask nobody need none of them.
+    pub(crate) fn new(config: &ClientConfig, insecure: bool) -> Self {
         let mut options = ClientOptions {
-            tls: tls_options(config, insecure)?,
+            tls: tls_options(config, insecure),
             ..ClientOptions::default()
         };
         if let Some(credentials) = &config.ctl.authentication {
             options = options.with_basic_auth(&credentials.username, credentials.password.expose());
         }
-        Ok(MemberApi {
+        MemberApi {
             client: HttpClient::new(options),
-        })
+            key_is_encrypted: config.ctl.certfile.is_some()
+                && config.ctl.keyfile_password.is_some(),
+        }
     }
 
     /// Asks a member; the path of its address is replaced by `endpoint`, unless that is empty.
@@ -64,6 +67,9 @@ impl MemberApi {
         } else {
             with_path(api_url, endpoint)
         };
+        if self.key_is_encrypted && url.starts_with("https") {
+            return Err("ctl.keyfile_password is set, but encrypted keys cannot be read: store the key decrypted, readable by its user only".into());
+        }
         let body = body
             .map(|body| Bytes::from(body.to_string()))
             .unwrap_or_default();
@@ -91,7 +97,7 @@ fn with_path(url: &str, endpoint: &str) -> String {
 
 /// The table of `patronictl.md` §2.3: with a client certificate the chain is verified even if the operator
 /// asked for no verification.
-fn tls_options(config: &ClientConfig, insecure: bool) -> Result<TlsClientOptions, Failure> {
+fn tls_options(config: &ClientConfig, insecure: bool) -> TlsClientOptions {
     let ctl = &config.ctl;
     let insecure = insecure || ctl.insecure;
     let verify = match (insecure, &ctl.certfile) {
@@ -99,35 +105,19 @@ fn tls_options(config: &ClientConfig, insecure: bool) -> Result<TlsClientOptions
         (true, None) => Verify::None,
         (true, Some(_)) => Verify::Chain,
     };
-    let roots = match &ctl.cacert {
-        None => Roots::System,
-        Some(path) if Path::new(path).is_file() => Roots::File(PathBuf::from(path)),
-        Some(path) => {
-            return Err(Failure::refused(format!(
-                "the CA bundle {path} is no file: check ctl.cacert or restapi.cafile"
-            )));
-        }
-    };
-    let certificate = match &ctl.certfile {
-        None => None,
-        Some(_) if ctl.keyfile_password.is_some() => {
-            return Err(Failure::refused(
-                "ctl.keyfile_password is set, but encrypted keys cannot be read: store the key decrypted, readable by its user only",
-            ));
-        }
-        Some(cert) => {
-            let key = ctl.keyfile.as_ref().unwrap_or(cert);
-            Some(ClientCertificate {
-                cert: PathBuf::from(cert),
-                key: PathBuf::from(key),
-            })
-        }
-    };
-    Ok(TlsClientOptions {
+    let roots = ctl
+        .cacert
+        .as_ref()
+        .map_or(Roots::System, |path| Roots::File(PathBuf::from(path)));
+    let certificate = ctl.certfile.as_ref().map(|cert| ClientCertificate {
+        cert: PathBuf::from(cert),
+        key: PathBuf::from(ctl.keyfile.as_ref().unwrap_or(cert)),
+    });
+    TlsClientOptions {
         roots,
         certificate,
         verify,
-    })
+    }
 }
 
 #[cfg(test)]

@@ -255,7 +255,7 @@ async fn switchover_with_all_questions() {
     let questions = "\
 Primary [pg0]: Candidate ['pg1'] []: When should the switchover take place (e.g. TIME )  [now]: \
 Are you sure you want to switchover cluster demo, demoting current leader pg0? [y/N]: \
-TIME Successfully switched over to \"pg1\"\n";
+PRECISE Successfully switched over to \"pg1\"\n";
     let expected = format!("Current cluster topology\n{TABLE}{questions}");
     assert!(outcome.output.starts_with(&expected), "{}", outcome.output);
     let fresh = &outcome.output[expected.len()..];
@@ -291,7 +291,7 @@ async fn switchover_at_a_time() {
         )
         .await;
     assert!(
-        outcome.output.contains("TIME Switchover scheduled\n"),
+        outcome.output.contains("PRECISE Switchover scheduled\n"),
         "{outcome:?}"
     );
     assert!(
@@ -367,7 +367,7 @@ async fn members_that_do_not_answer_find_the_request_in_the_store() {
     let world = World::demo().await;
     let outcome = world.run("switchover --candidate pg1 --force", "").await;
     let expected = format!(
-        "Current cluster topology\n{TABLE}TIME Could not switchover using Patroni api, falling back to DCS\n{TABLE}"
+        "Current cluster topology\n{TABLE}PRECISE Could not switchover using Patroni api, falling back to DCS\n{TABLE}"
     );
     assert_eq!(outcome.output, expected);
     assert!(
@@ -399,7 +399,7 @@ async fn failover_to_an_asynchronous_member_is_asked_about() {
     assert_eq!(declined.errors, "Error: Aborting failover\n");
     world.answer(200, "Successfully failed over to \"pg1\"");
     let done = world.run("failover --candidate pg1", "y\nyes\n").await;
-    assert!(done.output.contains("Are you sure you want to failover cluster demo, demoting current leader pg0? [y/N]: TIME Successfully failed over to \"pg1\"\n"), "{done:?}");
+    assert!(done.output.contains("Are you sure you want to failover cluster demo, demoting current leader pg0? [y/N]: PRECISE Successfully failed over to \"pg1\"\n"), "{done:?}");
     assert_eq!(body(&world.asked()[0]), json!({"candidate": "pg1"}));
 }
 
@@ -867,7 +867,7 @@ async fn flush() {
     let alone = world.run("flush demo switchover", "").await;
     assert_eq!(
         alone.output,
-        "TIME Could not find any accessible member of cluster demo\n"
+        "PRECISE Could not find any accessible member of cluster demo\n"
     );
     assert_eq!(world.get("failover").await.unwrap(), "{}");
     world
@@ -879,6 +879,58 @@ async fn flush() {
     world.answer(404, "no restarts are scheduled");
     let failed = world.run("flush demo pg1 restart --force", "").await;
     assert!(failed.output.ends_with("Failed: flush scheduled restart for member pg1, status code=404, (no restarts are scheduled)\n"), "{failed:?}");
+}
+
+#[tokio::test]
+async fn demote_and_promote() {
+    let world = World::demo().await;
+    let refusals = [
+        (
+            "demote-cluster",
+            "At least --host, --port or --restore-command should be specified",
+        ),
+        (
+            "demote-cluster nosuch --host h",
+            "Cluster has no leader, demotion is not possible",
+        ),
+        (
+            "promote-cluster nosuch",
+            "Cluster has no leader, promotion is not possible",
+        ),
+        (
+            "promote-cluster",
+            "Cluster is already in the required state",
+        ),
+    ];
+    for (line, text) in refusals {
+        world
+            .run(line, "")
+            .await
+            .is(1, "", &format!("Error: {text}\n"));
+    }
+    let question = format!(
+        "Current cluster topology\n{TABLE}Are you sure you want to demote demo cluster? [y/N]: "
+    );
+    let line = "demote-cluster --host h --port 5433 --primary-slot-name s";
+    world
+        .run(line, "n\n")
+        .await
+        .is(1, &question, "Error: Aborted cluster demotion\n");
+    world.answer(401, "no auth header received");
+    world.run(line, "y\n").await.is(
+        1,
+        &question,
+        "Error: Failed to demote demo cluster: Failed to demote demo cluster: /config PATCH status code=401, (no auth header received)\n",
+    );
+    let patch = json!({"standby_cluster": {"host": "h", "port": 5433, "primary_slot_name": "s"}});
+    assert_eq!(body(&world.asked()[0]), patch);
+
+    world.answer(200, "{}");
+    let standby = json!({"conn_url": "postgres://10.0.0.11:15432/p", "state": "running", "role": "standby_leader"});
+    world.then("members/pg0", &standby.to_string());
+    let demoted = world.run(line, "y\n").await;
+    let told = format!("{question}TIME cluster is successfully demoted\n+ Cluster: demo (");
+    assert!(demoted.output.starts_with(&told), "{demoted:?}");
 }
 
 #[tokio::test]

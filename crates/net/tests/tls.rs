@@ -171,6 +171,29 @@ async fn servers_are_checked_as_far_as_wanted() {
     }
 }
 
+/// The directory holds keys as well.
+#[tokio::test]
+async fn authorities_of_a_directory() {
+    let authority = Authority::new();
+    authority.sign("server", "IP:127.0.0.1");
+    let server = start(TlsServer::new(&options(&authority, "server")).unwrap()).await;
+    let trusting = |directory: &std::path::Path| TlsClientOptions {
+        roots: Roots::File(directory.to_owned()),
+        ..TlsClientOptions::default()
+    };
+    ask(trusting(authority.directory.path()), server)
+        .await
+        .unwrap();
+    let empty = tempfile::tempdir().unwrap();
+    let error = ask(trusting(empty.path()), server).await.unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("no file in it has a certificate"),
+        "{error}"
+    );
+}
+
 #[tokio::test]
 async fn clients_are_checked_as_far_as_wanted() {
     use ClientVerification::{None, Optional, Required};

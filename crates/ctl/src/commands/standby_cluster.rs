@@ -3,16 +3,19 @@ use std::time::Duration;
 use primacy_model::{Cluster, MemberName, Role, State};
 use primacy_net::Method;
 use serde_json::{Map, Value, json};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::Failure;
 use crate::context::{Context, Remote, Target};
 use crate::http::PROMPT;
 use crate::members::leader;
-use crate::schedule::precise_timestamp;
+use crate::schedule::timestamp;
 
 /// How often the cluster is looked at while it changes.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// For the change to come about: a shutdown with a large checkpoint, or the end of recovery.
+const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// What becomes of the whole cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,9 +139,10 @@ async fn wait_for(
     kind: Kind,
     before: &MemberName,
 ) -> Result<(), Failure> {
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let cluster = remote.read(target).await?;
-        let now = precise_timestamp();
+        let now = timestamp();
         if is_done(&cluster, kind, before) {
             context
                 .console
@@ -147,6 +151,13 @@ async fn wait_for(
         }
         let text = progress(&cluster, kind, before);
         context.console.print(&format!("{now} {text}"))?;
+        if Instant::now() > deadline {
+            return Err(Failure::refused(format!(
+                "The configuration is changed, but {} is not {}d after an hour: look at the leader's log",
+                target.scope,
+                kind.verb()
+            )));
+        }
         sleep(LOOK).await;
     }
 }
@@ -177,12 +188,12 @@ fn progress(cluster: &Cluster, kind: Kind, before: &MemberName) -> String {
         .map_or("None", State::as_str);
     let mut text =
         format!("cluster is unlocked: {unlocked}, leader role: {role}, leader state: {state}");
-    if kind == Kind::Demote && leader.is_some_and(|leader| leader.name != *before) {
-        let state = cluster
-            .member(before)
-            .and_then(|member| member.data.state)
-            .map_or("None".to_owned(), |state| format!("'{}'", state.as_str()));
-        text.push_str(&format!(", previous leader state: {state}"));
+    let state = cluster.member(before).and_then(|member| member.data.state);
+    if kind == Kind::Demote
+        && leader.is_some_and(|leader| leader.name != *before)
+        && let Some(state) = state
+    {
+        text.push_str(&format!(", previous leader state: '{}'", state.as_str()));
     }
     text
 }

@@ -225,7 +225,8 @@ impl Write for Buffer {
     }
 }
 
-/// Every run of digits that looks like this year's or next year's time of day becomes `TIME`.
+/// Every run of digits that looks like this year's or next year's time of day becomes `TIME`, with a fraction of five
+/// digits `PRECISE`.
 fn without_times(text: &str) -> String {
     let mut result = String::new();
     let mut rest = text;
@@ -240,7 +241,11 @@ fn without_times(text: &str) -> String {
             && candidate.as_bytes()[4] == b'-'
             && !candidate.starts_with("2040");
         let taken = if is_time { candidate.len() } else { 2 };
-        result.push_str(if is_time { "TIME" } else { "20" });
+        result.push_str(match candidate.len() {
+            25 if is_time && candidate.as_bytes()[19] == b'.' => "PRECISE",
+            _ if is_time => "TIME",
+            _ => "20",
+        });
         rest = &from[taken..];
     }
     result + rest

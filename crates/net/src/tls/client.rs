@@ -36,7 +36,7 @@ pub enum Roots {
     /// The certificate authorities of the operating system.
     #[default]
     System,
-    /// Those in a PEM file.
+    /// Those in a PEM file, or in the PEM files of a directory.
     File(PathBuf),
 }
 

@@ -50,10 +50,25 @@ pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsErro
     })
 }
 
-/// The certificate authorities of a file.
+/// The certificate authorities of a file, or of all files of a directory that hold certificates.
 pub(super) fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
     const WHAT: &str = "certificate authority";
     let mut roots = RootCertStore::empty();
+    if path.is_dir() {
+        let unreadable = |reason| TlsError::Read {
+            what: WHAT,
+            path: path.to_owned(),
+            reason,
+        };
+        for entry in std::fs::read_dir(path).map_err(unreadable)? {
+            let file = entry.map_err(unreadable)?.path();
+            roots.add_parsable_certificates(certificates(WHAT, &file).unwrap_or_default());
+        }
+        if roots.is_empty() {
+            return Err(unusable(WHAT, path, "no file in it has a certificate"));
+        }
+        return Ok(roots);
+    }
     for certificate in certificates(WHAT, path)? {
         roots
             .add(certificate)
