@@ -110,6 +110,9 @@ for component in fmt clippy; do
         exit 1
     fi
 done
+if [[ ${1:-} == --with-tests ]]; then
+    scripts/vip-manager.sh >/dev/null
+fi
 if [[ ${1:-} == --with-tests ]] && ! scripts/cargo.sh nextest --version >/dev/null 2>&1; then
     echo "Installing: cargo-nextest"
     scripts/cargo.sh install --locked cargo-nextest

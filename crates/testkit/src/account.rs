@@ -66,6 +66,19 @@ impl Account {
         command
     }
 
+    /// A command that runs as root in a network namespace.
+    pub(crate) fn root_command_in(namespace: &Path, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .env_clear()
+            .env("PATH", path())
+            .env("LC_ALL", "C.UTF-8")
+            .arg(format!("--net={}", namespace.display()))
+            .arg("--")
+            .arg(program);
+        command
+    }
+
     fn set_environment(&self, command: &mut Command) {
         command
             .env_clear()

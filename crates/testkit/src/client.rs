@@ -5,9 +5,13 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
+use crate::processes;
 use crate::scratch::Scratch;
+use crate::wait::wait_until;
 
 /// A client that runs beside a cluster. It ends when it is dropped, or with the scratch directory.
 #[derive(Debug)]
@@ -31,6 +35,23 @@ impl Client {
             .spawn()
             .with_context(|| format!("cannot run {name} (make test installs it): {command:?}"))?;
         Ok(Self { process, log })
+    }
+
+    /// Asks it to end, by a signal, and waits until it has.
+    ///
+    /// # Errors
+    /// It did not end within ten seconds.
+    pub async fn stop(mut self, signal: Signal) -> Result<()> {
+        let pid = Pid::from_raw(i32::try_from(self.process.id())?);
+        processes::signal(pid, signal);
+        let log = self.log.clone();
+        wait_until("a client to end", Duration::from_secs(10), async || {
+            ensure!(!processes::alive(pid), "it runs on: {}", log.display());
+            Ok(())
+        })
+        .await?;
+        self.process.wait()?;
+        Ok(())
     }
 
     /// What it said so far.

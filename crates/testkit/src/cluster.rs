@@ -88,6 +88,7 @@ pub struct ClusterBuilder {
     replaced_names: bool,
     patroni: Vec<usize>,
     on_network: bool,
+    listen_everywhere: bool,
     with_certificates: bool,
     disk_megabytes: Option<u32>,
     witness: bool,
@@ -109,6 +110,12 @@ impl ClusterBuilder {
     /// Gives every member, with its part of the store, a machine of its own on a network that can be cut.
     pub fn on_network(mut self) -> Self {
         self.on_network = true;
+        self
+    }
+
+    /// Has every server listen at all addresses of its machine, those included that it has yet to get.
+    pub fn listen_everywhere(mut self) -> Self {
+        self.listen_everywhere = true;
         self
     }
 
@@ -226,6 +233,10 @@ impl ClusterBuilder {
                 .as_ref()
                 .map(|network| network.machine(index).clone());
             let (postgres_port, rest_port) = (free_port(&machine)?, free_port(&machine)?);
+            let listen = match self.listen_everywhere {
+                true => "*".to_owned(),
+                false => address_of(&machine).to_string(),
+            };
             let none = json!({});
             let tags = self
                 .tags
@@ -235,6 +246,7 @@ impl ClusterBuilder {
             let text = settings::agent_yaml(&MemberSettings {
                 name: &name,
                 host: address_of(&machine),
+                listen: &listen,
                 clients: &clients,
                 postgres_port,
                 rest_port,
@@ -378,6 +390,7 @@ impl TestCluster {
             replaced_names: false,
             patroni: Vec::new(),
             on_network: false,
+            listen_everywhere: false,
             with_certificates: false,
             disk_megabytes: None,
             witness: false,

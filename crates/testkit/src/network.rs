@@ -108,6 +108,11 @@ impl Network {
         format!("198.18.{}.0/24", self.number)
     }
 
+    /// An address that no machine has, for one that moves between them.
+    pub fn free_address(&self) -> Ipv4Addr {
+        Ipv4Addr::new(198, 18, self.number, 100)
+    }
+
     /// From now on, what `from` sends does not reach `to`: all of it, or what comes from and goes to these ports.
     pub fn cut(&self, from: usize, to: usize, ports: Option<&[u16]>) -> Result<()> {
         let sender = self.machines[from].address;

@@ -67,6 +67,15 @@ impl Scratch {
         }
     }
 
+    /// The same as root, which alone may give a machine an address.
+    pub fn root_command_on(
+        &self,
+        machine: &Machine,
+        program: impl AsRef<std::ffi::OsStr>,
+    ) -> std::process::Command {
+        self.confine(Account::root_command_in(&machine.namespace, program))
+    }
+
     fn confine(&self, mut command: std::process::Command) -> std::process::Command {
         processes::mark(&mut command, &self.path);
         command.current_dir(&self.path);

@@ -16,6 +16,8 @@ pub struct MemberSettings<'a> {
     pub name: &'a str,
     /// The address that it listens at.
     pub host: Ipv4Addr,
+    /// Where PostgreSQL listens: an address, or `*`.
+    pub listen: &'a str,
     /// Where clients come from: a network in `pg_hba.conf`'s notation.
     pub clients: &'a str,
     pub postgres_port: u16,
@@ -44,6 +46,7 @@ pub fn agent_yaml(settings: &MemberSettings<'_>) -> String {
     let MemberSettings {
         name,
         host,
+        listen,
         clients,
         postgres_port,
         rest_port,
@@ -80,7 +83,7 @@ bootstrap:
   - locale: C.UTF-8
 
 postgresql:
-  listen: {host}:{postgres_port}
+  listen: '{listen}:{postgres_port}'
   connect_address: {host}:{postgres_port}
   data_dir: {dir}/data
   bin_dir: {bin_dir}
@@ -91,6 +94,7 @@ postgresql:
     rewind: {{username: rewinder, password: 'rewind secret'}}
   pg_hba:
   - local all all scram-sha-256
+  - host all all samehost scram-sha-256
   - host all all {clients} scram-sha-256
   - host replication replicator {clients} scram-sha-256
   parameters:

@@ -6,3 +6,4 @@ mod libpq;
 mod pgbackrest;
 mod pgbouncer;
 mod prometheus;
+mod virtual_address;
