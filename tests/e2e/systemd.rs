@@ -1,11 +1,12 @@
 //! What a supervisor that listens is told (`Type=notify`), by an agent that begins, reloads, is frozen, and ends.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use primacy_testkit::StoreKind;
 use primacy_testkit::programs::CommandLine;
+use primacy_testkit::{StoreKind, wait_until};
 use tokio::net::UnixDatagram;
 use tokio::time::timeout;
 
@@ -50,9 +51,25 @@ async fn systemd_is_told() -> Result<()> {
         "the server inherited the agent's supervisor"
     );
 
+    // A reload changes where and how it logs.
+    let config = cluster.agents[0].config.clone();
+    let log = serde_json::json!({
+        "dir": cluster.agents[0].dir,
+        "type": "json",
+        "format": ["asctime", {"levelname": "level"}, "message"],
+        "static_fields": {"app": "e2e"},
+    });
+    let text = std::fs::read_to_string(&config)?;
+    let account = cluster.scratch().account();
+    account.write(&config, &format!("{text}\nlog: {log}\n"))?;
     cluster.agents[0].sighup()?;
     listener.wait("RELOADING=1\nMONOTONIC_USEC=").await?;
     listener.wait("READY=1").await?;
+    let line = first_json_line(&cluster.agents[0].dir.join("patroni.log")).await?;
+    ensure!(
+        line["level"] == "INFO" && line["app"] == "e2e" && line["message"].is_string(),
+        "{line}"
+    );
 
     // One that is frozen does not say that it is alive.
     cluster.agents[0].sigstop()?;
@@ -66,6 +83,21 @@ async fn systemd_is_told() -> Result<()> {
     listener.wait("EXTEND_TIMEOUT_USEC=").await?;
     cluster.pass();
     Ok(())
+}
+
+/// Waits for the log file's first line. The file is for whom the umask of the start lets read it: the agent's own is stricter.
+async fn first_json_line(path: &Path) -> Result<serde_json::Value> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    let umask = u32::from_str_radix(umask.context("no umask")?.trim(), 8)?;
+    wait_until("the log file", Duration::from_secs(30), async || {
+        let text = std::fs::read_to_string(path)?;
+        let line = text.lines().next().context("it is empty")?;
+        let mode = std::fs::metadata(path)?.permissions().mode() & 0o777;
+        ensure!(mode == 0o666 & !umask, "its mode is {mode:o}");
+        Ok(serde_json::from_str(line)?)
+    })
+    .await
 }
 
 struct Listener(UnixDatagram);

@@ -108,8 +108,8 @@ impl<'a> Run<'a> {
     pub(crate) fn new(program: impl AsRef<Path>) -> Self {
         let program = program.as_ref().to_path_buf();
         let mut command = Command::new(&program);
-        for (name, _) in std::env::vars_os() {
-            if is_withheld(&name) {
+        for (name, value) in std::env::vars_os() {
+            if is_withheld(&name, &value) {
                 command.env_remove(name);
             }
         }
@@ -308,14 +308,21 @@ impl Output {
     }
 }
 
-/// Whether a variable of the agent carries what its children must not see: secrets, and the way to its supervisor, to which a
-/// server that a script starts would speak as well.
-pub(crate) fn is_withheld(name: &OsStr) -> bool {
+/// Whether a variable of the agent's must not reach its children: secrets, and the way to its supervisor, to which a server
+/// that a script starts would speak as well.
+pub(crate) fn is_withheld(name: &OsStr, value: &OsStr) -> bool {
     let name = name.to_string_lossy();
+    let is_secret = || {
+        name == "PATRONI_CONFIGURATION"
+            || name.ends_with("PASSWORD")
+            || name.ends_with("TOKEN")
+            // `scheme://user:password@host`
+            || value.as_encoded_bytes().contains(&b'@')
+    };
     matches!(
         name.as_ref(),
-        "PATRONI_CONFIGURATION" | "NOTIFY_SOCKET" | "WATCHDOG_USEC" | "WATCHDOG_PID"
-    ) || name.starts_with("PATRONI_") && name.ends_with("PASSWORD")
+        "NOTIFY_SOCKET" | "WATCHDOG_USEC" | "WATCHDOG_PID"
+    ) || name.starts_with("PATRONI_") && is_secret()
 }
 
 /// A child and everything below it. Killed when dropped, unless [`Tree::leave`] was called.
@@ -375,6 +382,30 @@ async fn read_lines(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn secrets_and_the_supervisor_are_withheld() {
+        let withheld = |name: &str, value: &str| is_withheld(name.as_ref(), value.as_ref());
+        for (name, value) in [
+            ("PATRONI_CONFIGURATION", "scope: demo"),
+            ("PATRONI_SUPERUSER_PASSWORD", "secret"),
+            ("PATRONI_RESTAPI_KEYFILE_PASSWORD", "secret"),
+            ("PATRONI_CONSUL_TOKEN", "secret"),
+            ("PATRONI_ETCD3_URL", "https://root:secret@10.0.0.11:2379"),
+            ("NOTIFY_SOCKET", "/run/systemd/notify"),
+            ("WATCHDOG_USEC", "30000000"),
+        ] {
+            assert!(withheld(name, value), "{name}");
+        }
+        for (name, value) in [
+            ("PATRONI_SCOPE", "demo"),
+            ("PATRONI_ETCD3_URL", "https://10.0.0.11:2379"),
+            ("PGPASSWORD", "the user's own"),
+            ("PATH", "/usr/bin"),
+        ] {
+            assert!(!withheld(name, value), "{name}");
+        }
+    }
 
     fn shell(script: &str) -> Run<'static> {
         Run::new("sh").args(["-c", script])

@@ -1,6 +1,6 @@
 //! Starting the postmaster (`ha.md` §12.4).
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -262,7 +262,7 @@ impl Server {
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
         for (name, value) in std::env::vars_os() {
-            if is_agents_own(&name.to_string_lossy()) {
+            if is_agents_own(&name.to_string_lossy()) || is_withheld(&name, &value) {
                 command.env_remove(&name);
             }
             if name == "PG_MALLOC_ARENA_MAX" {
@@ -346,7 +346,7 @@ struct Spawned {
 
 /// Variables of the agent that PostgreSQL has no business with (`configuration.md` §1.8).
 fn is_agents_own(name: &str) -> bool {
-    name.starts_with("PATRONI_") || name.starts_with("KUBERNETES_") || is_withheld(OsStr::new(name))
+    name.starts_with("PATRONI_") || name.starts_with("KUBERNETES_")
 }
 
 /// The postmaster's arguments (`configuration.md` §1.8).

@@ -22,10 +22,12 @@ pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) ->
     if let Some(step) = drop_schedule(s, cluster, why) {
         return Ok(step);
     }
-    if let Some(until) = back_off(s, cluster, why) {
+    if let Some((until, reason)) = back_off(s, cluster, why) {
         let step = follow::keep_following(s, cluster, why);
         if step == Step::Wait {
-            why.outcome("the old primary may still be alive: not racing for the lock yet");
+            why.outcome(format!(
+                "the old primary may still be alive, {reason}: not racing for the lock yet"
+            ));
             return Ok(Step::WaitUntil(until));
         }
         return Ok(step);
@@ -51,7 +53,11 @@ pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) ->
     }
     let step = follow::keep_following(s, cluster, why);
     if step == Step::Wait {
-        why.outcome("following a different leader because i am not the healthiest node");
+        // Both as alerts match on them (`process.md`).
+        why.outcome(match s.local.tags.nofailover() {
+            true => "following a different leader because I am not allowed to promote",
+            false => "following a different leader because i am not the healthiest node",
+        });
         if s.global.pause {
             // Only a request of an operator's changes anything, and the store tells of those.
             return Ok(Step::Wait);
@@ -63,7 +69,11 @@ pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) ->
 
 /// `primary_race_backoff` (`ha.md` §10.0): a replica that still gets WAL leaves the lock to the primary that sends it,
 /// for so long at most; the first `loop_wait` is always left to it. `None`: race now.
-fn back_off(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option<Moment> {
+fn back_off(
+    s: &Situation<'_>,
+    cluster: &Cluster,
+    why: &mut Reasons,
+) -> Option<(Moment, &'static str)> {
     let backoff = s.global.primary_race_backoff;
     let chosen = cluster
         .failover
@@ -86,20 +96,19 @@ fn back_off(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option<M
     if s.now >= end || !receives && s.now >= first {
         return None;
     }
+    let reason = match receives {
+        true => "wal position moved since last heart beat loop",
+        false => "the first loop_wait is not over",
+    };
     why.note(
         "ha.md §10.0",
         format!(
-            "nobody leads for {:.1} s < primary_race_backoff {} s, and {}",
+            "nobody leads for {:.1} s < primary_race_backoff {} s, and {reason}",
             s.now.since(since).as_secs_f64(),
             backoff.as_secs(),
-            if receives {
-                "WAL still arrives"
-            } else {
-                "the first loop_wait is not over"
-            }
         ),
     );
-    Some(end.min(s.now + RACE_LOOK))
+    Some((end.min(s.now + RACE_LOOK), reason))
 }
 
 /// What the winner writes into `/failover` (`ha.md` §5.1): in pause a request that names leader and

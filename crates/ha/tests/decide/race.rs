@@ -84,6 +84,10 @@ fn row_7_nofailover_never_races() {
     for tags in [json!({"nofailover": true}), json!({"failover_priority": 0})] {
         let world = World::unlocked("pg2").silence().tags(tags);
         assert!(!acquires(&world.because("ha.md §10.1 row 7")));
+        assert_eq!(
+            world.decide().outcome,
+            "following a different leader because I am not allowed to promote"
+        );
     }
 }
 

@@ -104,6 +104,10 @@ fn s10_0_a_replica_that_still_gets_wal_leaves_the_lock_to_its_primary() {
     assert!(races(&backing_off(5, Some(4))));
     // WAL arrives: until the back-off is over.
     assert!(!races(&backing_off(9, Some(1))));
+    assert_eq!(
+        backing_off(9, Some(1)).decide().outcome,
+        "the old primary may still be alive, wal position moved since last heart beat loop: not racing for the lock yet"
+    );
     assert!(races(&backing_off(10, Some(1))));
     let silent = backing_off(9, Some(1)).with(|w| w.wal().receiver = None);
     assert!(races(&silent));
