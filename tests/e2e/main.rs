@@ -49,6 +49,7 @@ mod pause;
 mod quorum_change;
 mod quorum_loss;
 mod reload;
+mod rest;
 mod restarts;
 mod rewind;
 mod slots;

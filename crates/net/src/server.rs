@@ -217,7 +217,7 @@ async fn connection<H: Handler>(
             tls: false,
             client_certificate: false,
         };
-        return requests(stream, peer, limits, handler, shutdown).await;
+        return requests(stream, peer, limits, handler, shutdown, || true).await;
     };
     let handshake = tokio::time::timeout(limits.header_timeout, tls.accept(stream));
     let handshake = tokio::select! {
@@ -225,14 +225,16 @@ async fn connection<H: Handler>(
         handshake = handshake => handshake,
     };
     match handshake {
-        Ok(Ok(stream)) => {
+        Ok(Ok((stream, config))) => {
             let client_certificate = stream.get_ref().1.peer_certificates().is_some();
             let peer = Peer {
                 address,
                 tls: true,
                 client_certificate,
             };
-            requests(stream, peer, limits, handler, shutdown).await;
+            // Whoever was let in by a certificate that is no longer trusted comes in anew.
+            let is_current = || tls.is_current(&config);
+            requests(stream, peer, limits, handler, shutdown, is_current).await;
         }
         Ok(Err(error)) => tracing::debug!(%address, %error, "no TLS connection"),
         Err(_) => tracing::debug!(%address, "the TLS handshake took too long"),
@@ -250,11 +252,13 @@ async fn requests<H: Handler>(
     limits: ServerLimits,
     handler: H,
     shutdown: CancellationToken,
+    may_go_on: impl Fn() -> bool + Send + Sync,
 ) {
     let service = service_fn(|request: Request<Incoming>| {
         let handler = handler.clone();
+        let old = request.version() < Version::HTTP_11;
+        let last = old || !may_go_on();
         async move {
-            let old = request.version() < Version::HTTP_11;
             let request = request.map(|body| RequestBody {
                 body: Either::Left(body),
                 limit: limits.body_limit,
@@ -265,6 +269,10 @@ async fn requests<H: Handler>(
                 return Err(HangUp);
             }
             if old {
+                // Else a client that asked for it is told `close, keep-alive`.
+                *response.version_mut() = Version::HTTP_10;
+            }
+            if last {
                 response
                     .headers_mut()
                     .insert(CONNECTION, HeaderValue::from_static("close"));

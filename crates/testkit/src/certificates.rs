@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use primacy_net::{
-    Bytes, ClientCertificate, ClientOptions, HeaderMap, HttpClient, Method, Roots,
-    TlsClientOptions, Verify,
+    Bytes, ClientCertificate, ClientOptions, HeaderMap, HeaderName, HeaderValue, HttpClient,
+    Method, Roots, TlsClientOptions, Verify,
 };
 use serde_json::{Map, Value, json};
 
@@ -124,8 +124,13 @@ impl Certificates {
             )
             .await
             .map_err(|error| anyhow!("{method} {url}: {error}"))?;
+        let header = |(name, value): (&HeaderName, &HeaderValue)| {
+            let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+            (name.to_string(), value)
+        };
         Ok(Response {
             status: answer.status.as_u16(),
+            headers: answer.headers.iter().map(header).collect(),
             body: String::from_utf8_lossy(&answer.body).into_owned(),
         })
     }

@@ -19,6 +19,7 @@ mod health;
 pub mod http;
 pub mod ledger;
 pub mod network;
+pub mod openapi;
 pub mod patroni;
 pub mod ports;
 pub mod processes;

@@ -5,12 +5,19 @@ use serde_json::{Map, Value};
 
 use super::answer::{Answer, ErrorPage};
 
+/// Whether the client says that a body comes, and how long it is. One in chunks has no length beforehand; to
+/// overlook it, as HTTP/1.0 servers do, would restart a server whatever the filters in it say.
+fn is_announced(headers: &HeaderMap) -> bool {
+    let length = headers.get(header::CONTENT_LENGTH);
+    length.is_some() || headers.contains_key(header::TRANSFER_ENCODING)
+}
+
 /// Reads a body without which the request means nothing.
 pub(crate) async fn required(
     headers: &HeaderMap,
     body: RequestBody,
 ) -> Result<Map<String, Value>, Answer> {
-    if !headers.contains_key(header::CONTENT_LENGTH) {
+    if !is_announced(headers) {
         return Err(Answer::Page(ErrorPage::LengthRequired));
     }
     object(&read(body).await?)
@@ -23,8 +30,10 @@ pub(crate) async fn optional(
     headers: &HeaderMap,
     body: RequestBody,
 ) -> Result<Map<String, Value>, Answer> {
-    let length = headers.get(header::CONTENT_LENGTH);
-    if length.is_none_or(|length| length == "0") {
+    let is_empty = headers
+        .get(header::CONTENT_LENGTH)
+        .is_some_and(|length| length == "0");
+    if is_empty || !is_announced(headers) {
         return Ok(Map::new());
     }
     object(&read(body).await?).ok_or(BAD_REQUEST)

@@ -159,6 +159,7 @@ impl Api {
             Route::Metrics => Ok(self.metrics().await),
             Route::Failsafe => self.failsafe(),
             Route::Journal => self.journal(query),
+            Route::Description => Ok(read::description()),
             Route::PatchConfig => {
                 self.patch_config(body::required(headers, body).await?)
                     .await

@@ -31,6 +31,19 @@ const OBSERVED_AGO: &str = "X-Primacy-Observed-Ago-Ms";
 /// How many entries of the journal are told when nobody says how many.
 const JOURNAL_LIMIT: usize = 1000;
 
+/// What this API is, for programs: the tests hold every answer to it.
+const DESCRIPTION: &str = include_str!("openapi.json");
+
+/// GET `/openapi.json`.
+pub(super) fn description() -> Answer {
+    Answer::Text {
+        code: 200,
+        text: DESCRIPTION.into(),
+        content_type: "application/json",
+        headers: Headers::new(),
+    }
+}
+
 /// An observation that may be told of, and the snapshot that goes with it.
 struct Sight {
     published: Arc<Published>,

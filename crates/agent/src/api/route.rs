@@ -15,6 +15,8 @@ pub(crate) enum Route {
     Failsafe,
     /// Ours: why things were done.
     Journal,
+    /// Ours: what this API is.
+    Description,
     PatchConfig,
     PutConfig,
     Failover,
@@ -51,6 +53,7 @@ impl Route {
             ("GET", "metrics") => Route::Metrics,
             ("GET", "failsafe") => Route::Failsafe,
             ("GET", "journal") => Route::Journal,
+            ("GET", "openapi.json") => Route::Description,
             ("POST", "failover") => Route::Failover,
             ("POST", "switchover") => Route::Switchover,
             ("POST", "restart") => Route::Restart,
@@ -73,7 +76,7 @@ impl Route {
         use Route::*;
         match self {
             Health | Liveness | Readiness | Status | Cluster | History | Config | Metrics
-            | Failsafe | Journal | Unsupported => false,
+            | Failsafe | Journal | Description | Unsupported => false,
             PatchConfig | PutConfig | Failover | Switchover | Restart | Reinitialize | Reload
             | PostFailsafe | Sigterm | Multi | DeleteRestart | DeleteSwitchover => true,
         }

@@ -1,5 +1,6 @@
 //! The listening side: binding, exchanging listener and certificates at a reload, and answers on the wire.
 
+use std::borrow::Cow;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ use primacy_config::HostPort;
 use primacy_config::local::{RestApi, VerifyClient};
 use primacy_model::json_line;
 use primacy_net::{
-    Bytes, ClientVerification, Full, HangUp, HeaderName, HeaderValue, HttpClient, Peer,
+    Bytes, ClientVerification, Full, HangUp, HeaderName, HeaderValue, HttpClient, Method, Peer,
     Request as HttpRequest, RequestBody, Response, ServerLimits, StatusCode, TlsError, TlsServer,
     TlsServerOptions, header, serve,
 };
@@ -24,8 +25,13 @@ use super::Api;
 use super::answer::Answer;
 use super::settings::Settings;
 
-/// A client that says nothing for so long is hung up on; it holds no one up meanwhile.
+/// A client that says nothing for so long is hung up on, also between two requests; it holds no one up meanwhile.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How the requests of members and of their commands begin to say from whom they are.
+const MEMBERS: [&str; 2] = ["Patroni/", "primacy/"];
+/// At least so many connections wait for a busy accept loop: a client that finds the queue full tries again only
+/// after a second, which for a health check is too late.
+const LEAST_BACKLOG: u32 = 128;
 /// A listener that is exchanged lets its requests end. The longest wait for a switchover of at least 20 s.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// The same when the agent stops: PostgreSQL is stopped after that.
@@ -258,8 +264,14 @@ impl Listener {
         let handler = move |request: HttpRequest<RequestBody>, peer: Peer| {
             let api = Arc::clone(&api);
             async move {
+                let reusable = is_reusable(&request);
                 let answer = api.answer(request, peer).await;
-                render(answer, &api.settings())
+                let mut response = render(answer, &api.settings());
+                if !reusable {
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(header::CONNECTION, close);
+                }
+                response
             }
         };
         let task = tokio::spawn(serve(listener, tls.clone(), limits, handler, stop.clone()));
@@ -289,7 +301,8 @@ fn listen_on(address: SocketAddr, section: &RestApi) -> io::Result<StdListener> 
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(i32::try_from(section.request_queue_size).unwrap_or(i32::MAX))?;
+    let backlog = section.request_queue_size.max(LEAST_BACKLOG);
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     Ok(socket.into())
 }
 
@@ -318,15 +331,35 @@ fn tls_options(section: &RestApi) -> Result<Option<TlsServerOptions>, ApiError> 
         cert: PathBuf::from(cert),
         key: section.keyfile.as_ref().map(PathBuf::from),
         client_ca: section.cafile.as_ref().map(PathBuf::from),
-        client_verification: match section.verify_client {
-            VerifyClient::None => ClientVerification::None,
-            VerifyClient::Optional => ClientVerification::Optional,
-            VerifyClient::Required => ClientVerification::Required,
+        client_verification: match (section.verify_client, &section.cafile) {
+            (VerifyClient::None, _) => ClientVerification::None,
+            (VerifyClient::Optional, None) => {
+                tracing::warn!(
+                    "restapi.verify_client is optional and restapi.cafile is not set: no certificate can be \
+                     verified, so every request that needs one is refused"
+                );
+                ClientVerification::None
+            }
+            (VerifyClient::Optional, Some(_)) => ClientVerification::Optional,
+            (VerifyClient::Required, _) => ClientVerification::Required,
         },
     }))
 }
 
-/// An answer as a response. Every connection carries one request, as clients of the original expect.
+/// Whether the client may send another request over the connection. Nobody may after an operation. Members may
+/// not: they ask once per `loop_wait`, and a question that meets a connection just being closed for its silence
+/// makes this member count as unreachable, in a race or in failsafe mode.
+fn is_reusable(request: &HttpRequest<RequestBody>) -> bool {
+    let agent = request.headers().get(header::USER_AGENT);
+    let agent = agent.map_or(&b""[..], |agent| agent.as_bytes());
+    let is_member = MEMBERS
+        .iter()
+        .any(|name| agent.starts_with(name.as_bytes()));
+    let reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
+    reads && !is_member
+}
+
+/// An answer as a response.
 fn render(answer: Answer, settings: &Settings) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::default());
     let code = answer.code();
@@ -335,26 +368,25 @@ fn render(answer: Answer, settings: &Settings) -> Response<Full<Bytes>> {
         _ => None,
     };
     let headers = response.headers_mut();
-    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     if let (Some(server), false) = (&settings.server, matches!(answer, Answer::Status(_))) {
         headers.insert(header::SERVER, server.clone());
     }
     let (own, content_type, body) = match answer {
-        Answer::Status(_) => (None, None, String::new()),
+        Answer::Status(_) => (None, None, Bytes::new()),
         Answer::Json {
             document, headers, ..
         } => (
             Some(headers),
             Some("application/json"),
-            json_line(&document),
+            json_line(&document).into(),
         ),
         Answer::Text {
             text,
             headers,
             content_type,
             ..
-        } => (Some(headers), Some(content_type), text.into_owned()),
-        Answer::Page(page) => (None, Some("text/html;charset=utf-8"), page.html()),
+        } => (Some(headers), Some(content_type), bytes(text)),
+        Answer::Page(page) => (None, Some("text/html;charset=utf-8"), page.html().into()),
         Answer::Dropped(reason) => {
             tracing::warn!("API: a request cannot be answered: {reason}");
             response.extensions_mut().insert(HangUp);
@@ -380,6 +412,13 @@ fn render(answer: Answer, settings: &Settings) -> Response<Full<Bytes>> {
         response.extensions_mut().insert(reason);
     }
     *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-    *response.body_mut() = Full::new(Bytes::from(body));
+    *response.body_mut() = Full::new(body);
     response
+}
+
+fn bytes(text: Cow<'static, str>) -> Bytes {
+    match text {
+        Cow::Borrowed(text) => Bytes::from_static(text.as_bytes()),
+        Cow::Owned(text) => text.into(),
+    }
 }

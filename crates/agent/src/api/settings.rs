@@ -2,7 +2,7 @@
 
 use primacy_config::local::{RestApi, ServerTokens};
 use primacy_model::PATRONI_VERSION;
-use primacy_net::{HeaderName, HeaderValue};
+use primacy_net::{HeaderName, HeaderValue, header};
 
 use super::access::Access;
 
@@ -27,6 +27,9 @@ impl Settings {
     }
 }
 
+/// Where an answer ends; a second opinion on it would break it.
+const FRAMING: [HeaderName; 2] = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
+
 fn server_token(tokens: ServerTokens) -> String {
     match tokens {
         ServerTokens::Minimal => format!("Patroni/{PATRONI_VERSION}"),
@@ -43,10 +46,11 @@ fn headers(section: &RestApi) -> Vec<(HeaderName, HeaderValue)> {
     let usable = |(name, value): (&String, &String)| {
         let header = HeaderName::try_from(name.as_str())
             .ok()
+            .filter(|name| !FRAMING.contains(name))
             .zip(HeaderValue::from_str(value).ok());
         if header.is_none() {
             tracing::warn!(
-                "restapi: the extra header {name:?} cannot be sent: not a valid name or value"
+                "restapi: the extra header {name:?} cannot be sent: not a valid name or value, or the server's own"
             );
         }
         header

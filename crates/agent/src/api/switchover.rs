@@ -89,7 +89,8 @@ impl Wish {
             }
             _ => {}
         }
-        let scheduled_at = match body.get("scheduled_at") {
+        // A field that is there and empty is not given, as the original has it.
+        let scheduled_at = match field("scheduled_at") {
             None => None,
             Some(_) if asked == Action::Failover => return refuse("Failover can't be scheduled"),
             Some(_) if paused => return refuse("Can't schedule switchover in the paused state"),

@@ -56,8 +56,8 @@ impl TlsServer {
         })
     }
 
-    /// Reads the files and uses them for all connections from now on; those that are open stay as they
-    /// are. On error the old certificates stay. Blocks.
+    /// Reads the files and uses them for all connections from now on; one that is open carries at most one more
+    /// request. On error the old certificates stay. Blocks.
     ///
     /// # Errors
     /// As [`TlsServer::new`].
@@ -67,10 +67,25 @@ impl TlsServer {
         Ok(())
     }
 
-    /// Makes a TCP connection a TLS one.
-    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        let config = Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner));
-        TlsAcceptor::from(config).accept(stream).await
+    /// Makes a TCP connection a TLS one. Also returns what it was made with, for [`TlsServer::is_current`].
+    pub(crate) async fn accept(
+        &self,
+        stream: TcpStream,
+    ) -> io::Result<(TlsStream<TcpStream>, Arc<ServerConfig>)> {
+        let config = self.config();
+        let stream = TlsAcceptor::from(Arc::clone(&config))
+            .accept(stream)
+            .await?;
+        Ok((stream, config))
+    }
+
+    /// Whether nothing was exchanged since a connection was made.
+    pub(crate) fn is_current(&self, config: &Arc<ServerConfig>) -> bool {
+        Arc::ptr_eq(&self.config(), config)
+    }
+
+    fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

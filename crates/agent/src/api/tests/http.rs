@@ -4,189 +4,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use primacy_config::local::{BasicAuth, RestApi, ServerTokens, VerifyClient};
+use primacy_config::local::BasicAuth;
 use primacy_config::{HostPort, Secret, TimingLimits};
 use primacy_dcs::{ClusterStore, Expected, Fault, MemoryStore};
 use primacy_net::{ClientOptions, HttpClient};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::super::{Api, ApiError, ApiServer};
+use super::bench::{Bench, PATIENCE, header, raw, section};
 use super::*;
 use crate::logging::LogQueue;
-use crate::request::{Request, RestartAnswer};
-use primacy_ha::FailsafeAnswer;
-
-/// Generous: the machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// An API with a made-up machine behind it.
-struct Bench {
-    server: ApiServer,
-    address: SocketAddr,
-    store: ClusterStore,
-    memory: Arc<MemoryStore>,
-    published: watch::Sender<Arc<Published>>,
-}
-
-impl Bench {
-    async fn new(published: Published, section: RestApi) -> Self {
-        let memory = MemoryStore::new();
-        let store = ClusterStore::new(memory.client(), "/service/", "demo");
-        let (publish, published) = watch::channel(Arc::new(published));
-        let (requests, received) = mpsc::channel(8);
-        tokio::spawn(machine(received, published.clone()));
-        let peers = HttpClient::new(ClientOptions::default());
-        let api_store = ClusterStore::new(memory.clone(), "/service/", "demo");
-        let api = Api::new(
-            published,
-            requests,
-            api_store,
-            TimingLimits::PATRONI,
-            peers,
-            LogQueue::default(),
-        );
-        let server = ApiServer::start(api, &section).await.unwrap();
-        let address = server.local_address().unwrap();
-        Bench {
-            server,
-            address,
-            store,
-            memory,
-            published: publish,
-        }
-    }
-
-    /// Sends text as it is, and returns everything that comes back until the end.
-    async fn raw(&self, text: &str) -> String {
-        raw(self.address, text).await
-    }
-
-    async fn ask(&self, method: &str, path: &str, body: Option<Value>) -> (u16, String) {
-        let body = body.map(|body| body.to_string());
-        let length = body
-            .as_ref()
-            .map(|body| format!("Content-Length: {}\r\n", body.len()));
-        let (length, body) = (length.unwrap_or_default(), body.unwrap_or_default());
-        let answer = self
-            .raw(&format!(
-                "{method} {path} HTTP/1.1\r\nHost: x\r\n{length}\r\n{body}"
-            ))
-            .await;
-        let code = answer
-            .split(' ')
-            .nth(1)
-            .unwrap_or_else(|| panic!("{answer:?}"))
-            .parse()
-            .unwrap();
-        (code, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
-    }
-}
-
-async fn raw(address: SocketAddr, text: &str) -> String {
-    let exchange = async {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(text.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        // The server closes after each answer, perhaps with a reset where it did not read the body.
-        let _ = stream.read_to_end(&mut answer).await;
-        String::from_utf8(answer).unwrap()
-    };
-    tokio::time::timeout(PATIENCE, exchange)
-        .await
-        .expect("the answer does not end")
-}
-
-/// Answers as the machine would.
-async fn machine(
-    mut requests: mpsc::Receiver<Request>,
-    published: watch::Receiver<Arc<Published>>,
-) {
-    let mut scheduled = false;
-    while let Some(request) = requests.recv().await {
-        match request {
-            Request::WakeUp | Request::Reload => {}
-            Request::Observe { reply } => {
-                let observation = Arc::clone(&published.borrow().observation);
-                let _ = reply.send(observation);
-            }
-            Request::Restart { filters, reply, .. } => {
-                let pending = if filters.pending {
-                    RestartAnswer::ConditionsNotMet
-                } else {
-                    RestartAnswer::Restarted
-                };
-                let _ = reply.send(pending);
-            }
-            Request::ScheduleRestart { reply, .. } => {
-                let _ = reply.send(if scheduled {
-                    Err(crate::request::NotScheduled::Already)
-                } else {
-                    Ok(())
-                });
-                scheduled = true;
-            }
-            Request::DeleteScheduledRestart { reply } => {
-                let _ = reply.send(std::mem::take(&mut scheduled));
-            }
-            Request::Reinitialize {
-                force,
-                from_leader,
-                reply,
-            } => {
-                let busy = !(force && from_leader);
-                let _ = reply.send(if busy {
-                    Err("restart already in progress".into())
-                } else {
-                    Ok(())
-                });
-            }
-            Request::Failsafe { leader, reply } => {
-                let _ = reply.send(match leader.name.as_str() {
-                    "pg0" => FailsafeAnswer::Accepted(Some(Lsn(73_973_584))),
-                    other => FailsafeAnswer::OtherLeader(other.into()),
-                });
-            }
-            #[allow(unreachable_patterns)]
-            _ => {}
-        }
-    }
-}
-
-fn section() -> RestApi {
-    let listen = HostPort {
-        host: "127.0.0.1".into(),
-        port: 0,
-    };
-    RestApi {
-        connect_address: listen.clone(),
-        listen,
-        authentication: None,
-        certfile: None,
-        keyfile: None,
-        keyfile_password: None,
-        cafile: None,
-        ciphers: None,
-        verify_client: VerifyClient::None,
-        allowlist: Vec::new(),
-        allowlist_include_members: false,
-        http_extra_headers: Default::default(),
-        https_extra_headers: Default::default(),
-        server_tokens: ServerTokens::Minimal,
-        request_queue_size: 5,
-    }
-}
-
-fn header<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
-    let head = answer.split("\r\n\r\n").next()?;
-    head.lines().skip(1).find_map(|line| {
-        let (key, value) = line.split_once(':')?;
-        key.eq_ignore_ascii_case(name).then(|| value.trim())
-    })
-}
 
 /// `rest-api.md` §1.2.
 #[tokio::test]
@@ -343,6 +174,38 @@ async fn a_wider_address_of_the_same_port_can_be_taken() {
     assert_eq!(bench.ask("GET", "/replica", None).await.0, 200);
 }
 
+/// Whoever reads may ask again over the same connection; members, who ask once in a while, may not.
+#[tokio::test]
+async fn connections_are_kept_for_those_who_read() {
+    let bench = Bench::new(primary(), section()).await;
+    let mut stream = TcpStream::connect(bench.address).await.unwrap();
+    let mut answers = String::new();
+    for path in ["/primary", "/patroni", "/metrics"] {
+        let request = format!("OPTIONS {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+    }
+    let last = "GET /liveness HTTP/1.1\r\nHost: x\r\nUser-Agent: Patroni/4.1.5 Python/3.11.2 Linux\r\n\r\n";
+    stream.write_all(last.as_bytes()).await.unwrap();
+    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answers))
+        .await
+        .expect("the answer to a member does not end the connection")
+        .unwrap();
+    assert_eq!(answers.matches("HTTP/1.1 ").count(), 4, "{answers}");
+    assert_eq!(
+        answers.to_lowercase().matches("connection: close").count(),
+        1,
+        "{answers}"
+    );
+
+    for unlike in [
+        "POST /reload HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET /primary HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+    ] {
+        let answer = bench.raw(unlike).await;
+        assert_eq!(header(&answer, "Connection"), Some("close"), "{answer}");
+    }
+}
+
 /// A5: more silent clients than the original has workers.
 #[tokio::test]
 async fn slow_clients_hold_nobody_up() {
@@ -397,6 +260,24 @@ async fn bodies() {
             answer.starts_with(&format!("HTTP/1.0 {expected}\r\n")),
             "{path} {rest:?}: {answer}"
         );
+    }
+}
+
+/// A length that is not told beforehand hides no filter.
+#[tokio::test]
+async fn a_body_in_chunks_counts() {
+    let bench = Bench::new(replica(), section()).await;
+    let chunks = "Transfer-Encoding: chunked\r\n\r\n19\r\n{\"restart_pending\": true}\r\n0\r\n\r\n";
+    for (path, expected) in [
+        ("/restart", "restart conditions are not satisfied"),
+        (
+            "/switchover",
+            "Switchover could be performed only from a specific leader",
+        ),
+    ] {
+        let request = format!("POST {path} HTTP/1.1\r\nHost: x\r\n{chunks}");
+        let answer = bench.raw(&request).await;
+        assert!(answer.ends_with(expected), "{answer}");
     }
 }
 
@@ -684,119 +565,6 @@ async fn without_the_store_only_what_needs_it_fails() {
         .published
         .send_modify(|published| *published = Arc::new(primary().without_view()));
     assert_eq!(bench.ask("GET", "/primary", None).await.0, 200);
-}
-
-/// Certificates as an operator would make them, and an exchange of plain for encrypted on a live listener.
-#[tokio::test]
-async fn https_can_be_switched_on() {
-    primacy_net::install_crypto_provider();
-    let directory = tempfile::tempdir().unwrap();
-    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
-    let certificate = async |name: &str, more: &[&str]| {
-        let (key, cert) = (
-            path(&format!("{name}-key.pem")),
-            path(&format!("{name}.pem")),
-        );
-        let made = tokio::process::Command::new("openssl")
-            .args([
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:P-256",
-                "-nodes",
-            ])
-            .args([
-                "-days",
-                "2",
-                "-subj",
-                &format!("/CN={name}"),
-                "-keyout",
-                &key,
-                "-out",
-                &cert,
-            ])
-            .args(more)
-            .output();
-        assert!(made.await.unwrap().status.success());
-    };
-    certificate("ca", &[]).await;
-    let (ca, ca_key) = (path("ca.pem"), path("ca-key.pem"));
-    let leaf = [
-        "-CA",
-        &ca,
-        "-CAkey",
-        &ca_key,
-        "-addext",
-        "basicConstraints=critical,CA:FALSE",
-    ];
-    certificate("member", &leaf).await;
-    let (cert, key) = (path("member.pem"), path("member-key.pem"));
-    let mut bench = Bench::new(primary(), section()).await;
-    let mut https = section();
-    https.certfile = Some(cert.clone());
-    https.keyfile = Some(key.clone());
-    https.cafile = Some(ca.clone());
-    https.verify_client = VerifyClient::Optional;
-    https.https_extra_headers = [("Strict-Transport-Security".into(), "max-age=1".into())].into();
-    let client = |options: ClientOptions| {
-        let mut options = options;
-        options.tls.verify = primacy_net::Verify::None;
-        HttpClient::new(options)
-    };
-    bench
-        .server
-        .reconfigure(&https, client(ClientOptions::default()))
-        .await
-        .unwrap();
-    assert_eq!(
-        bench.server.local_address().unwrap(),
-        bench.address,
-        "the listener stays"
-    );
-
-    let ask = async |client: &HttpClient, method, path: &str| {
-        let url = format!("https://{}{path}", bench.address);
-        let deadline = Instant::now() + PATIENCE;
-        client
-            .request(
-                method,
-                &url,
-                Default::default(),
-                Default::default(),
-                deadline,
-            )
-            .await
-            .unwrap()
-    };
-    let anonymous = client(ClientOptions::default());
-    let status = ask(&anonymous, primacy_net::Method::GET, "/primary").await;
-    assert_eq!(status.status, 200);
-    assert_eq!(status.headers["Strict-Transport-Security"], "max-age=1");
-    let refused = ask(&anonymous, primacy_net::Method::POST, "/reload").await;
-    assert_eq!(
-        (refused.status.as_u16(), &refused.body[..]),
-        (403, &b"client certificate required"[..])
-    );
-    let mut options = ClientOptions::default();
-    options.tls.certificate = Some(primacy_net::ClientCertificate {
-        cert: cert.clone().into(),
-        key: key.clone().into(),
-    });
-    let accepted = ask(&client(options), primacy_net::Method::POST, "/reload").await;
-    assert_eq!(accepted.status, 202);
-
-    let mut encrypted = https.clone();
-    encrypted.keyfile_password = Some(Secret::new("x"));
-    let error = bench
-        .server
-        .reconfigure(&encrypted, anonymous)
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(error.contains(&key), "{error}");
-    bench.server.stop().await;
 }
 
 #[tokio::test]

@@ -1,8 +1,11 @@
 //! The specification's tables over made-up snapshots, and the API over real sockets.
 
+mod bench;
+mod contract;
 mod documents;
 mod http;
 mod situations;
+mod tls;
 mod wishes;
 
 use std::sync::Arc;

@@ -72,9 +72,9 @@ fn requests_that_make_no_sense_are_refused() {
         (
             Switchover,
             json!({"leader": "a", "scheduled_at": null}),
-            false,
-            422,
-            "Unable to parse scheduled timestamp. It should be in an unambiguous format, e.g. ISO 8601",
+            true,
+            400,
+            "Switchover is possible only to a specific candidate in a paused state",
         ),
         (
             Switchover,
