@@ -19,6 +19,9 @@ use tokio::runtime::{Builder, Runtime};
 
 use grammar::{PATRONI, PATRONICTL, PRIMACY, RAFT_CONTROLLER};
 
+/// The variable by which start-up files of shells ask Patroni's command for its completion script.
+const COMPLETE: &str = "_PATRONICTL_COMPLETE";
+
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
     let called = arguments.next().unwrap_or_default();
@@ -35,7 +38,12 @@ fn main() -> ExitCode {
     {
         Some(PATRONI) => agent(PATRONI, called, arguments),
         Some(RAFT_CONTROLLER) => witness(RAFT_CONTROLLER, called, arguments),
-        Some(PATRONICTL) => ctl(Program::Patronictl, arguments),
+        Some(PATRONICTL) => match std::env::var(COMPLETE).ok().as_deref() {
+            Some("bash_source") => print_completions(Shell::Bash, PATRONICTL),
+            Some("zsh_source") => print_completions(Shell::Zsh, PATRONICTL),
+            Some("fish_source") => print_completions(Shell::Fish, PATRONICTL),
+            _ => ctl(Program::Patronictl, arguments),
+        },
         Some(name) if let Some(program) = Auxiliary::of(name) => auxiliary(program, arguments),
         _ => primacy(arguments),
     }
@@ -147,6 +155,10 @@ fn completions(arguments: Vec<OsString>) -> ExitCode {
     let (Some(shell), Some(program)) = (shell, program) else {
         return ExitCode::from(2);
     };
+    print_completions(shell, program)
+}
+
+fn print_completions(shell: Shell, program: &str) -> ExitCode {
     match manual::completions(shell, program, &mut std::io::stdout()) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever reads it has had enough.

@@ -327,6 +327,29 @@ esac"#
     Ok(())
 }
 
+/// As start-up files of shells ask Patroni's for it.
+#[tokio::test]
+async fn completions_by_a_variable() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let program = called(&scratch, "patronictl")?;
+    for (shell, says) in [
+        ("bash", "complete -F"),
+        ("zsh", "#compdef patronictl"),
+        ("fish", "complete -c patronictl"),
+    ] {
+        let mut command = scratch.command(&program);
+        let output = command
+            .env("_PATRONICTL_COMPLETE", format!("{shell}_source"))
+            .output()?;
+        let script = String::from_utf8_lossy(&output.stdout);
+        ensure!(
+            output.status.success() && script.contains(says),
+            "{shell}: {output:?}"
+        );
+    }
+    Ok(())
+}
+
 /// It says what it is not.
 #[tokio::test]
 async fn aws() -> Result<()> {

@@ -19,6 +19,7 @@ pub struct Console {
     terminal: bool,
     warnings: bool,
     lent: Arc<AtomicBool>,
+    asking: Arc<AtomicBool>,
     /// Whether somebody may sit at the process's terminal, whatever its streams are.
     of_process: bool,
 }
@@ -73,6 +74,7 @@ impl Console {
             terminal,
             warnings: true,
             lent,
+            asking: Arc::default(),
             of_process: false,
         }
     }
@@ -89,6 +91,11 @@ impl Console {
     /// Set while another program has the terminal, to which Ctrl-C then belongs.
     pub(crate) fn lent(&self) -> Arc<AtomicBool> {
         self.lent.clone()
+    }
+
+    /// Set while a question waits for its answer: the end of it is on the question's line then.
+    pub(crate) fn asking(&self) -> Arc<AtomicBool> {
+        self.asking.clone()
     }
 
     pub(crate) fn lend(&self, lent: bool) {
@@ -176,7 +183,9 @@ impl Console {
     }
 
     async fn line(&mut self) -> Result<String, Failure> {
+        self.asking.store(true, Ordering::Relaxed);
         let line = self.ask(Request::Line).await?;
+        self.asking.store(false, Ordering::Relaxed);
         if line.is_empty() {
             return Err(Failure::Aborted);
         }

@@ -123,6 +123,46 @@ fn tls_options(config: &ClientConfig, insecure: bool) -> TlsClientOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn table_of_verifications() {
+        let options = |ctl: Value, insecure: bool| {
+            let tree = json!({"scope": "demo", "etcd3": {"host": "h:1"}, "ctl": ctl});
+            tls_options(&ClientConfig::from_local(&tree).unwrap(), insecure)
+        };
+        for (ctl, insecure, verify) in [
+            (json!({}), false, Verify::Full),
+            (json!({}), true, Verify::None),
+            (json!({"insecure": true}), false, Verify::None),
+            (
+                json!({"certfile": "/c", "keyfile": "/k"}),
+                false,
+                Verify::Full,
+            ),
+            (json!({"certfile": "/c"}), true, Verify::Chain),
+            (
+                json!({"certfile": "/c", "insecure": true}),
+                false,
+                Verify::Chain,
+            ),
+        ] {
+            assert_eq!(
+                options(ctl.clone(), insecure).verify,
+                verify,
+                "{ctl} {insecure}"
+            );
+        }
+        // A key without its certificate counts for nothing, and the certificate may hold its key.
+        assert!(
+            options(json!({"keyfile": "/k"}), false)
+                .certificate
+                .is_none()
+        );
+        let both = options(json!({"certfile": "/c", "cacert": "/ca"}), false);
+        assert_eq!(both.roots, Roots::File("/ca".into()));
+        assert_eq!(both.certificate.unwrap().key, PathBuf::from("/c"));
+    }
 
     #[test]
     fn path_is_replaced() {

@@ -55,13 +55,15 @@ pub async fn run(
             });
         }
     };
-    let lent = surroundings.console.lent();
+    let (lent, asking) = (surroundings.console.lent(), surroundings.console.asking());
     let command = parsed.command.clone();
     let mut errors = crate::console::ErrorStream::of(&surroundings.console);
     let outcome = tokio::select! {
         outcome = carry_out(program, &command, parsed, surroundings) => outcome,
         () = interrupted(lent) => {
-            errors.write("\n");
+            if !asking.load(Ordering::Relaxed) {
+                errors.write("\n");
+            }
             Err(Failure::Aborted)
         }
     };
