@@ -33,7 +33,6 @@ if [[ ${1:-} == --with-tests ]]; then
         "command pgbackrest pgbackrest"
         "command keepalived keepalived"
         "command promtool prometheus"
-        "command systemd-analyze systemd"
     )
 fi
 
@@ -95,6 +94,10 @@ if ((${#missing[@]})); then
     fi
 fi
 
+if [[ ${1:-} == --with-tests ]]; then
+    scripts/vip-manager.sh >/dev/null
+fi
+
 wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 if ! found=$(scripts/cargo.sh --version 2>/dev/null | awk '{print $2}') || [[ -z $found ]]; then
     echo "Rust is missing: install version $wanted or newer (https://www.rust-lang.org/tools/install), then try again." >&2
@@ -110,9 +113,6 @@ for component in fmt clippy; do
         exit 1
     fi
 done
-if [[ ${1:-} == --with-tests ]]; then
-    scripts/vip-manager.sh >/dev/null
-fi
 if [[ ${1:-} == --with-tests ]] && ! scripts/cargo.sh nextest --version >/dev/null 2>&1; then
     echo "Installing: cargo-nextest"
     scripts/cargo.sh install --locked cargo-nextest
