@@ -89,8 +89,8 @@ if ((${#missing[@]})); then
         [[ " ${missing[*]} " == *" $service"* ]] && services+=("$service")
     done
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
-    if [[ -d /run/systemd/system ]] && ((${#services[@]})); then
-        "${as_root[@]}" systemctl disable --now "${services[@]}"
+    if ((${#services[@]})) && command -v systemctl >/dev/null; then
+        "${as_root[@]}" systemctl disable -q "${services[@]}"
     fi
 fi
 
