@@ -133,6 +133,24 @@ async fn protected_requests_need_credentials_and_an_address() {
     bench.server.stop().await;
 }
 
+/// §2.2: members are looked up in the view, for every request but those between members.
+#[tokio::test]
+async fn members_may_change_what_strangers_may_not() {
+    let mut section = section();
+    section.allowlist = vec!["192.0.2.0/24".into()];
+    section.allowlist_include_members = true;
+    let failsafe = |global: &mut GlobalConfig| global.failsafe_mode = true;
+    let bench = Bench::new(replica().with_global(failsafe), section).await;
+    let denied = (403, "Access is denied".to_owned());
+    assert_eq!(bench.ask("POST", "/reload", None).await, denied);
+    let joined = replica().with_global(failsafe).with_view(|view| {
+        view.members[2].data.api_url = Some("http://127.0.0.1:8008/patroni".into());
+    });
+    bench.published.send_replace(Arc::new(joined));
+    assert_eq!(bench.ask("POST", "/reload", None).await.0, 202);
+    assert_eq!(bench.ask("POST", "/failsafe", None).await, denied);
+}
+
 #[tokio::test]
 async fn an_address_in_use_is_told_in_patronis_words() {
     let bench = Bench::new(replica(), section()).await;

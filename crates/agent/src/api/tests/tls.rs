@@ -1,122 +1,287 @@
 //! The API over TLS, and the exchange of certificates.
 
 use primacy_config::Secret;
-use primacy_config::local::VerifyClient;
-use primacy_net::{ClientOptions, HttpClient};
+use primacy_config::local::{RestApi, VerifyClient};
+use primacy_net::{
+    ClientCertificate, ClientOptions, HeaderValue, HttpAnswer, HttpClient, HttpError, Method,
+    Roots, Verify, header,
+};
+use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::bench::{Bench, PATIENCE, section};
 use super::primary;
 
-/// Certificates as an operator would make them, and an exchange of plain for encrypted on a live listener.
+/// A scratch directory with certificates and keys, as an operator would make them.
+struct Files(TempDir);
+
+impl Files {
+    fn new() -> Self {
+        primacy_net::install_crypto_provider();
+        Files(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// Makes `<name>.pem` and `<name>-key.pem`, signed by `authority`, or else an authority.
+    async fn make(&self, name: &str, authority: Option<&str>) {
+        let mut command = tokio::process::Command::new("openssl");
+        command.args(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2".split(' '),
+        );
+        command.args(["-subj", &format!("/CN={name}")]);
+        command.args(["-out", &self.path(&format!("{name}.pem"))]);
+        command.args(["-keyout", &self.path(&format!("{name}-key.pem"))]);
+        if let Some(authority) = authority {
+            command.args(["-CA", &self.path(&format!("{authority}.pem"))]);
+            command.args(["-CAkey", &self.path(&format!("{authority}-key.pem"))]);
+            command.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
+            command.args(["-addext", "subjectAltName=IP:127.0.0.1"]);
+        }
+        let made = command.output().await.unwrap();
+        assert!(
+            made.status.success(),
+            "{}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+    }
+
+    /// HTTPS with the certificate `member` and clients' certificates by `ca`.
+    fn section(&self, bench: &Bench, verify_client: VerifyClient) -> RestApi {
+        let mut section = section();
+        section.listen.port = bench.address.port();
+        section.certfile = Some(self.path("member.pem"));
+        section.keyfile = Some(self.path("member-key.pem"));
+        section.cafile = Some(self.path("ca.pem"));
+        section.verify_client = verify_client;
+        section
+    }
+
+    /// A client that trusts `authority`, perhaps with a certificate of its own.
+    fn client(&self, authority: &str, certificate: Option<&str>) -> HttpClient {
+        let mut options = ClientOptions::default();
+        options.tls.verify = Verify::Full;
+        options.tls.roots = Roots::File(self.path(&format!("{authority}.pem")).into());
+        options.tls.certificate = certificate.map(|name| ClientCertificate {
+            cert: self.path(&format!("{name}.pem")).into(),
+            key: self.path(&format!("{name}-key.pem")).into(),
+        });
+        // Not one of the cluster: members' connections are not kept.
+        let anybody = HeaderValue::from_static("monitoring");
+        options.headers.insert(header::USER_AGENT, anybody);
+        HttpClient::new(options)
+    }
+}
+
+fn no_peers() -> HttpClient {
+    HttpClient::new(ClientOptions::default())
+}
+
+async fn ask(
+    bench: &Bench,
+    client: &HttpClient,
+    method: Method,
+    path: &str,
+) -> Result<HttpAnswer, HttpError> {
+    let url = format!("https://{}{path}", bench.address);
+    let deadline = Instant::now() + PATIENCE;
+    client
+        .request(
+            method,
+            &url,
+            Default::default(),
+            Default::default(),
+            deadline,
+        )
+        .await
+}
+
+/// An exchange of plain for encrypted on a live listener; certificates that clients may show.
 #[tokio::test]
 async fn https_can_be_switched_on() {
-    primacy_net::install_crypto_provider();
-    let directory = tempfile::tempdir().unwrap();
-    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
-    let certificate = async |name: &str, more: &[&str]| {
-        let (key, cert) = (
-            path(&format!("{name}-key.pem")),
-            path(&format!("{name}.pem")),
-        );
-        let made = tokio::process::Command::new("openssl")
-            .args([
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:P-256",
-                "-nodes",
-            ])
-            .args([
-                "-days",
-                "2",
-                "-subj",
-                &format!("/CN={name}"),
-                "-keyout",
-                &key,
-                "-out",
-                &cert,
-            ])
-            .args(more)
-            .output();
-        assert!(made.await.unwrap().status.success());
-    };
-    certificate("ca", &[]).await;
-    let (ca, ca_key) = (path("ca.pem"), path("ca-key.pem"));
-    let leaf = [
-        "-CA",
-        &ca,
-        "-CAkey",
-        &ca_key,
-        "-addext",
-        "basicConstraints=critical,CA:FALSE",
-    ];
-    certificate("member", &leaf).await;
-    let (cert, key) = (path("member.pem"), path("member-key.pem"));
+    let files = Files::new();
+    files.make("ca", None).await;
+    files.make("member", Some("ca")).await;
+    files.make("other", None).await;
     let mut bench = Bench::new(primary(), section()).await;
-    let mut https = section();
-    https.certfile = Some(cert.clone());
-    https.keyfile = Some(key.clone());
-    https.cafile = Some(ca.clone());
-    https.verify_client = VerifyClient::Optional;
+    let mut https = files.section(&bench, VerifyClient::Optional);
     https.https_extra_headers = [("Strict-Transport-Security".into(), "max-age=1".into())].into();
-    let client = |options: ClientOptions| {
-        let mut options = options;
-        options.tls.verify = primacy_net::Verify::None;
-        HttpClient::new(options)
-    };
-    bench
-        .server
-        .reconfigure(&https, client(ClientOptions::default()))
-        .await
-        .unwrap();
+    bench.server.reconfigure(&https, no_peers()).await.unwrap();
     assert_eq!(
         bench.server.local_address().unwrap(),
         bench.address,
         "the listener stays"
     );
 
-    let ask = async |client: &HttpClient, method, path: &str| {
-        let url = format!("https://{}{path}", bench.address);
-        let deadline = Instant::now() + PATIENCE;
-        client
-            .request(
-                method,
-                &url,
-                Default::default(),
-                Default::default(),
-                deadline,
-            )
-            .await
-            .unwrap()
-    };
-    let anonymous = client(ClientOptions::default());
-    let status = ask(&anonymous, primacy_net::Method::GET, "/primary").await;
+    let anonymous = files.client("ca", None);
+    let status = ask(&bench, &anonymous, Method::GET, "/primary")
+        .await
+        .unwrap();
     assert_eq!(status.status, 200);
     assert_eq!(status.headers["Strict-Transport-Security"], "max-age=1");
-    let refused = ask(&anonymous, primacy_net::Method::POST, "/reload").await;
+    let refused = ask(&bench, &anonymous, Method::POST, "/reload")
+        .await
+        .unwrap();
     assert_eq!(
         (refused.status.as_u16(), &refused.body[..]),
         (403, &b"client certificate required"[..])
     );
-    let mut options = ClientOptions::default();
-    options.tls.certificate = Some(primacy_net::ClientCertificate {
-        cert: cert.clone().into(),
-        key: key.clone().into(),
-    });
-    let accepted = ask(&client(options), primacy_net::Method::POST, "/reload").await;
+    let known = files.client("ca", Some("member"));
+    let accepted = ask(&bench, &known, Method::POST, "/reload").await.unwrap();
     assert_eq!(accepted.status, 202);
+    let stranger = files.client("ca", Some("other"));
+    assert!(
+        ask(&bench, &stranger, Method::GET, "/primary")
+            .await
+            .is_err(),
+        "§2.3: also what reads"
+    );
+    assert_eq!(
+        bench
+            .raw("GET /primary HTTP/1.0\r\n\r\n")
+            .await
+            .find("HTTP/1"),
+        None,
+        "plain HTTP"
+    );
 
     let mut encrypted = https.clone();
     encrypted.keyfile_password = Some(Secret::new("x"));
     let error = bench
         .server
-        .reconfigure(&encrypted, anonymous)
+        .reconfigure(&encrypted, no_peers())
         .await
         .unwrap_err()
         .to_string();
-    assert!(error.contains(&key), "{error}");
+    assert!(error.contains(&files.path("member-key.pem")), "{error}");
     bench.server.stop().await;
+}
+
+/// §2.3: nobody gets in without one, not even for `/liveness`. Without an authority, `optional` still begins.
+#[tokio::test]
+async fn certificates_can_be_required() {
+    let files = Files::new();
+    files.make("ca", None).await;
+    files.make("member", Some("ca")).await;
+    let mut bench = Bench::new(primary(), section()).await;
+    let required = files.section(&bench, VerifyClient::Required);
+    bench
+        .server
+        .reconfigure(&required, no_peers())
+        .await
+        .unwrap();
+    let anonymous = files.client("ca", None);
+    let known = files.client("ca", Some("member"));
+    assert!(
+        ask(&bench, &anonymous, Method::GET, "/liveness")
+            .await
+            .is_err()
+    );
+    assert_eq!(
+        ask(&bench, &known, Method::GET, "/liveness")
+            .await
+            .unwrap()
+            .status,
+        200
+    );
+
+    let mut optional = files.section(&bench, VerifyClient::Optional);
+    optional.cafile = None;
+    bench
+        .server
+        .reconfigure(&optional, no_peers())
+        .await
+        .unwrap();
+    for client in [files.client("ca", None), files.client("ca", Some("member"))] {
+        assert_eq!(
+            ask(&bench, &client, Method::GET, "/liveness")
+                .await
+                .unwrap()
+                .status,
+            200
+        );
+        assert_eq!(
+            ask(&bench, &client, Method::POST, "/reload")
+                .await
+                .unwrap()
+                .status,
+            403
+        );
+    }
+}
+
+/// A reload reads the files anew; those who are connected come in anew, too.
+#[tokio::test]
+async fn certificates_are_exchanged_at_a_reload() {
+    let files = Files::new();
+    for authority in ["ca", "new-ca"] {
+        files.make(authority, None).await;
+    }
+    files.make("member", Some("ca")).await;
+    files.make("new-member", Some("new-ca")).await;
+    let mut bench = Bench::new(primary(), section()).await;
+    let https = files.section(&bench, VerifyClient::None);
+    bench.server.reconfigure(&https, no_peers()).await.unwrap();
+    let (old, new) = (files.client("ca", None), files.client("new-ca", None));
+    assert_eq!(
+        ask(&bench, &old, Method::GET, "/liveness")
+            .await
+            .unwrap()
+            .status,
+        200
+    );
+    assert!(ask(&bench, &new, Method::GET, "/liveness").await.is_err());
+
+    for suffix in [".pem", "-key.pem"] {
+        std::fs::copy(
+            files.path(&format!("new-member{suffix}")),
+            files.path(&format!("member{suffix}")),
+        )
+        .unwrap();
+    }
+    assert_eq!(
+        ask(&bench, &old, Method::GET, "/liveness")
+            .await
+            .unwrap()
+            .status,
+        200,
+        "not before the reload"
+    );
+    bench.server.reconfigure(&https, no_peers()).await.unwrap();
+    assert_eq!(
+        ask(&bench, &new, Method::GET, "/liveness")
+            .await
+            .unwrap()
+            .status,
+        200
+    );
+    assert_eq!(
+        ask(&bench, &old, Method::GET, "/liveness")
+            .await
+            .unwrap()
+            .status,
+        200,
+        "on the kept connection"
+    );
+    assert!(
+        ask(&bench, &old, Method::GET, "/liveness").await.is_err(),
+        "on a new one"
+    );
+
+    // What cannot be used is not taken.
+    std::fs::write(files.path("member.pem"), "no certificate").unwrap();
+    bench
+        .server
+        .reconfigure(&https, no_peers())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        ask(&bench, &new, Method::GET, "/liveness")
+            .await
+            .unwrap()
+            .status,
+        200
+    );
 }
