@@ -2,7 +2,7 @@
 
 CARGO := scripts/cargo.sh
 
-.PHONY: help setup build deb demo test test-deb test-versions test-all sim sim-mutants bench fmt lint
+.PHONY: help setup build deb demo test test-deb test-versions test-all fuzz sim sim-mutants bench fmt lint
 
 help:
 	@echo 'make demo      a three-node cluster that survives losing its primary'
@@ -15,6 +15,7 @@ help:
 	@echo 'make test-all  make test, make test-versions and make test-deb, then examples in the documentation and the long tests'
 	@echo 'make sim       simulate clusters by the hour: make sim ARGS="--hours 1000"'
 	@echo 'make sim-mutants    break rules on purpose, one at a time, and have the simulator find each'
+	@echo 'make fuzz      spoiled inputs for every parser of what comes from outside'
 	@echo 'make bench     measure Primacy and Patroni side by side, as ratios'
 	@echo 'make fmt       format the code'
 	@echo 'make lint      formatting and lints only'
@@ -62,6 +63,13 @@ sim:
 # docs/mutants.md has what comes of it. MUTANTS="NAME ..." for some of them.
 sim-mutants:
 	@scripts/sim-mutants.sh $(MUTANTS)
+
+# Feeds every parser of what comes from outside with spoiled inputs, EXECUTIONS for each target (docs/fuzzing.md).
+EXECUTIONS ?= 1000000
+fuzz:
+	@scripts/setup.sh --with-tests
+	PRIMACY_FUZZ_EXECUTIONS=$(EXECUTIONS) $(CARGO) nextest run --profile fuzz --cargo-profile fuzz --workspace --locked --lib --test fuzz \
+	    --run-ignored only --no-fail-fast -E 'test(/(^|::)fuzz::/) | binary(fuzz) | test(protocol::tests::packets)'
 
 # Optimized builds of both: the measuring client must not be what is measured.
 bench:

@@ -457,7 +457,7 @@ impl ClusterStore {
     }
 }
 
-fn assemble(base: &str, snapshot: Snapshot) -> Cluster {
+pub(crate) fn assemble(base: &str, snapshot: Snapshot) -> Cluster {
     let mut cluster = Cluster::default();
     let mut optime = None;
     let mut status = None;

@@ -4,6 +4,8 @@
 mod cluster;
 pub mod conformance;
 mod etcd3;
+#[cfg(test)]
+mod fuzz;
 mod memory;
 mod store;
 

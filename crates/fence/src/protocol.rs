@@ -177,4 +177,29 @@ mod tests {
         assert_eq!(Message::decode(&[]), None);
         assert_eq!(Status::decode(b"xxxxxxxx"), None);
     }
+
+    #[test]
+    #[ignore = "long: make fuzz"]
+    fn packets() {
+        let target = Target {
+            pid: -1,
+            start_ticks: u64::MAX,
+        };
+        let deadline = Duration::from_nanos(u64::MAX);
+        let samples = [
+            Message::Arm { deadline, target }.encode(),
+            Message::Quit.encode(),
+        ];
+        let answer = Status::Armed.encode();
+        primacy_fuzz::bytes(&[&samples[0], &samples[1], &answer], |input| {
+            if let Some(status) = Status::decode(input) {
+                assert_eq!(Status::decode(&status.encode()), Some(status));
+            }
+            let Some(message) = Message::decode(input) else {
+                return false;
+            };
+            assert_eq!(Message::decode(&message.encode()), Some(message));
+            true
+        });
+    }
 }

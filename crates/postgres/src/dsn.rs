@@ -51,7 +51,14 @@ fn from_url(rest: &str) -> Result<Conninfo, ConninfoError> {
         let (keyword, value) = pair
             .split_once('=')
             .ok_or_else(|| ConninfoError(format!("no \"=\" after {pair:?}")))?;
-        conninfo.set(&decode(keyword)?, &decode(value)?);
+        let keyword = decode(keyword)?;
+        if !keyword
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        {
+            return Err(ConninfoError(format!("{keyword:?} is no keyword")));
+        }
+        conninfo.set(&keyword, &decode(value)?);
     }
     Ok(conninfo)
 }
@@ -92,7 +99,12 @@ mod tests {
                 "{dsn}"
             );
         }
-        for dsn in ["a b c", "postgres://h/d?x", "postgres://%ff@h"] {
+        for dsn in [
+            "a b c",
+            "postgres://h/d?x",
+            "postgres://%ff@h",
+            "postgres://h/?a%20b=c",
+        ] {
             assert!(Conninfo::from_dsn(dsn).is_err(), "{dsn}");
         }
     }

@@ -19,6 +19,8 @@ mod dsn;
 mod error;
 mod files;
 mod follow;
+#[cfg(test)]
+mod fuzz;
 mod history;
 mod listening;
 mod observe;

@@ -263,7 +263,7 @@ fn status_query(major: u32, slots: bool) -> String {
     )
 }
 
-fn parse_status(json: &Value) -> WalStatus {
+pub(crate) fn parse_status(json: &Value) -> WalStatus {
     let replay_lsn = lsn(&json["replay"]).unwrap_or_default();
     let receiver = json["receiver"].is_object().then(|| &json["receiver"]);
     let written = receiver

@@ -264,7 +264,7 @@ impl Server {
 }
 
 /// `  23456/ 98765 kB (23%), 0/1 tablespace`
-fn parse_progress(line: &str) -> Option<BackupProgress> {
+pub(crate) fn parse_progress(line: &str) -> Option<BackupProgress> {
     let (done, rest) = line.trim().split_once('/')?;
     let total = rest.trim_start().split_once(" kB")?.0;
     let bytes = |text: &str| {

@@ -215,7 +215,7 @@ pub(crate) trait Stream:
 }
 impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Stream for T {}
 
-fn is_complete(answer: &[u8]) -> bool {
+pub(crate) fn is_complete(answer: &[u8]) -> bool {
     let length = answer
         .get(1..5)
         .and_then(|bytes| bytes.try_into().ok())
@@ -223,7 +223,7 @@ fn is_complete(answer: &[u8]) -> bool {
     length.is_some_and(|length| answer.len() > length as usize)
 }
 
-fn classify(answer: &[u8]) -> primacy_model::Readiness {
+pub(crate) fn classify(answer: &[u8]) -> primacy_model::Readiness {
     use primacy_model::Readiness;
     match answer.first() {
         // cannot_connect_now: starting up, shutting down, not yet consistent.

@@ -119,7 +119,7 @@ fn supported(text: &str, place: PathBuf) -> Result<u32, Error> {
 }
 
 /// `postgres (PostgreSQL) 15.18 (Debian 15.18-0)`, `15`, `9.6`, `19devel`, `18beta1`.
-fn parse_major(text: &str) -> Option<u32> {
+pub(crate) fn parse_major(text: &str) -> Option<u32> {
     let number = text
         .trim()
         .rsplit_once("(PostgreSQL) ")

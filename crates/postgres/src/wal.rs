@@ -8,7 +8,7 @@ use crate::{Error, Server, Until};
 
 /// A record, as pg_waldump prints it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Record {
+pub(crate) struct Record {
     lsn: Lsn,
     previous: Lsn,
     resource_manager: String,
@@ -89,7 +89,7 @@ fn is_shutdown(record: &Record) -> bool {
 }
 
 /// `rmgr: XLOG  len (rec/tot): 114/ 114, tx: 0, lsn: 0/01000028, prev 0/00000000, desc: CHECKPOINT_…`
-fn parse_record(line: &str) -> Option<Record> {
+pub(crate) fn parse_record(line: &str) -> Option<Record> {
     let after = |label: &str| line.split_once(label).map(|(_, rest)| rest.trim_start());
     let word = |rest: &str| {
         rest.split(|char: char| char == ',' || char.is_whitespace())
@@ -107,7 +107,7 @@ fn parse_record(line: &str) -> Option<Record> {
 
 /// The end of WAL in pg_waldump's complaint: `error in WAL record at 0/2000028: invalid record length at
 /// 0/20000A0: wanted 24, got 0`.
-fn parse_end(errors: &str) -> Option<Lsn> {
+pub(crate) fn parse_end(errors: &str) -> Option<Lsn> {
     let mut complaints = errors
         .lines()
         .filter(|line| line.contains("error in WAL record at "));

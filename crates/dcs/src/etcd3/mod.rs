@@ -2,6 +2,8 @@
 
 mod call;
 mod endpoints;
+#[cfg(test)]
+mod fuzz;
 mod watch;
 mod wire;
 

@@ -146,7 +146,7 @@ impl Watch {
             // The stream begins here; who listens may have read before.
             self.position = Some(Position {
                 cluster,
-                next_revision: header.revision + 1,
+                next_revision: header.revision.saturating_add(1),
             });
             self.report(WatchEvent::Resync).await;
         }
@@ -165,7 +165,7 @@ impl Watch {
         if let Some(last) = last {
             self.position = Some(Position {
                 cluster,
-                next_revision: last + 1,
+                next_revision: last.saturating_add(1),
             });
         }
         Ok(())
@@ -188,7 +188,7 @@ impl Watch {
 }
 
 /// Takes the whole messages from the front. They need not align with the pieces they come in.
-fn take_messages(received: &mut Vec<u8>) -> Result<Vec<Value>, String> {
+pub(super) fn take_messages(received: &mut Vec<u8>) -> Result<Vec<Value>, String> {
     let mut stream = Deserializer::from_slice(received).into_iter::<Value>();
     let mut messages = Vec::new();
     let mut taken = 0;

@@ -2,6 +2,7 @@
 
 mod conformance;
 mod crash;
+mod fuzz;
 mod group;
 mod machine;
 mod security;

@@ -3,6 +3,7 @@
 mod bench;
 mod contract;
 mod documents;
+mod fuzz;
 mod http;
 mod situations;
 mod tls;
