@@ -48,7 +48,8 @@ test-versions:
 	done
 
 # Built as whoever calls it, tested as root.
-test-deb: setup
+test-deb:
+	@scripts/setup.sh --with-tests
 	@package=$$(scripts/deb.sh); as_root=; [ "$$(id -u)" = 0 ] || as_root=sudo; $$as_root scripts/test-deb.sh "$$package"
 
 test-all: test test-versions test-deb

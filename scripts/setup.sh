@@ -21,18 +21,18 @@ needed=(
     "command nft nftables"
     "command mkfs.ext4 e2fsprogs"
     "command fsfreeze util-linux"
-    "command systemd-analyze systemd"
     "command dpkg-shlibdeps dpkg-dev"
-    "command debootstrap debootstrap"
     "file /usr/share/doc/python3-venv python3-venv"
 )
-# The clients that the end-to-end tests put in front of a cluster.
+# The clients that the end-to-end tests put in front of a cluster, and what tests the packages.
 if [[ ${1:-} == --with-tests ]]; then
     needed+=(
         "command pgbouncer pgbouncer"
         "command pgbackrest pgbackrest"
         "command keepalived keepalived"
         "command promtool prometheus"
+        "command systemd-analyze systemd"
+        "command debootstrap debootstrap"
     )
 fi
 

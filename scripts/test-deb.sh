@@ -168,6 +168,11 @@ postmaster() {
 wait_for 120 "the cluster to be whole" healthy
 first=$(leader)
 
+say "an upgrade leaves everything running"
+before="$(main pg1) $(main pg2) $(postmaster pg1) $(postmaster pg2)"
+inside dpkg -i /primacy.deb
+[[ "$(main pg1) $(main pg2) $(postmaster pg1) $(postmaster pg2)" == "$before" ]] || fail "something was restarted"
+
 say "$first reloads, and tells systemd what it does"
 inside systemctl reload "$(unit "$first")"
 status=$(inside systemctl show --property StatusText --value "$(unit "$first")")
