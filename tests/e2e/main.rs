@@ -43,6 +43,8 @@ mod kill_node;
 mod kill_postmaster;
 mod mixed;
 mod packaging;
+mod mixed_matrix;
+mod mixed_pause;
 mod parameters;
 mod partition;
 mod pause;

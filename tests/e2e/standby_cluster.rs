@@ -43,7 +43,7 @@ async fn upstream(cluster: &TestCluster, member: usize) -> Result<String> {
     sql::text(cluster.agents[member].postgres_port, statement).await
 }
 
-async fn wait_standby_leader(cluster: &TestCluster) -> Result<usize> {
+pub(crate) async fn wait_standby_leader(cluster: &TestCluster) -> Result<usize> {
     let what = "one standby leader, and all others streaming from it";
     wait_until(what, cluster.timing.recovery(), || standby_leader(cluster)).await
 }

@@ -1,5 +1,6 @@
 //! What agents cost that have nothing to do.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
@@ -35,7 +36,15 @@ pub(crate) async fn watch(cluster: &TestCluster, period: Duration) -> Result<Idl
     tokio::time::sleep(2 * cluster.timing.loop_wait).await;
     let (before, requests) = (counters(&pids)?, store_requests(cluster).await?);
     tokio::time::sleep(period).await;
-    let (after, requests) = (counters(&pids)?, store_requests(cluster).await? - requests);
+    let (after, requests_after) = (counters(&pids)?, store_requests(cluster).await?);
+    let mut store_requests = 0.0;
+    for (method, count) in requests_after {
+        let more = count - requests.get(&method).copied().unwrap_or_default();
+        store_requests += more;
+        if more > 0.0 {
+            eprintln!("  store requests: {more} {method}");
+        }
+    }
 
     let agents = pids.len() as f64;
     let seconds = period.as_secs_f64();
@@ -48,7 +57,7 @@ pub(crate) async fn watch(cluster: &TestCluster, period: Duration) -> Result<Idl
         threads: mean("Threads")?,
         cpu_ms_per_second: (after.cpu_ms - before.cpu_ms) / agents / seconds,
         wakeups_per_second: (after.wakeups - before.wakeups) / agents / seconds,
-        store_requests_per_minute: requests / seconds * 60.0,
+        store_requests_per_minute: store_requests / seconds * 60.0,
     })
 }
 
@@ -86,21 +95,27 @@ fn number(status: &str, key: &str) -> Result<f64> {
     Ok(value.with_context(|| format!("no {key}"))?.parse()?)
 }
 
-/// All requests that reached etcd's members since their start: the messages, so that many in one stream count as many.
-async fn store_requests(cluster: &TestCluster) -> Result<f64> {
+/// All requests that reached etcd's members since their start, by method: the messages, so that many in one stream count
+/// as many.
+async fn store_requests(cluster: &TestCluster) -> Result<BTreeMap<String, f64>> {
+    let mut requests = BTreeMap::new();
     let Store::Etcd3(etcd) = &cluster.store else {
-        return Ok(0.0);
+        return Ok(requests);
     };
-    let mut sum = 0.0;
     for metrics in etcd.metrics().await? {
         let received = metrics
             .lines()
             .filter(|line| line.starts_with("grpc_server_msg_received_total"));
         // etcd's own health checks and the members' talk among each other are not the agents' requests.
         for line in received.filter(|line| line.contains("etcdserverpb.")) {
+            let method = line
+                .split_once("grpc_method=\"")
+                .and_then(|(_, rest)| rest.split('"').next());
             let value = line.rsplit(' ').next().unwrap_or("0");
-            sum += value.parse::<f64>()?;
+            *requests
+                .entry(method.unwrap_or("?").to_owned())
+                .or_default() += value.parse::<f64>()?;
         }
     }
-    Ok(sum)
+    Ok(requests)
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use anyhow::Result;
 use primacy_testkit::settings::SCOPE;
-use primacy_testkit::{Implementation, TestCluster};
+use primacy_testkit::{Implementation, Target, TestCluster, Writer};
 
 use crate::{median, milliseconds};
 
@@ -41,8 +41,8 @@ pub(crate) async fn median_of(
     times: usize,
 ) -> Result<f64> {
     let mut outages = Vec::new();
-    for _ in 0..times {
-        let writer = cluster.writer().await?;
+    for number in 0..times {
+        let writer = writer(cluster, fault as usize * times + number).await?;
         let leader = cluster.leader().await?;
         match fault {
             Fault::Switchover => {
@@ -71,4 +71,14 @@ pub(crate) async fn median_of(
         outages.push(milliseconds(ledger.longest_outage()));
     }
     Ok(median(outages))
+}
+
+/// A client that follows the primary, and has made its first commits. Each writes rows of its own: what another one wrote
+/// before would be refused, and look like an outage.
+async fn writer(cluster: &TestCluster, number: usize) -> Result<Writer> {
+    let members = cluster.agents.iter();
+    let members = members.map(|agent| (agent.rest_port, agent.postgres_port));
+    let writer = Writer::start(i32::try_from(number)?, Target::Primary(members.collect()));
+    writer.wait_progress(cluster.timing.failover()).await?;
+    Ok(writer)
 }
