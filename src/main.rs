@@ -8,6 +8,7 @@ mod manual;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{ArgMatches, Command, FromArgMatches};
 use clap_complete::Shell;
@@ -21,6 +22,9 @@ use grammar::{PATRONI, PATRONICTL, PRIMACY, RAFT_CONTROLLER};
 
 /// The variable by which start-up files of shells ask Patroni's command for its completion script.
 const COMPLETE: &str = "_PATRONICTL_COMPLETE";
+
+/// Looks at a server's files are further apart, so between them the agent has no more threads than it needs.
+const DISK_THREAD_IDLE: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
@@ -105,10 +109,12 @@ fn agent(name: &'static str, called: OsString, arguments: Vec<OsString>) -> Exit
             return ExitCode::from(2);
         }
     };
-    // Three threads: one that steps the machine, one that serves, one for what takes longer.
+    // Three threads: the first one steps the machine, two more serve and perform. Those that wait for a disk end
+    // soon after it has answered.
     run(
         Builder::new_multi_thread()
-            .worker_threads(3)
+            .worker_threads(2)
+            .thread_keep_alive(DISK_THREAD_IDLE)
             .enable_all()
             .build(),
         primacy_agent::run(args),

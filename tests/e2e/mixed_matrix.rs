@@ -247,25 +247,32 @@ async fn sites() -> Result<()> {
             bail!("the lead of the standby cluster moved");
         }
     }
-    for control in [Patroni, Primacy] {
-        second
-            .control_by(control, &["promote-cluster", SCOPE, "--force"])
-            .await?;
-        second.wait_healthy().await?;
-        let port = first.agents[0].postgres_port.to_string();
-        let command = [
-            "demote-cluster",
-            SCOPE,
-            "--host",
-            "127.0.0.1",
-            "--port",
-            &port,
-            "--force",
-        ];
-        second.control_by(control, &command).await?;
-        wait_standby_leader(&second).await?;
-    }
+    // The sites change roles, by Python's command, and change back by ours.
+    move_to(&second, &first, Patroni).await?;
+    second.wait_healthy().await?;
+    wait_standby_leader(&first).await?;
+    move_to(&first, &second, Primacy).await?;
+    wait_standby_leader(&second).await?;
     first.pass();
     second.pass();
+    Ok(())
+}
+
+/// The site `to` becomes the primary one, and `from` follows it.
+async fn move_to(to: &TestCluster, from: &TestCluster, control: Implementation) -> Result<()> {
+    let host = wait_standby_leader(to).await?;
+    let port = to.agents[host].postgres_port.to_string();
+    let command = [
+        "demote-cluster",
+        SCOPE,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        &port,
+        "--force",
+    ];
+    from.control_ok(&command).await?;
+    to.control_by(control, &["promote-cluster", SCOPE, "--force"])
+        .await?;
     Ok(())
 }

@@ -2,11 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use primacy_testkit::store::Store;
-use primacy_testkit::{Pid, TestCluster};
+use primacy_testkit::{Pid, TestCluster, sql};
+
+/// A server whose WAL did not move for so long has nothing to write before its next checkpoint, and its members have
+/// published where it ended.
+const REST: Duration = Duration::from_secs(25);
+/// It is never at rest for so long.
+const REST_LIMIT: Duration = Duration::from_secs(180);
 
 /// One agent's cost, the mean over the members, and the store's load by all of them.
 #[derive(Debug)]
@@ -32,8 +38,7 @@ pub(crate) async fn watch(cluster: &TestCluster, period: Duration) -> Result<Idl
         .iter()
         .filter_map(|agent| agent.pid())
         .collect();
-    // What the members did to become whole is not idleness.
-    tokio::time::sleep(2 * cluster.timing.loop_wait).await;
+    wait_rest(cluster).await?;
     let (before, requests) = (counters(&pids)?, store_requests(cluster).await?);
     tokio::time::sleep(period).await;
     let (after, requests_after) = (counters(&pids)?, store_requests(cluster).await?);
@@ -59,6 +64,21 @@ pub(crate) async fn watch(cluster: &TestCluster, period: Duration) -> Result<Idl
         wakeups_per_second: (after.wakeups - before.wakeups) / agents / seconds,
         store_requests_per_minute: store_requests / seconds * 60.0,
     })
+}
+
+/// What the members did to become whole, and what their servers write a while after that, is not idleness.
+async fn wait_rest(cluster: &TestCluster) -> Result<()> {
+    let port = cluster.agents[cluster.leader().await?].postgres_port;
+    let (mut position, mut since) = (String::new(), Instant::now());
+    let limit = Instant::now() + REST_LIMIT;
+    while since.elapsed() < REST && Instant::now() < limit {
+        let now = sql::text(port, "select pg_current_wal_insert_lsn()::text").await?;
+        if now != position {
+            (position, since) = (now, Instant::now());
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    Ok(())
 }
 
 fn counters(pids: &[Pid]) -> Result<Counters> {

@@ -518,6 +518,9 @@ impl Machine {
 
     fn decide(&mut self, now: Moment, wall: Timestamp, actions: &mut Vec<Action>) {
         self.tell_changes(now, wall, actions);
+        let before = self
+            .view_is_earlier
+            .then(|| (self.memory.clone(), self.compared_with.clone()));
         self.look_for_triggers(now);
         self.name_standby_leader(actions);
         self.compare_with_remote(now);
@@ -532,7 +535,14 @@ impl Machine {
         }
         let situation = self.situation(promised.as_ref(), now, wall);
         let decision = decide(&situation);
-        if self.view_is_earlier && !matches!(decision.step, Step::Wait | Step::WaitUntil(_)) {
+        if let Some((memory, compared_with)) = before
+            && (!matches!(decision.step, Step::Wait | Step::WaitUntil(_))
+                || memory != self.memory
+                || compared_with != self.compared_with)
+        {
+            // Nothing is remembered on it, either.
+            self.memory = memory;
+            self.compared_with = compared_with;
             self.pass = Pass::Idle;
             self.again = true;
             return;

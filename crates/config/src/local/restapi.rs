@@ -3,6 +3,10 @@ use indexmap::IndexMap;
 use crate::section::Section;
 use crate::{ConfigError, HostPort, Map, Secret};
 
+/// Patroni's 5 is less than a burst of health checks from a few load balancers: whom the queue has no place for tries again
+/// after a second.
+const BACKLOG: u32 = 128;
+
 /// The `restapi` section (`configuration.md` §2.14).
 #[derive(Clone, Debug, PartialEq)]
 pub struct RestApi {
@@ -34,7 +38,7 @@ pub struct RestApi {
     pub https_extra_headers: IndexMap<String, String>,
     /// What the `Server` header tells.
     pub server_tokens: ServerTokens,
-    /// Listen backlog.
+    /// Listen backlog; [`BACKLOG`] unless configured.
     pub request_queue_size: u32,
 }
 
@@ -130,7 +134,7 @@ impl RestApi {
                 Some("productonly") => ServerTokens::ProductOnly,
                 _ => ServerTokens::Original,
             },
-            request_queue_size: section.count("request_queue_size")?.unwrap_or(5),
+            request_queue_size: section.count("request_queue_size")?.unwrap_or(BACKLOG),
         })
     }
 }
