@@ -138,24 +138,17 @@ async fn both_command_lines_say_the_same() -> Result<()> {
         ensure!(cluster.wait_healthy().await? == 0, "pg1 does not lead");
     }
     // With TLS libpq tries twice, and tells both.
-    pair.agree("query -c x -U nobody", "").await?;
+    pair.agree(&[("query -c x -U nobody", "")]).await?;
     pair.encrypt_sessions(&cluster).await?;
 
-    for (line, typed) in HARMLESS {
-        pair.agree(line, typed).await?;
+    for harmless in HARMLESS {
+        pair.agree(&[*harmless]).await?;
     }
     for (change, back) in CHANGES {
-        let mut seen = Vec::new();
-        for program in [&pair.ours, &pair.theirs] {
-            seen.push([pair.run(program, change, "")?, pair.run(program, back, "")?]);
-        }
-        ensure!(
-            seen[0] == seen[1],
-            "{change}, {back}: ours and theirs: {seen:#?}"
-        );
+        pair.agree(&[(change, ""), (back, "")]).await?;
         cluster.wait_healthy().await?;
     }
-    pair.agree("list", "").await?;
+    pair.agree(&[("list", "")]).await?;
     cluster.pass();
     Ok(())
 }
@@ -229,14 +222,19 @@ impl<'a> Pair<'a> {
         Ok((output.status.code(), printed, errors))
     }
 
-    /// Positions and minutes move between two questions, so the answers must be the same once.
-    async fn agree(&self, line: &str, typed: &str) -> Result<()> {
+    /// Lines with what is typed, one after the other by each program. Positions and minutes move between the two, so the
+    /// answers must be the same once.
+    async fn agree(&self, lines: &[(&str, &str)]) -> Result<()> {
+        let all = |program: &Path| -> Result<Vec<Seen>> {
+            let run = |(line, typed): &(&str, &str)| self.run(program, line, typed);
+            lines.iter().map(run).collect()
+        };
         wait_until(
-            &format!("the same answer to `{line}`"),
-            Duration::from_secs(60),
+            &format!("the same answers to {lines:?}"),
+            Duration::from_secs(90),
             async || {
-                let theirs = self.run(&self.theirs, line, typed)?;
-                let ours = self.run(&self.ours, line, typed)?;
+                let theirs = all(&self.theirs)?;
+                let ours = all(&self.ours)?;
                 ensure!(ours == theirs, "ours: {ours:#?}\ntheirs: {theirs:#?}");
                 Ok(())
             },
