@@ -19,6 +19,6 @@ pub use client::{ClientOptions, HttpAnswer, HttpClient, HttpError, HttpStream};
 pub use connect::KeepAlive;
 pub use server::{BodyError, Handler, HangUp, Peer, RequestBody, ServerLimits, serve};
 pub use tls::{
-    ClientCertificate, ClientVerification, Duplex, Roots, TlsClient, TlsClientOptions, TlsError,
-    TlsServer, TlsServerOptions, Verify, install_crypto_provider,
+    ClientCertificate, ClientVerification, Duplex, Passphrase, Roots, TlsClient, TlsClientOptions,
+    TlsError, TlsServer, TlsServerOptions, Verify, install_crypto_provider,
 };

@@ -96,6 +96,7 @@ fn options(authority: &Authority, name: &str) -> TlsServerOptions {
     TlsServerOptions {
         cert: authority.path(&format!("{name}.pem")),
         key: Some(authority.path(&format!("{name}-key.pem"))),
+        passphrase: None,
         client_ca: Some(authority.path("ca.pem")),
         client_verification: ClientVerification::None,
     }

@@ -12,9 +12,9 @@ use primacy_config::HostPort;
 use primacy_config::local::{RestApi, VerifyClient};
 use primacy_model::json_line;
 use primacy_net::{
-    Bytes, ClientVerification, Full, HangUp, HeaderName, HeaderValue, HttpClient, Method, Peer,
-    Request as HttpRequest, RequestBody, Response, ServerLimits, StatusCode, TlsError, TlsServer,
-    TlsServerOptions, header, serve,
+    Bytes, ClientVerification, Full, HangUp, HeaderName, HeaderValue, HttpClient, Method,
+    Passphrase, Peer, Request as HttpRequest, RequestBody, Response, ServerLimits, StatusCode,
+    TlsError, TlsServer, TlsServerOptions, header, serve,
 };
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
@@ -53,12 +53,6 @@ pub enum ApiError {
     /// The certificate or the key cannot be used.
     #[error("restapi: the certificate cannot be used")]
     Tls(#[from] TlsError),
-    /// Not supported by this TLS library.
-    #[error(
-        "restapi.keyfile_password: the key {0} is encrypted; write it without a password (openssl pkey -in \
-         {0} -out ...) into a file that only the agent may read, and remove restapi.keyfile_password"
-    )]
-    EncryptedKey(String),
 }
 
 impl ApiError {
@@ -95,7 +89,7 @@ impl ApiServer {
     /// [`ApiError`]: nothing is served.
     pub async fn start(api: Api, section: &RestApi) -> Result<Self, ApiError> {
         let api = Arc::new(api);
-        let tls = tls_options(section)?
+        let tls = tls_options(section)
             .map(|options| TlsServer::new(&options))
             .transpose()?;
         let listener = Listener::bind(section).await?;
@@ -128,7 +122,7 @@ impl ApiServer {
         section: &RestApi,
         peers: HttpClient,
     ) -> Result<(), ApiError> {
-        let options = tls_options(section)?;
+        let options = tls_options(section);
         let tls = match (&options, &self.accepting.tls) {
             (Some(options), Some(current)) => {
                 current.replace(options)?;
@@ -313,23 +307,20 @@ fn bind_error(section: &RestApi, reason: io::Error) -> ApiError {
     }
 }
 
-fn tls_options(section: &RestApi) -> Result<Option<TlsServerOptions>, ApiError> {
-    let Some(cert) = &section.certfile else {
-        return Ok(None);
-    };
-    if section.keyfile_password.is_some() {
-        return Err(ApiError::EncryptedKey(
-            section.keyfile.as_ref().unwrap_or(cert).clone(),
-        ));
-    }
+fn tls_options(section: &RestApi) -> Option<TlsServerOptions> {
+    let cert = section.certfile.as_ref()?;
     if section.ciphers.is_some() {
         tracing::warn!(
             "restapi.ciphers is ignored: only ciphers without known weaknesses are offered"
         );
     }
-    Ok(Some(TlsServerOptions {
+    Some(TlsServerOptions {
         cert: PathBuf::from(cert),
         key: section.keyfile.as_ref().map(PathBuf::from),
+        passphrase: section
+            .keyfile_password
+            .as_ref()
+            .map(|password| Passphrase::new(password.expose())),
         client_ca: section.cafile.as_ref().map(PathBuf::from),
         client_verification: match (section.verify_client, &section.cafile) {
             (VerifyClient::None, _) => ClientVerification::None,
@@ -343,7 +334,7 @@ fn tls_options(section: &RestApi) -> Result<Option<TlsServerOptions>, ApiError> 
             (VerifyClient::Optional, Some(_)) => ClientVerification::Optional,
             (VerifyClient::Required, _) => ClientVerification::Required,
         },
-    }))
+    })
 }
 
 /// Whether the client may send another request over the connection. Nobody may after an operation. Members may

@@ -97,7 +97,7 @@ impl TlsClient {
             Some(files) => {
                 let chain = pem::certificates("client certificate", &files.cert)?;
                 builder
-                    .with_client_auth_cert(chain, pem::private_key(&files.key)?)
+                    .with_client_auth_cert(chain, pem::private_key(&files.key, None)?)
                     .map_err(|error| pem::unusable("client certificate", &files.cert, error))?
             }
         };

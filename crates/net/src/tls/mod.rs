@@ -11,6 +11,7 @@ use rustls::crypto::CryptoProvider;
 
 pub(crate) use client::refused_by_peer;
 pub use client::{ClientCertificate, Duplex, Roots, TlsClient, TlsClientOptions, Verify};
+pub use pem::Passphrase;
 pub use server::{ClientVerification, TlsServer, TlsServerOptions};
 
 /// Chooses the cryptography for the whole process: libraries that set TLS up themselves need that. Call

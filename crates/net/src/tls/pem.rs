@@ -2,9 +2,12 @@
 
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use pkcs8::EncryptedPrivateKeyInfoRef;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::TlsError;
 
@@ -24,10 +27,34 @@ pub(super) fn certificates(
     }
 }
 
-/// The private key of a file.
-pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+/// What a private key is encrypted with. Shows itself to nobody.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Passphrase(String);
+
+impl Passphrase {
+    /// Takes the text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Passphrase(text.into())
+    }
+}
+
+impl std::fmt::Debug for Passphrase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Passphrase(***)")
+    }
+}
+
+/// The private key of a file, decrypted where it is encrypted. A passphrase that no key needs is overlooked, as
+/// OpenSSL does.
+pub(super) fn private_key(
+    path: &Path,
+    passphrase: Option<&Passphrase>,
+) -> Result<PrivateKeyDer<'static>, TlsError> {
     const WHAT: &str = "private key";
     let text = read(WHAT, path)?;
+    if let (Some(passphrase), Some(key)) = (passphrase, encrypted_key(&text)) {
+        return decrypt(&key, passphrase).map_err(|reason| unusable(WHAT, path, reason));
+    }
     PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
         let encrypted = [
             &b"BEGIN ENCRYPTED PRIVATE KEY"[..],
@@ -40,7 +67,7 @@ pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsErro
             unusable(
                 WHAT,
                 path,
-                "it is encrypted: decrypt it with `openssl pkey`",
+                "it is encrypted, and no passphrase is set or it is not in PKCS #8: see `openssl pkey`",
             )
         } else if matches!(error, pem::Error::NoItemsFound) {
             unusable(WHAT, path, "it has no PRIVATE KEY section")
@@ -48,6 +75,23 @@ pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsErro
             unusable(WHAT, path, error)
         }
     })
+}
+
+/// The DER of an encrypted PKCS #8 key in a PEM file, if there is one.
+fn encrypted_key(text: &[u8]) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (_, rest) = text.split_once("-----BEGIN ENCRYPTED PRIVATE KEY-----")?;
+    let (body, _) = rest.split_once("-----END ENCRYPTED PRIVATE KEY-----")?;
+    let body: String = body.split_whitespace().collect();
+    STANDARD.decode(body).ok()
+}
+
+fn decrypt(key: &[u8], passphrase: &Passphrase) -> Result<PrivateKeyDer<'static>, String> {
+    let key = EncryptedPrivateKeyInfoRef::try_from(key).map_err(|error| error.to_string())?;
+    let key = key
+        .decrypt(&passphrase.0)
+        .map_err(|error| format!("it cannot be decrypted, is the passphrase right? ({error})"))?;
+    Ok(PrivatePkcs8KeyDer::from(key.as_bytes().to_vec()).into())
 }
 
 /// The certificate authorities of a file, or of all files of a directory that hold certificates.

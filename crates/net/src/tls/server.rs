@@ -11,15 +11,18 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::{TlsError, pem, provider};
+use super::pem::{self, Passphrase};
+use super::{TlsError, provider};
 
 /// What a server shows and what it asks of its clients.
 #[derive(Clone, Debug)]
 pub struct TlsServerOptions {
     /// PEM: the chain, own certificate first.
     pub cert: PathBuf,
-    /// PEM: the private key, not encrypted; `None` when it is in the same file.
+    /// PEM: the private key; `None` when it is in the same file.
     pub key: Option<PathBuf>,
+    /// What the key is encrypted with, if it is.
+    pub passphrase: Option<Passphrase>,
     /// PEM: who may vouch for clients. Needed unless the verification is `None`.
     pub client_ca: Option<PathBuf>,
     /// Whether clients must show a certificate.
@@ -121,7 +124,8 @@ fn server_config(options: &TlsServerOptions) -> Result<ServerConfig, TlsError> {
         }
     };
     let chain = pem::certificates("server certificate", &options.cert)?;
-    let key = pem::private_key(options.key.as_ref().unwrap_or(&options.cert))?;
+    let key = options.key.as_ref().unwrap_or(&options.cert);
+    let key = pem::private_key(key, options.passphrase.as_ref())?;
     let mut config = builder
         .with_single_cert(chain, key)
         .map_err(|error| pem::unusable("server certificate", &options.cert, error))?;

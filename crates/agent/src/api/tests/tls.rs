@@ -147,15 +147,6 @@ async fn https_can_be_switched_on() {
         "plain HTTP"
     );
 
-    let mut encrypted = https.clone();
-    encrypted.keyfile_password = Some(Secret::new("x"));
-    let error = bench
-        .server
-        .reconfigure(&encrypted, no_peers())
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(error.contains(&files.path("member-key.pem")), "{error}");
     bench.server.stop().await;
 }
 
@@ -209,6 +200,46 @@ async fn certificates_can_be_required() {
                 .status,
             403
         );
+    }
+}
+
+/// `keyfile_password`, for keys as OpenSSL encrypts them, now and in former days.
+#[tokio::test]
+async fn keys_may_be_encrypted() {
+    let files = Files::new();
+    files.make("ca", None).await;
+    files.make("member", Some("ca")).await;
+    let plain = files.path("member-key.pem");
+    for cipher in ["-v2 aes-256-cbc", "-scrypt", "-v2 des3 -v2prf hmacWithSHA1"] {
+        let mut bench = Bench::new(primary(), section()).await;
+        let mut https = files.section(&bench, VerifyClient::None);
+        let encrypted = files.path("encrypted.pem");
+        let made = tokio::process::Command::new("openssl")
+            .args(["pkcs8", "-topk8", "-in", &plain, "-out", &encrypted])
+            .args(["-passout", "pass:open sesame"])
+            .args(cipher.split(' '))
+            .output();
+        assert!(made.await.unwrap().status.success(), "{cipher}");
+        https.keyfile = Some(encrypted.clone());
+        for (password, told) in [
+            (None, "no passphrase is set"),
+            (Some("close"), "is the passphrase right?"),
+        ] {
+            https.keyfile_password = password.map(Secret::new);
+            let error = bench.server.reconfigure(&https, no_peers()).await;
+            let error = std::error::Error::source(&error.unwrap_err())
+                .unwrap()
+                .to_string();
+            assert!(
+                error.contains(told) && error.contains(&encrypted),
+                "{cipher}: {error}"
+            );
+        }
+        https.keyfile_password = Some(Secret::new("open sesame"));
+        bench.server.reconfigure(&https, no_peers()).await.unwrap();
+        let client = files.client("ca", None);
+        let answer = ask(&bench, &client, Method::GET, "/liveness").await;
+        assert_eq!(answer.unwrap().status, 200, "{cipher}");
     }
 }
 
