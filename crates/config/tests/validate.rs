@@ -98,7 +98,7 @@ fn without_input_every_required_key_is_reported() {
 }
 
 #[test]
-fn faults_are_told_in_the_known_words() {
+fn the_rules_of_8_are_told_in_the_known_words() {
     let site = Site::new();
     let data = site.path("data");
     for (changes, expected) in [
@@ -106,6 +106,40 @@ fn faults_are_told_in_the_known_words() {
         (
             json!({"thread_stack_size": 131_070}),
             vec!["thread_stack_size 131070 didn't pass validation: Wrong value"],
+        ),
+        // As Patroni 4.1.5 has it: a word of another type, and a boolean for a number, are wrong values.
+        (
+            json!({"log": {"level": 5, "mode": true}, "restapi": {"verify_client": 5}}),
+            vec![
+                "log.level 5 didn't pass validation: Wrong value",
+                "log.mode True didn't pass validation: Wrong value",
+                "restapi.verify_client 5 didn't pass validation: Wrong value",
+            ],
+        ),
+        (json!({"thread_stack_size": 524_288}), vec![]),
+        (
+            json!({"watchdog": {"mode": true}}),
+            vec!["watchdog.mode True didn't pass validation: Wrong value"],
+        ),
+        (
+            json!({"raft": {"self_addr": "10.0.0.1:1", "partner_addrs": "x"}}),
+            vec!["raft.partner_addrs x is not an array"],
+        ),
+        (
+            json!({"raft": {"self_addr": "10.0.0.1:1", "partner_addrs": []}}),
+            vec![],
+        ),
+        (
+            json!({"kubernetes": {"labels": {}, "ports": [{"port": 1}]}}),
+            vec!["kubernetes.ports.0.name {'port': 1} is not defined."],
+        ),
+        (
+            json!({"kubernetes": {"labels": {}, "ports": []}}),
+            vec!["kubernetes.ports [] is an empty list"],
+        ),
+        (
+            json!({"postgresql": {"basebackup": {"checkpoint": "fast"}, "bin_name": {"other": "x"}}}),
+            vec![],
         ),
         (
             json!({"log": {"level": "info", "mode": "x", "format": [1]}}),

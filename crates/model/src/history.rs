@@ -57,7 +57,8 @@ impl HistoryEntry {
             timeline: Timeline::known(fields.first()?.as_u64()?)?,
             switch_lsn: Lsn(fields.get(1)?.as_u64()?),
             reason: text(2).unwrap_or_default(),
-            timestamp: text(3),
+            // An empty one keeps the place of one that is not known.
+            timestamp: text(3).filter(|text| !text.is_empty()),
             new_leader: text(4),
         })
     }

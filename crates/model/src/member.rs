@@ -220,7 +220,8 @@ impl MemberData {
         let (conn_url, query) = url.split_once('?').unwrap_or((url, ""));
         let api_url = query
             .split('&')
-            .find_map(|pair| pair.strip_prefix("application_name="));
+            .find_map(|pair| pair.strip_prefix("application_name="))
+            .filter(|url| !url.is_empty());
         MemberData {
             conn_url: Some(conn_url.to_owned()),
             api_url: api_url.map(str::to_owned),

@@ -32,6 +32,7 @@ fn documents() {
         let sync = SyncState::from_json(input, Version(1));
         assert_eq!(SyncState::from_json(&sync.to_json(), Version(1)), sync);
         if let Some(history) = History::from_json(input) {
+            let _ = history.cluster_timeline();
             assert_eq!(History::from_json(&history.to_json()), Some(history));
         }
         serde_json::from_str::<Value>(input).is_ok()

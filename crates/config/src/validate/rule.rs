@@ -207,10 +207,8 @@ pub(super) const PUBLIC: Rule = Rule::Check(address::public);
 /// What this host connects to.
 pub(super) const REACHABLE: Rule = Rule::Check(address::reachable);
 /// One or several of those.
-pub(super) const REACHABLE_LIST: Rule = Rule::Either(&[
-    Rule::CheckEach(address::reachable),
-    Rule::List(&Rule::CheckAny(address::reachable)),
-]);
+pub(super) const REACHABLE_LIST: Rule =
+    Rule::Either(&[Rule::CheckEach(address::reachable), Rule::List(&REACHABLE)]);
 /// Several, or none.
 pub(super) const ALL_REACHABLE: Rule = Rule::CheckAll(address::reachable);
 pub(super) const IP_ADDRESS: Rule =
