@@ -23,11 +23,15 @@ pub(crate) fn check(world: &mut World) {
             World::node_of(name)
                 .is_some_and(|node| world.servers[node].disk.valid && !world.has_promised(node))
         })
-        .map(ToString::to_string)
+        .map(|name| {
+            let missing = World::node_of(name).and_then(|node| world.first_missing(node));
+            let (branch, end) = missing.unwrap_or_default();
+            format!("{name} lacks {end:X} on branch {branch}")
+        })
         .collect();
     if lacking.len() > sync.quorum as usize {
         let text = format!(
-            "/sync is {}, but {} lack commits that were acknowledged",
+            "/sync is {}, but of what was acknowledged {}",
             sync.to_json(),
             lacking.join(", ")
         );
