@@ -8,7 +8,9 @@ use primacy_ha::{
     Action, Event, FailsafeLeader, JobProgress, Lease, Local, Machine, Moment, OperatorRequest,
     Over, PeerReport, Peers, RenewalResult, Step, StepOutcome, StoreKey,
 };
-use primacy_model::{MemberData, Observation, PostmasterIdentity, Process, Status, Tags, Version};
+use primacy_model::{
+    Cluster, MemberData, Observation, PostmasterIdentity, Process, Status, Tags, Version,
+};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value};
@@ -30,6 +32,8 @@ const PUBLISH_BUDGET: Duration = Duration::from_secs(5);
 const STOP_AFTER_PAUSE: Duration = Duration::from_secs(60);
 /// After so long an agent knows its server.
 const SETTLING: Duration = Duration::from_secs(60);
+/// So soon after it learned of another leader it has its server follow nobody else.
+const REPOINTING: Duration = Duration::from_secs(2);
 /// A supervisor starts an agent that ended by itself again.
 const SUPERVISOR: Duration = Duration::from_secs(5);
 
@@ -107,6 +111,8 @@ pub(crate) struct Agent {
     pub(crate) cancelled: bool,
     pub(crate) job_number: u64,
     since: Instant,
+    /// Who leads as far as it knows, and since when it takes that one for the leader.
+    leader: Option<(NodeId, Instant)>,
     questions: u64,
     failsafe_questions: BTreeMap<u64, Answered>,
 }
@@ -233,6 +239,7 @@ impl World {
             cancelled: false,
             job_number: 0,
             since: now,
+            leader: None,
             questions: 0,
             failsafe_questions: BTreeMap::new(),
         });
@@ -323,6 +330,13 @@ impl World {
         else {
             return;
         };
+        if let Event::ClusterRead(cluster) = &event {
+            let leads = cluster.as_ref().ok().and_then(Cluster::leader_name);
+            let leads = leads.and_then(|name| World::node_of(name));
+            if leads != agent.leader.map(|(leader, _)| leader) {
+                agent.leader = leads.map(|leader| (leader, now));
+            }
+        }
         let paused = agent.machine.global().pause;
         let actions = agent.machine.step(event, moment, wall);
         if paused && !agent.machine.global().pause {
@@ -664,10 +678,17 @@ impl World {
         until.is_some_and(|until| now < until)
     }
 
-    /// An agent is there, has been for a while, and can act.
-    pub(crate) fn is_attended(&self, node: NodeId) -> bool {
-        let since = self.nodes[node].agent.as_ref().map(|agent| agent.since);
-        since.is_some_and(|since| self.now() > since + SETTLING) && !self.nodes[node].still()
+    /// Whether an agent is there that can keep its server from streaming from there: it has been for a while, can act, knows
+    /// who leads, and has known it for long enough, unless that is whom it follows.
+    pub(crate) fn is_attended(&self, node: NodeId, upstream: NodeId) -> bool {
+        let Some(agent) = &self.nodes[node].agent else {
+            return false;
+        };
+        let leads = self.store.leader.as_ref().map(|leader| leader.value);
+        let knows = agent.leader.is_some_and(|(leader, since)| {
+            Some(leader) == leads && (leader == upstream || self.now() > since + REPOINTING)
+        });
+        knows && self.now() > agent.since + SETTLING && !self.nodes[node].still()
     }
 
     /// Another member's agent asks this one to promise that it does not take over.

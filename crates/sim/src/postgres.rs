@@ -802,12 +802,12 @@ impl World {
             .contains(theirs.branch, theirs.flushed, mine.branch, mine.flushed);
         let same_number =
             self.history.timeline(mine.branch) == self.history.timeline(theirs.branch);
-        // Without its agent nobody points it elsewhere: the records that come do not fit, and it says so.
+        // Nobody points it elsewhere without an agent that knows who leads: the records that come do not fit, and it says so.
         if reached
             && !fits
             && same_number
             && mine.flushed <= theirs.flushed
-            && self.is_attended(node)
+            && self.is_attended(node, upstream)
         {
             // PostgreSQL sees the same timeline and a position that the upstream has: it would stream what does not fit.
             let text = format!(

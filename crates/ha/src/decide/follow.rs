@@ -1,12 +1,17 @@
 //! Following (`ha.md` §9).
 
-use primacy_model::{Cluster, Member, Process, Role, WalStatus};
+use std::time::Duration;
+
+use primacy_model::{Cluster, Member, Process};
 
 use super::{Reasons, demote, operation, rewind, slots, standby_cluster};
 use crate::decision::{DemotionMode, Job, Step, Upstream};
 use crate::situation::{Lease, RewindState, Situation};
 
 use super::Verdict;
+
+/// A receiver that was told to end is looked at again so soon.
+const RECEIVER_LOOK: Duration = Duration::from_millis(200);
 
 /// Somebody else holds the lock.
 pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Verdict<Step> {
@@ -36,10 +41,7 @@ fn may_follow_in_pause(s: &Situation<'_>) -> bool {
 
 /// A standby, whoever leads.
 pub(super) fn keep_following(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Step {
-    if s.left_the_leader()
-        && !s.global.pause
-        && let Some(step) = point_at(s, cluster, &Upstream::Nobody, why)
-    {
+    if let Some(step) = set_apart(s, cluster, why) {
         return step;
     }
     if (s.memory.rewind != RewindState::Initial || !s.global.pause)
@@ -60,20 +62,11 @@ pub(super) fn keep_following(s: &Situation<'_>, cluster: &Cluster, why: &mut Rea
         return Step::ResumeReplay;
     }
     if rewind::is_to_be_compared(s) {
+        why.note("ha.md §8.2", "not compared with the leader yet");
+    } else if rewind::is_to_be_promoted(s, cluster) {
         why.note(
             "ha.md §8.2",
-            "not compared with the leader yet: it keeps the upstream that it has",
-        );
-        // Whom an earlier agent had it follow is not known.
-        if s.memory.following.is_none()
-            && let Some(step) = point_at(s, cluster, &Upstream::Nobody, why)
-        {
-            return step;
-        }
-    } else if may_be_behind_me(s, cluster) {
-        why.note(
-            "ha.md §8.2",
-            "the leader is not promoted yet and I may be ahead of it: it keeps the upstream that it has",
+            "the leader is not promoted yet: it keeps the upstream that it has",
         );
     } else if let Some(step) = point_at(s, cluster, &upstream(s, cluster), why) {
         return step;
@@ -104,18 +97,36 @@ pub(super) fn keep_following(s: &Situation<'_>, cluster: &Cluster, why: &mut Rea
     Step::Wait
 }
 
-/// A leader that is still a standby, of which it is not known that it has all WAL that I have. Once it is promoted the WAL
-/// is compared; until then, and if its new timeline has the number of mine, PostgreSQL would stream what does not fit.
-fn may_be_behind_me(s: &Situation<'_>, cluster: &Cluster) -> bool {
-    let Some(leader) = cluster
-        .leader_member()
-        .filter(|leader| leader.name != *s.me() && leader.data.role != Some(Role::Primary))
-    else {
+/// WAL that left the leader's gets no more from anywhere, and WAL that may have left it none from other servers: PostgreSQL
+/// would stream what does not fit, and what comes while the WAL is compared would never be compared.
+fn set_apart(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option<Step> {
+    if s.is_primary() || !s.left_the_leader() && !may_get_more_than_is_compared(s, cluster) {
+        return None;
+    }
+    if let Some(step) = point_at(s, cluster, &Upstream::Nobody, why) {
+        return Some(step);
+    }
+    if !s.left_the_leader() && s.wal()?.receiver.is_some() {
+        // PostgreSQL ends it once what it received is replayed.
+        why.note("ha.md §8.2", "WAL still arrives from the former upstream");
+        why.outcome("waiting for the WAL receiver to end before the comparison");
+        return Some(Step::WaitUntil(s.now + RECEIVER_LOOK));
+    }
+    None
+}
+
+/// The WAL is about to be compared with the leader's, and comes from somebody else.
+fn may_get_more_than_is_compared(s: &Situation<'_>, cluster: &Cluster) -> bool {
+    let Some(leader) = cluster.leader_member() else {
         return false;
     };
-    let behind = s.memory.last_timeline > leader.data.timeline
-        || s.wal().map(WalStatus::position) > leader.data.xlog_location;
-    behind && s.can_repair_divergence() && s.global.standby_cluster.is_none() && !s.global.pause
+    let following = s.memory.following.as_ref().map(|(upstream, _)| upstream);
+    // Before 13 it takes a restart: only where it is not known whom an earlier agent had it follow.
+    let reload = s.server.major_version.is_some_and(|major| major >= 13);
+    rewind::is_to_be_compared(s)
+        && !rewind::is_to_be_promoted(s, cluster)
+        && following != reachable(leader).as_ref()
+        && (reload || following.is_none())
 }
 
 /// Makes the running standby follow the target, unless it does.
@@ -132,7 +143,10 @@ fn point_at(
     // The key of a leader that took its lock again may be there before its member key is.
     let unpublished =
         cluster.leader_member().is_none() && !s.local.tags.nostream() && !s.left_the_leader();
-    if *upstream == Upstream::Nobody && (s.global.pause || cluster.is_unlocked() || unpublished) {
+    let apart = s.left_the_leader() || rewind::is_to_be_compared(s);
+    if *upstream == Upstream::Nobody
+        && (s.global.pause && !apart || cluster.is_unlocked() || unpublished)
+    {
         // A standby that keeps its upstream while nobody leads loses nothing, and gets what a primary that
         // is cut off from the store still writes (ha.md W20).
         return None;

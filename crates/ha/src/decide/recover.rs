@@ -62,7 +62,7 @@ pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) ->
     if let Some(step) = rewind::decide(s, cluster, why) {
         return Ok(step);
     }
-    let upstream = match rewind::is_to_be_compared(s) {
+    let upstream = match rewind::is_to_be_compared(s) || rewind::is_to_be_promoted(s, cluster) {
         true => Upstream::Nobody,
         false => follow::upstream(s, cluster),
     };

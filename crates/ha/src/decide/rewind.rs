@@ -64,8 +64,20 @@ pub(super) fn is_to_be_compared(s: &Situation<'_>) -> bool {
         RewindState::Initial => !streams,
         _ => false,
     };
-    let may_look = s.can_repair_divergence() && s.global.standby_cluster.is_none();
-    unknown && may_look && !s.global.pause
+    unknown && compares(s)
+}
+
+/// The leader is still a standby: what its new timeline will fork from is not known, and its number may be that of mine.
+/// It is followed once it was promoted and compared with.
+pub(super) fn is_to_be_promoted(s: &Situation<'_>, cluster: &Cluster) -> bool {
+    let leader = cluster
+        .leader_member()
+        .filter(|leader| leader.name != *s.me());
+    leader.is_some_and(|leader| leader.data.role != Some(Role::Primary)) && compares(s)
+}
+
+fn compares(s: &Situation<'_>) -> bool {
+    s.can_repair_divergence() && s.global.standby_cluster.is_none()
 }
 
 /// The step that divergence needs, if it needs one.

@@ -127,6 +127,7 @@ impl Machine {
                 ) {
                     memory.operation = None;
                 }
+                self.begins_copy();
             }
             Job::Start { .. } | Job::StartPrimary { .. } => {
                 memory.state = State::Starting;

@@ -3,7 +3,7 @@
 use primacy_config::SynchronousMode;
 use primacy_model::{
     Cluster, DataDirectory, Member, MemberName, Observation, Process, Readiness, Role, State,
-    WalReceiver,
+    Timeline, WalReceiver, WalStatus,
 };
 
 use super::standby_cluster::COMPARISON_INTERVAL;
@@ -153,24 +153,37 @@ impl Machine {
             // There is nobody to copy any more: what is here may be all that is left.
             self.memory.operation = None;
         }
-        let (Some(view), Some(wal)) = (&self.view, &self.server.wal) else {
-            return;
-        };
-        self.memory.left_history = match wal.is_primary() {
-            true => None,
-            false => view.left_timeline_before(wal.timeline_in_use(), wal.position()),
-        };
+        let Some(view) = &self.view else { return };
+        let wal = self.server.wal.as_ref();
+        if let Some(wal) = wal {
+            self.memory.left_history = match wal.is_primary() {
+                true => None,
+                false => view.left_timeline_before(wal.timeline_in_use(), wal.position()),
+            };
+        }
         let Some(leader) = view.leader_member() else {
             return;
         };
-        if wal.is_primary() || leader.name == self.local.name {
+        if wal.is_some_and(WalStatus::is_primary) || leader.name == self.local.name {
             self.compared_with = None;
             return;
         }
-        if leader.data.role != Some(Role::Primary) {
+        let job = self.job.as_ref().map(|job| &job.job);
+        // What a comparison under way comes to is about the leader that it began with.
+        if leader.data.role != Some(Role::Primary)
+            || matches!(job, Some(Job::CheckDivergence { .. }))
+        {
             return;
         }
-        let key = Some((leader.name.clone(), leader.data.timeline));
+        let key = Some(leader_key(leader));
+        let Some(wal) = wal else {
+            // In pause it stays as it is, and with it why it was stopped.
+            let at_rest = job.is_none() && !self.server.process.is_alive() && !self.global.pause;
+            if at_rest && self.compared_with != key {
+                self.compare_again(key, now);
+            }
+            return;
+        };
         let cascades = self.local.tags.replicatefrom().is_some();
         let streams = wal.receiver.as_ref().is_some_and(|receiver| {
             receiver.status == "streaming"
@@ -194,17 +207,26 @@ impl Machine {
                 .is_none_or(|at| now.since(at) >= COMPARISON_INTERVAL)
         {
             // Initial: what was known was forgotten. What was found fit may have got more from its old upstream since.
-            self.compared_with = key;
-            self.compared_at = Some(now);
-            if self.local_can_repair()
-                && matches!(
-                    self.memory.rewind,
-                    RewindState::Initial | RewindState::NotNeeded
-                )
-            {
-                self.memory.rewind = RewindState::Check { undecided: None };
-            }
+            self.compare_again(key, now);
         }
+    }
+
+    fn compare_again(&mut self, key: Option<(MemberName, Option<Timeline>)>, now: Moment) {
+        self.compared_with = key;
+        self.compared_at = Some(now);
+        let found = matches!(
+            self.memory.rewind,
+            RewindState::Initial | RewindState::NotNeeded | RewindState::Succeeded
+        );
+        if found && self.local_can_repair() {
+            self.memory.rewind = RewindState::Check { undecided: None };
+        }
+    }
+
+    /// A copy that is begun now needs no comparison with the leader of now.
+    pub(super) fn begins_copy(&mut self) {
+        let leader = self.view.as_ref().and_then(Cluster::leader_member);
+        self.compared_with = leader.map(leader_key);
     }
 
     pub(super) fn concerns_me(&self, key: &StoreKey) -> bool {
@@ -242,6 +264,11 @@ impl Machine {
             StoreKey::Other => false,
         }
     }
+}
+
+/// What a comparison with a leader is good for.
+fn leader_key(leader: &Member) -> (MemberName, Option<Timeline>) {
+    (leader.name.clone(), leader.data.timeline)
 }
 
 /// Jobs that say themselves what is being done to the server.

@@ -4,7 +4,7 @@ use primacy_ha::{Job, RewindState, Step, Upstream};
 use primacy_model::{ControlState, Role};
 use serde_json::json;
 
-use crate::world::{NOW, POSITION, World, leader};
+use crate::world::{NOW, World, leader};
 
 fn follows(step: &Step) -> String {
     match step {
@@ -51,20 +51,22 @@ fn s9_target() {
 
 #[test]
 fn s9_7_a_new_leader_is_followed() {
-    let led_by_pg3 = |role, position| {
+    let led_by_pg3 = |role| {
         World::of("pg2").with(|w| {
             w.cluster.leader = Some(leader("pg3"));
             w.cluster.members[2].data.role = Some(role);
-            w.cluster.members[2].data.xlog_location = position;
+            w.memory.rewind = RewindState::NotNeeded;
         })
     };
-    let promoted = led_by_pg3(Role::Primary, None);
+    let promoted = led_by_pg3(Role::Primary);
     assert_eq!(follows(&promoted.because("ha.md §9 follow 7")), "pg3");
-    // One that is still to be promoted, too, if it is known to have all that I have.
-    let ahead = led_by_pg3(Role::Replica, Some(POSITION));
-    assert_eq!(follows(&ahead.because("ha.md §9 follow 7")), "pg3");
-    let unknown = led_by_pg3(Role::Replica, None);
-    assert_eq!(unknown.because("ha.md §8.2"), Step::Wait);
+    // What one that is still to be promoted has may be another timeline of the same number.
+    assert_eq!(led_by_pg3(Role::Replica).because("ha.md §8.2"), Step::Wait);
+    let paused = led_by_pg3(Role::Replica).with(|w| w.global.pause = true);
+    assert_eq!(paused.because("ha.md §8.2"), Step::Wait);
+    let stopped = led_by_pg3(Role::Replica).stopped(ControlState::ShutDownInRecovery);
+    let stopped = stopped.with(|w| w.memory.rewind = RewindState::NotNeeded);
+    assert_eq!(follows(&stopped.because("ha.md §7.9")), "nobody");
     let restart = World::of("pg2").with(|w| {
         w.memory.follow_needs_restart = w.memory.following.take().map(|(upstream, _)| upstream);
     });
@@ -137,27 +139,54 @@ fn s8_3_a_comparison_that_cannot_be_made_does_not_keep_a_server_down_for_ever() 
 
 /// A timeline of the same number need not be the same one: PostgreSQL would stream whatever comes next.
 #[test]
-fn s8_2_a_member_keeps_its_upstream_until_it_is_compared() {
-    let restarted = |rewind| {
-        World::of("pg2").with(|w| {
-            w.memory.rewind = rewind;
-            w.memory.following = None;
-            w.wal().receiver = None;
-        })
-    };
-    let undecided = RewindState::Check {
+fn s8_2_a_member_that_is_to_be_compared_gets_wal_from_nobody_else() {
+    let unknown = RewindState::Check { undecided: None };
+    let tried = RewindState::Check {
         undecided: Some((NOW, 1)),
     };
-    assert_eq!(
-        follows(&restarted(undecided).because("ha.md §8.2")),
-        "nobody"
-    );
-    let known = restarted(undecided).with(|w| {
-        w.memory.following = Some((Upstream::Nobody, crate::world::POSTMASTER));
-    });
-    assert_eq!(known.because("ha.md §8.2"), Step::Wait);
-    let same = restarted(RewindState::NotNeeded);
-    assert!(matches!(same.because("ha.md §9 follow 7"), Step::Follow(_)));
+    let led_by_pg3 = |rewind| {
+        World::of("pg2").with(|w| {
+            w.cluster.leader = Some(leader("pg3"));
+            w.cluster.members[2].data.role = Some(Role::Primary);
+            w.memory.rewind = rewind;
+        })
+    };
+    // It still gets WAL from pg1, or would if that came back.
+    for rewind in [unknown, tried] {
+        assert_eq!(follows(&led_by_pg3(rewind).step()), "nobody");
+        let paused = led_by_pg3(rewind).with(|w| w.global.pause = true);
+        assert_eq!(follows(&paused.step()), "nobody");
+        let forgotten = led_by_pg3(rewind).with(|w| w.memory.following = None);
+        assert_eq!(follows(&forgotten.step()), "nobody");
+    }
+    let apart = |rewind| {
+        led_by_pg3(rewind).with(|w| {
+            w.memory.following = Some((Upstream::Nobody, crate::world::POSTMASTER));
+        })
+    };
+    assert!(matches!(
+        apart(unknown).because("ha.md §8.2"),
+        Step::WaitUntil(_)
+    ));
+    let ended = |rewind| apart(rewind).with(|w| w.wal().receiver = None);
+    assert!(matches!(
+        ended(unknown).step(),
+        Step::StartJob(Job::CheckDivergence { .. })
+    ));
+    assert_eq!(ended(tried).because("ha.md §8.2"), Step::Wait);
+    let same = ended(RewindState::NotNeeded);
+    assert_eq!(follows(&same.because("ha.md §9 follow 7")), "pg3");
+    // What pg1 itself sends is what it is compared with.
+    let from_leader = World::of("pg2").with(|w| w.memory.rewind = unknown);
+    assert!(matches!(
+        from_leader.step(),
+        Step::StartJob(Job::CheckDivergence { .. })
+    ));
+    let restarts = led_by_pg3(unknown).with(|w| w.server.major_version = Some(12));
+    assert!(matches!(
+        restarts.step(),
+        Step::StartJob(Job::CheckDivergence { .. })
+    ));
 }
 
 #[test]

@@ -6,7 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use primacy_config::{GlobalConfig, TimingLimits};
 use primacy_ha::{
-    Action, Event, FailsafeReply, Job, JobReport, Machine, Moment, RenewalResult, Step, StepOutcome,
+    Action, Event, FailsafeReply, Job, JobReport, Machine, Moment, RenewalResult, Step,
+    StepOutcome, Upstream,
 };
 use primacy_model::{Cluster, Lsn, MemberName, Observation, Process};
 
@@ -158,6 +159,11 @@ impl Driver {
             Step::AcquireLeader { .. } => self.cluster.leader = Some(world::leader(self.me())),
             Step::ReleaseLeader { .. } => self.cluster.leader = None,
             Step::ClearFailover(_) => self.cluster.failover = None,
+            Step::Follow(Upstream::Nobody) => {
+                if let Some(wal) = &mut self.server.wal {
+                    wal.receiver = None;
+                }
+            }
             _ => {}
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use primacy_ha::{Action, Job, RewindState};
+use primacy_ha::{Action, Event, Job, JobReport, RewindState};
 use primacy_model::{Role, Timeline, Version};
 
 use crate::driver::Driver;
@@ -81,6 +81,45 @@ fn s8_2_another_leader_is_compared_with_unless_its_wal_streams() {
     leader_is(&mut driver, "pg3", 2);
     receives(&mut driver, Some(2));
     assert!(!driver.pass_time(10 * CYCLE, compares));
+}
+
+/// What was found fit for one leader is started as a standby of another one.
+#[test]
+fn s8_2_a_stopped_member_is_compared_with_a_new_leader_before_it_is_started() {
+    let mut driver = replica();
+    leader_is(&mut driver, "pg1", 2);
+    assert!(driver.pass_time(CYCLE, compares));
+    assert_eq!(driver.machine.memory().rewind, RewindState::NotNeeded);
+    driver.seen.clear();
+    driver.die();
+    leader_is(&mut driver, "pg3", 2);
+    let starts = |action: &Action| matches!(action, Action::StartJob(Job::Start { .. }));
+    assert!(driver.pass_time(CYCLE, starts));
+    assert!(driver.saw(compares));
+}
+
+#[test]
+fn s8_2_a_comparison_says_nothing_about_a_leader_that_came_meanwhile() {
+    let mut driver = replica();
+    receives(&mut driver, None);
+    leader_is(&mut driver, "pg1", 2);
+    let mut queue = Vec::new();
+    while !queue.iter().any(compares) {
+        driver.now = driver.machine.wake_at().expect("something is due");
+        queue = driver.step(Event::Tick);
+        while let Some(at) = queue.iter().position(|action| !compares(action)) {
+            let action = queue.remove(at);
+            if let Some(event) = driver.answer(&action) {
+                queue.extend(driver.step(event));
+            }
+        }
+    }
+    leader_is(&mut driver, "pg3", 2);
+    driver.pass_time(CYCLE, |_| false);
+    driver.seen.clear();
+    let actions = driver.step(Event::JobDone(JobReport::Compared(Some(false))));
+    driver.finish(actions);
+    assert!(driver.saw(compares), "not with pg3");
 }
 
 #[test]
