@@ -8,7 +8,13 @@ use crate::decision::Step;
 use crate::situation::Situation;
 
 pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option<Step> {
-    let timeline = s.wal()?.timeline?;
+    let wal = s.wal()?;
+    let timeline = wal.timeline?;
+    if cluster.status.optime > wal.flush_lsn {
+        // That is from the timeline before, beyond where this one began. Once /history says that it was left, nobody on it
+        // leads again, and by that position nobody on this one would either: /status first.
+        return None;
+    }
     let failed = s.memory.history_failed_at;
     if s.memory.history_done == Some(timeline) && cluster.history.is_some()
         || failed.is_some_and(|at| s.now.since(at) < s.global.loop_wait)

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use primacy_ha::{Job, Over, Step};
-use primacy_model::{DynamicConfig, History, Initialize, Role, Timeline, Version};
+use primacy_model::{DynamicConfig, History, Initialize, Lsn, Role, Timeline, Version};
 
-use crate::world::{NOW, World, held, leader};
+use crate::world::{NOW, POSITION, World, held, leader};
 
 fn winner() -> World {
     World::of("pg2").with(|w| {
@@ -74,6 +74,21 @@ fn s3_d_the_owner_repairs_keys() {
         });
     });
     assert_eq!(empty.step(), Step::WriteConfig(Some(Version(1))));
+}
+
+/// Nobody could lead if the primary were lost between the two: some would be on a timeline that was left, the others too
+/// far behind a position on it.
+#[test]
+fn s21_a_status_of_the_timeline_before_is_replaced_before_history_ends_that_timeline() {
+    let promoted = |status: u64| {
+        World::of("pg1").with(|w| {
+            w.wal().timeline = Some(Timeline(2));
+            w.cluster.status.optime = Lsn(status);
+        })
+    };
+    let writes = |step: Step| matches!(step, Step::WriteHistory(_));
+    assert!(writes(promoted(POSITION.0).step()));
+    assert!(!writes(promoted(POSITION.0 + 1).step()));
 }
 
 #[test]
