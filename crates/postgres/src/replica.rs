@@ -267,12 +267,7 @@ impl Server {
 pub(crate) fn parse_progress(line: &str) -> Option<BackupProgress> {
     let (done, rest) = line.trim().split_once('/')?;
     let total = rest.trim_start().split_once(" kB")?.0;
-    let bytes = |text: &str| {
-        text.trim()
-            .parse::<u64>()
-            .ok()
-            .map(|kilobytes| kilobytes * 1024)
-    };
+    let bytes = |text: &str| text.trim().parse::<u64>().ok()?.checked_mul(1024);
     Some(BackupProgress {
         done_bytes: bytes(done)?,
         total_bytes: bytes(total)?,
