@@ -2,7 +2,7 @@
 
 CARGO := scripts/cargo.sh
 
-.PHONY: help setup build deb demo test test-deb test-versions test-all fuzz sim sim-mutants bench fmt lint
+.PHONY: help setup build deb demo test test-deb test-stores test-versions test-all fuzz sim sim-mutants bench fmt lint
 
 help:
 	@echo 'make demo      a three-node cluster that survives losing its primary'
@@ -12,7 +12,8 @@ help:
 	@echo 'make setup     what the others need and is missing (they call it themselves)'
 	@echo 'make test-versions  the tests with PostgreSQL, on versions 17 and 18'
 	@echo 'make test-deb  install that package in a Debian of its own, and run a cluster from it (as root)'
-	@echo 'make test-all  make test, make test-versions and make test-deb, then examples in the documentation and the long tests'
+	@echo 'make test-stores  the end-to-end tests on the store that make test did not use'
+	@echo 'make test-all  make test and the three above, then examples in the documentation and the long tests'
 	@echo 'make sim       simulate clusters by the hour: make sim ARGS="--hours 1000"'
 	@echo 'make sim-mutants    break rules on purpose, one at a time, and have the simulator find each'
 	@echo 'make fuzz      spoiled inputs for every parser of what comes from outside'
@@ -47,12 +48,18 @@ test-versions:
 	    PRIMACY_TEST_PG_BIN=$$bin $(CARGO) nextest run --locked -p primacy -p primacy-postgres --run-ignored all; \
 	done
 
+# `make test` runs every guarantee on at least one store, this the rest on the other. Patroni knows only one of them.
+test-stores:
+	@scripts/setup.sh --with-tests
+	PRIMACY_TEST_STORES=swapped $(CARGO) nextest run --locked --test e2e --run-ignored all -E \
+	    'not test(/(::embedded|::etcd3)$$/) and not test(/^(auxiliary|bad_input|clients|commands|config_commands|mixed|packaging|reload|systemd|witness)/)'
+
 # Built as whoever calls it, tested as root.
 test-deb:
 	@scripts/setup.sh --with-tests
 	@package=$$(scripts/deb.sh); as_root=; [ "$$(id -u)" = 0 ] || as_root=sudo; $$as_root scripts/test-deb.sh "$$package"
 
-test-all: test test-versions test-deb
+test-all: test test-stores test-versions test-deb
 	$(CARGO) test --workspace --locked --doc
 	$(CARGO) nextest run --workspace --exclude primacy --locked --run-ignored only --no-tests pass
 

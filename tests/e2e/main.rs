@@ -69,7 +69,14 @@ mod witness;
 /// The executable under test.
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_primacy");
 
-/// A synchronous cluster of three members, unless the scenario says otherwise.
+/// A synchronous cluster of three members, unless the scenario says otherwise. With `PRIMACY_TEST_STORES=swapped` it
+/// is on the other store: that is how `make test-stores` runs the scenarios that need one of them only to be quick.
 fn cluster(store: StoreKind) -> ClusterBuilder {
+    let swapped = std::env::var("PRIMACY_TEST_STORES").is_ok_and(|stores| stores == "swapped");
+    let store = match store {
+        StoreKind::Embedded if swapped => StoreKind::Etcd3,
+        StoreKind::Etcd3 if swapped => StoreKind::Embedded,
+        _ => store,
+    };
     TestCluster::builder(store, EXECUTABLE)
 }

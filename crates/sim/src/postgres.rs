@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use primacy_model::{
     ControlData, ControlState, DataDirectory, Lsn, Observation, PostmasterIdentity, Process,
-    Readiness, SystemIdentifier, WalReceiver, WalSender, WalStatus,
+    Readiness, Replayed, SystemIdentifier, WalReceiver, WalSender, WalStatus,
 };
 
 use crate::history::Branch;
@@ -1107,7 +1107,11 @@ impl World {
         } else {
             wal.replay_lsn = Lsn(disk.flushed);
             wal.receive_lsn = Lsn(disk.flushed);
-            wal.replay_timeline = Some(timeline);
+            let forks = self.history.lines(disk.branch).into_iter();
+            wal.replayed = Some(Replayed {
+                timeline,
+                forks: forks.map(|(timeline, at)| (timeline, Lsn(at))).collect(),
+            });
             wal.receiver = running.receiver.as_ref().map(|receiver| WalReceiver {
                 status: "streaming".into(),
                 timeline: Some(timeline),
