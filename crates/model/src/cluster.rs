@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    FailoverRequest, History, HistoryEntry, Lsn, Member, MemberName, Status, SyncState,
-    SystemIdentifier, Timeline, WalStatus,
+    FailoverRequest, History, Lsn, Member, MemberName, Status, SyncState, SystemIdentifier,
+    Timeline,
 };
 
 /// The version of one key: opaque, only ever compared for equality and handed back to the store.
@@ -124,21 +124,18 @@ impl Cluster {
         self.member(self.leader_name()?)
     }
 
-    /// Where a standby's WAL left the cluster's by `/history`: it goes on on a timeline that the cluster left before that
-    /// position, or came from there to another one of the same number.
-    pub fn left_history(&self, wal: &WalStatus) -> Option<(Timeline, Lsn)> {
+    /// Where the cluster left that timeline by its history, when it was before this position: WAL that goes on there is
+    /// none of the cluster's.
+    pub fn left_timeline_before(
+        &self,
+        timeline: Option<Timeline>,
+        position: Lsn,
+    ) -> Option<(Timeline, Lsn)> {
         let entries = &self.history.as_ref()?.entries;
-        let forks = wal.replayed.iter().flat_map(|replayed| &replayed.forks);
-        let left = |entry: &&HistoryEntry| {
-            let elsewhere = forks
-                .clone()
-                .any(|(timeline, at)| *timeline == entry.timeline && *at != entry.switch_lsn);
-            let further =
-                wal.timeline_in_use() == Some(entry.timeline) && entry.switch_lsn < wal.position();
-            elsewhere || further
-        };
-        let entry = entries.iter().find(left)?;
-        Some((entry.timeline, entry.switch_lsn))
+        let left = entries
+            .iter()
+            .find(|entry| Some(entry.timeline) == timeline)?;
+        (left.switch_lsn < position).then_some((left.timeline, left.switch_lsn))
     }
 
     /// The cluster's timeline by its history (`ha.md` §10.1 row 5); `None` when the history is unknown.
@@ -149,8 +146,6 @@ impl Cluster {
 
 #[cfg(test)]
 mod tests {
-    use crate::Replayed;
-
     use super::*;
 
     #[test]
@@ -159,37 +154,18 @@ mod tests {
             history: History::from_json(r#"[[1,100,"r","t","a"],[2,200,"r","t","b"]]"#),
             ..Cluster::default()
         };
-        let wal = |timeline, position, forks: &[(u32, u64)]| WalStatus {
-            replay_lsn: Lsn(position),
-            replayed: Some(Replayed {
-                timeline: Timeline(timeline),
-                forks: forks
-                    .iter()
-                    .map(|(t, at)| (Timeline(*t), Lsn(*at)))
-                    .collect(),
-            }),
-            ..WalStatus::default()
+        let left = |timeline, position| {
+            cluster.left_timeline_before(Some(Timeline(timeline)), Lsn(position))
         };
-        let left =
-            |timeline, position, forks| cluster.left_history(&wal(timeline, position, forks));
-        assert_eq!(left(1, 100, &[]), None, "what everybody has");
-        assert_eq!(left(1, 101, &[]), Some((Timeline(1), Lsn(100))));
-        assert_eq!(left(2, 150, &[(1, 100)]), None);
-        assert_eq!(left(3, 900, &[(1, 100), (2, 200)]), None, "the cluster's");
+        assert_eq!(left(1, 100), None, "what everybody has");
+        assert_eq!(left(1, 101), Some((Timeline(1), Lsn(100))));
+        assert_eq!(left(2, 150), None);
+        assert_eq!(left(3, 900), None, "the timeline that the cluster is on");
+        assert_eq!(cluster.left_timeline_before(None, Lsn(900)), None);
         assert_eq!(
-            left(3, 900, &[]),
-            None,
-            "not known to have come another way"
+            Cluster::default().left_timeline_before(Some(Timeline(1)), Lsn(9)),
+            None
         );
-        // Another timeline of the same number.
-        let twin = left(3, 900, &[(1, 100), (2, 190)]);
-        assert_eq!(twin, Some((Timeline(2), Lsn(200))));
-        let unknown = WalStatus {
-            replayed: None,
-            ..wal(1, 900, &[])
-        };
-        assert_eq!(cluster.left_history(&unknown), None);
-        assert_eq!(Cluster::default().left_history(&wal(1, 900, &[])), None);
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub use probes::Probes;
 pub use role::{Role, State};
 pub use server::{
     ControlData, ControlState, DataDirectory, Observation, PostmasterIdentity, Process, Readiness,
-    Replayed, ReplicationSlot, SlotKind, WalReceiver, WalSender, WalStatus,
+    ReplicationSlot, SlotKind, WalReceiver, WalSender, WalStatus,
 };
 pub use slot::slot_name;
 pub use status::Status;

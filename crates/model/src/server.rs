@@ -117,8 +117,8 @@ pub struct WalStatus {
     pub replayed_timestamp_text: Option<String>,
     /// Recovery: the walreceiver, when it runs.
     pub receiver: Option<WalReceiver>,
-    /// Recovery without a walreceiver: what is replayed.
-    pub replayed: Option<Replayed>,
+    /// Recovery without a walreceiver: the timeline that is replayed.
+    pub replay_timeline: Option<Timeline>,
     /// `restore_command` is set.
     pub restore_command: bool,
     /// `synchronous_commit`.
@@ -134,15 +134,6 @@ pub struct WalStatus {
     pub slots: Option<Vec<ReplicationSlot>>,
 }
 
-/// The timeline that a standby replays, and how it came to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Replayed {
-    /// The timeline.
-    pub timeline: Timeline,
-    /// Those before it, and where each was left. Empty when that is not known.
-    pub forks: Vec<(Timeline, Lsn)>,
-}
-
 impl WalStatus {
     /// Whether the server is out of recovery.
     pub fn is_primary(&self) -> bool {
@@ -155,8 +146,7 @@ impl WalStatus {
             .receiver
             .as_ref()
             .and_then(|receiver| receiver.timeline);
-        let replayed = self.replayed.as_ref().map(|replayed| replayed.timeline);
-        self.timeline.or(received).or(replayed)
+        self.timeline.or(received).or(self.replay_timeline)
     }
 
     /// The member's WAL position (`ha.md` §1.4): flushed on a primary, else the further of received and

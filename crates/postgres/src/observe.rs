@@ -5,8 +5,8 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use primacy_model::{
-    DataDirectory, Lsn, Observation, Process, Readiness, Replayed, ReplicationSlot, SlotKind,
-    Timeline, WalReceiver, WalSender, WalStatus,
+    DataDirectory, Lsn, Observation, Process, Readiness, ReplicationSlot, SlotKind, Timeline,
+    WalReceiver, WalSender, WalStatus,
 };
 use serde_json::Value;
 use tokio::time::Instant;
@@ -123,45 +123,34 @@ impl Server {
         let identifier = identifier.and_then(primacy_model::SystemIdentifier::parse);
         let mut status = parse_status(&json);
         if status.timeline_in_use().is_none() {
-            status.replayed = self.replayed(&status, deadline).await;
+            status.replay_timeline = self.replayed_timeline(&status, deadline).await;
         }
         Ok((status, identifier))
     }
 
     /// The timeline that a standby replays, which no query tells: asked anew whenever more was replayed.
-    async fn replayed(&self, status: &WalStatus, deadline: Instant) -> Option<Replayed> {
+    async fn replayed_timeline(&self, status: &WalStatus, deadline: Instant) -> Option<Timeline> {
         let (run, position) = (&status.postmaster_start_time_text, status.position());
         let known = self.memory(|memory| match &memory.replayed {
-            Some((seen_run, seen, replayed)) => {
-                (seen_run == run && *seen == position).then(|| replayed.clone())
+            Some((seen_run, seen, timeline)) => {
+                (seen_run == run && *seen == position).then_some(*timeline)
             }
             None => None,
         });
         if known.is_some() {
             return known;
         }
-        let timeline = match self.local_identity(deadline).await {
-            Ok(identity) => identity.timeline,
+        match self.local_identity(deadline).await {
+            Ok(identity) => {
+                let replayed = (run.clone(), position, identity.timeline);
+                self.memory(|memory| memory.replayed = Some(replayed));
+                Some(identity.timeline)
+            }
             Err(error) => {
                 tracing::warn!("the timeline of this standby is not known: {error}");
-                return None;
+                None
             }
-        };
-        let lines = match self.local_history(timeline, deadline).await {
-            Ok(history) => history.map(|(lines, _)| lines).unwrap_or_default(),
-            Err(error) => {
-                tracing::warn!("the history of timeline {timeline} is not known: {error}");
-                return None;
-            }
-        };
-        let forks = lines.iter().map(|line| (line.timeline, line.switch_lsn));
-        let replayed = Replayed {
-            timeline,
-            forks: forks.collect(),
-        };
-        let seen = (run.clone(), position, replayed.clone());
-        self.memory(|memory| memory.replayed = Some(seen));
-        Some(replayed)
+        }
     }
 }
 
@@ -292,7 +281,7 @@ pub(crate) fn parse_status(json: &Value) -> WalStatus {
         replayed_timestamp: time(&json["replayed"]),
         replayed_timestamp_text: json["replayed_text"].as_str().map(str::to_owned),
         receiver: receiver.map(parse_receiver),
-        replayed: None,
+        replay_timeline: None,
         restore_command: !text(&json["restore_command"]).is_empty(),
         synchronous_commit: text(&json["synchronous_commit"]),
         synchronous_standby_names: text(&json["synchronous_standby_names"]),

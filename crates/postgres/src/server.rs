@@ -2,7 +2,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use indexmap::IndexMap;
-use primacy_model::{Lsn, PostmasterIdentity, Probes, Process, Replayed};
+use primacy_model::{Lsn, PostmasterIdentity, Probes, Process, Timeline};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
@@ -46,8 +46,8 @@ pub(crate) struct Memory {
     pub(crate) listening: Option<Listening>,
     /// The major version of the data directory, once it was seen.
     pub(crate) major: Option<u32>,
-    /// What was last seen replayed, by which run of the server, up to where.
-    pub(crate) replayed: Option<(String, Lsn, Replayed)>,
+    /// The timeline last seen replayed, by which run of the server, up to where.
+    pub(crate) replayed: Option<(String, Lsn, Timeline)>,
     /// A custom bootstrap is under way.
     pub(crate) bootstrap: Option<BootstrapFiles>,
 }

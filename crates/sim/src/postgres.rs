@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use primacy_model::{
     ControlData, ControlState, DataDirectory, Lsn, Observation, PostmasterIdentity, Process,
-    Readiness, Replayed, SystemIdentifier, WalReceiver, WalSender, WalStatus,
+    Readiness, SystemIdentifier, WalReceiver, WalSender, WalStatus,
 };
 
 use crate::history::Branch;
@@ -1107,11 +1107,7 @@ impl World {
         } else {
             wal.replay_lsn = Lsn(disk.flushed);
             wal.receive_lsn = Lsn(disk.flushed);
-            let forks = self.history.lines(disk.branch).into_iter();
-            wal.replayed = Some(Replayed {
-                timeline,
-                forks: forks.map(|(timeline, at)| (timeline, Lsn(at))).collect(),
-            });
+            wal.replay_timeline = Some(timeline);
             wal.receiver = running.receiver.as_ref().map(|receiver| WalReceiver {
                 status: "streaming".into(),
                 timeline: Some(timeline),

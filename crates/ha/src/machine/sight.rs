@@ -158,9 +158,7 @@ impl Machine {
         if let Some(wal) = wal {
             self.memory.left_history = match wal.is_primary() {
                 true => None,
-                // Whom /sync names wrote it before it was promoted, and may have had no time for /history.
-                false if view.sync.has_leader(&self.local.name) => None,
-                false => view.left_history(wal),
+                false => view.left_timeline_before(wal.timeline_in_use(), wal.position()),
             };
         }
         let Some(leader) = view.leader_member() else {

@@ -381,10 +381,7 @@ fn s10_2_4_a_later_timeline_is_further_however_short_its_wal() {
                 w.cluster.sync.quorum = 1;
                 let wal = w.server.wal.as_mut().expect("a server");
                 wal.receiver = None;
-                wal.replayed = Some(primacy_model::Replayed {
-                    timeline: Timeline(mine),
-                    forks: Vec::new(),
-                });
+                wal.replay_timeline = Some(Timeline(mine));
             });
         for peer in world.peers.iter_mut().flat_map(|peers| peers.values_mut()) {
             peer.as_mut().expect("an answer").timeline = Timeline::known(theirs.into());

@@ -172,10 +172,7 @@ fn s10_2_2_who_went_on_where_the_cluster_left_its_timeline_is_no_candidate() {
         driver.cluster.leader = None;
         receives(&mut driver, None);
         let wal = driver.server.wal.as_mut().expect("a server");
-        wal.replayed = Some(primacy_model::Replayed {
-            timeline: Timeline(1),
-            forks: Vec::new(),
-        });
+        wal.replay_timeline = Some(Timeline(1));
         driver.pass_time(CYCLE, |_| false);
         driver.machine.effective_tags().nofailover()
     };

@@ -52,10 +52,7 @@ fn documents_are_the_originals() {
         })
         .with_wal(|wal| {
             wal.timeline = None;
-            wal.replayed = Some(primacy_model::Replayed {
-                timeline: Timeline(5),
-                forks: Vec::new(),
-            });
+            wal.replay_timeline = Some(Timeline(5));
             wal.postmaster_start_time_text = "2026-11-20 23:22:48.700426+00".into();
             wal.receive_lsn = Lsn(1_448_664_912);
             wal.replay_lsn = Lsn(1_448_664_912);
