@@ -68,11 +68,11 @@ async fn each_takes_over_from_the_other() -> Result<()> {
         .members(2)
         .patroni(&[1])
         .dynamic("postgresql", slots::decoding())
-        .dynamic("slots", slots::permanent_slots())
         .start()
         .await?;
     let writer = cluster.writer().await?;
     let mut writers = cluster.direct_writers();
+    slots::make_permanent_slots(&cluster).await?;
     let port = cluster.agents[cluster.leader().await?].postgres_port;
     slots::create_feed(port).await?;
 

@@ -16,11 +16,24 @@ pub(crate) fn decoding() -> Value {
     postgresql
 }
 
-pub(crate) fn permanent_slots() -> Value {
+fn permanent_slots() -> Value {
     json!({
         "backup": { "type": "physical" },
         "cdc": { "type": "logical", "database": "postgres", "plugin": "test_decoding" },
     })
+}
+
+/// Asks for the permanent slots in a cluster whose members all are there: a base backup taken after the logical one was
+/// made may lack WAL that it needs.
+pub(crate) async fn make_permanent_slots(cluster: &TestCluster) -> Result<()> {
+    let body = json!({ "slots": permanent_slots() });
+    let answer = cluster.agents[0].send("PATCH", "/config", &body).await?;
+    ensure!(answer.status == 200, "{answer:?}");
+    for member in 0..cluster.agents.len() {
+        wait_slot(cluster, member, "backup", true).await?;
+        wait_slot(cluster, member, "cdc", true).await?;
+    }
+    Ok(())
 }
 
 /// What the slot has decoded and nobody has taken yet: the numbers that were inserted into `feed`.
@@ -107,7 +120,6 @@ async fn wait_log(cluster: &TestCluster, member: usize, line: &str) -> Result<()
 async fn consumers_go_on_after_a_failover() -> Result<()> {
     let mut cluster = crate::cluster(StoreKind::Embedded)
         .dynamic("postgresql", decoding())
-        .dynamic("slots", permanent_slots())
         .dynamic(
             "ignore_slots",
             json!([{ "name": "mine", "type": "physical" }]),
@@ -117,10 +129,7 @@ async fn consumers_go_on_after_a_failover() -> Result<()> {
     let writer = cluster.writer().await?;
 
     // Every member gets both: the primary makes the logical one, the others copy it and say when it is good.
-    for member in 0..cluster.agents.len() {
-        wait_slot(&cluster, member, "backup", true).await?;
-        wait_slot(&cluster, member, "cdc", true).await?;
-    }
+    make_permanent_slots(&cluster).await?;
     let old = cluster.wait_healthy().await?;
     for replica in cluster.others(old) {
         let feedback = "show hot_standby_feedback";
