@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use primacy_config::generate::{self, FIXME, Host, RunningServer};
-use primacy_config::{Effective, layers, validate, yaml};
+use primacy_config::{Effective, TimingLimits, layers, validate, yaml};
 use primacy_postgres::{Conninfo, Credentials, Description, Secret, describe};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use serde_json::{Map, Value};
@@ -30,10 +30,12 @@ pub(crate) fn validate(path: Option<&Path>, ignore_listen_port: bool, print: boo
         if !faults.is_empty() {
             return Ok(faults);
         }
-        // What an agent would say as well when it starts with this.
-        let limits = primacy_config::TimingLimits::PATRONI;
-        let effective = Effective::build(&tree, &Map::new(), limits)?;
-        stores::check(&effective.local.dcs)?;
+        // What an agent would say as well when it begins a cluster with this.
+        let alone = Effective::build(&tree, &Map::new(), TimingLimits::PATRONI)?.local;
+        stores::check(&alone)?;
+        let dynamic = alone.bootstrap.map(|bootstrap| bootstrap.dcs);
+        let limits = TimingLimits::of(&alone.dcs);
+        let effective = Effective::build(&tree, &dynamic.unwrap_or_default(), limits)?;
         for warning in &effective.warnings {
             eprintln!("Warning: {warning}");
         }

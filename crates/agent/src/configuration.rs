@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use crate::{settings, stores};
+use crate::settings;
 
 /// Where the configuration came from, and what it says now.
 pub(crate) struct Configuration {
@@ -38,7 +38,7 @@ impl Configuration {
     ) -> Result<Self, ConfigError> {
         let tree = layers::load(path.as_deref(), &environment)?;
         let first = Effective::build(&tree, &Map::new(), TimingLimits::PATRONI)?;
-        let limits = stores::limits(&first.local.dcs);
+        let limits = TimingLimits::of(&first.local.dcs);
         let dynamic = cached(&first.local.postgresql.data_dir)
             .or_else(|| {
                 first
@@ -81,7 +81,8 @@ impl Configuration {
 
     /// Takes a dynamic configuration from the DCS. The old one stays when the new one cannot be used.
     pub(crate) fn take_dynamic(&mut self, dynamic: &Map<String, Value>) -> Result<(), ConfigError> {
-        self.effective = Effective::build(&self.effective.local_tree, dynamic, self.limits)?;
+        let effective = Effective::build(&self.effective.local_tree, dynamic, self.limits)?;
+        self.replace(effective);
         Ok(())
     }
 
@@ -96,8 +97,19 @@ impl Configuration {
         if tree == self.effective.local_tree {
             return Ok(false);
         }
-        self.effective = Effective::build(&tree, &self.effective.dynamic, self.limits)?;
+        let effective = Effective::build(&tree, &self.effective.dynamic, self.limits)?;
+        self.replace(effective);
         Ok(true)
+    }
+
+    /// Takes it over, and tells what was set aside or adjusted, unless that was told before.
+    fn replace(&mut self, effective: Effective) {
+        let before = std::mem::replace(&mut self.effective, effective);
+        for warning in &self.effective.warnings {
+            if !before.warnings.contains(warning) {
+                tracing::warn!("{warning}");
+            }
+        }
     }
 
     /// The settings of the server, for its version and role.

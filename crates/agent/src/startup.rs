@@ -65,6 +65,7 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
     let mut configuration = Configuration::load(path, environment, umask)
         .context("the configuration cannot be used")?;
     let config = configuration.effective().local.clone();
+    stores::check(&config)?;
     let logging = Logging::install(&config.log, umask)?;
     for warning in &configuration.effective().warnings {
         tracing::warn!("{warning}");
@@ -195,6 +196,12 @@ pub(crate) fn must_exist(path: Option<&Path>, environment: &Environment) -> anyh
     let nothing_else = environment.configuration.is_none() && environment.tree.is_empty();
     if let Some(path) = path.filter(|path| nothing_else && !path.exists()) {
         bail!("the configuration {} does not exist", path.display());
+    }
+    if let Some(path) = path.filter(|path| environment.configuration.is_some() && path.exists()) {
+        eprintln!(
+            "Warning: PATRONI_CONFIGURATION has no effect: the configuration is read from {}",
+            path.display()
+        );
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use primacy_config::local::{EtcdSection, RaftSection};
-use primacy_config::{DcsSection, TimingLimits};
+use primacy_config::{DcsSection, LocalConfig};
 use primacy_dcs::{Etcd3, Etcd3Config, Store};
 use primacy_raft::{RaftConfig, RaftNode, Timings};
 
@@ -13,14 +13,6 @@ pub(crate) struct OpenStore {
     pub(crate) store: Arc<dyn Store>,
     /// The member of the embedded store that runs in this process, when that is the store.
     pub(crate) node: Option<RaftNode>,
-}
-
-/// The smallest timings that the store allows.
-pub(crate) fn limits(section: &DcsSection) -> TimingLimits {
-    match section {
-        DcsSection::Raft(_) => TimingLimits::EMBEDDED,
-        _ => TimingLimits::PATRONI,
-    }
 }
 
 /// Opens it. For the embedded store this starts a member of its group.
@@ -44,9 +36,15 @@ pub(crate) async fn open(section: &DcsSection) -> anyhow::Result<OpenStore> {
     }
 }
 
-/// Whether it can be opened as it is configured, as far as that shows without a network.
-pub(crate) fn check(section: &DcsSection) -> anyhow::Result<()> {
-    match section {
+/// Whether an agent can do what is configured, as far as that shows without a network.
+pub(crate) fn check(config: &LocalConfig) -> anyhow::Result<()> {
+    if config.citus.is_some() {
+        // Its groups would all be members of one cluster.
+        anyhow::bail!(
+            "the section citus is not supported by this version: Citus clusters stay with Patroni"
+        );
+    }
+    match &config.dcs {
         DcsSection::Etcd3(section) => etcd3(section).map(drop),
         DcsSection::Raft(_) => Ok(()),
         other => Err(unsupported(other)),

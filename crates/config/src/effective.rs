@@ -6,7 +6,7 @@ use crate::command_line::{self, ENFORCED};
 use crate::local::{self, Ctl, DcsSection, LocalConfig, RestApi};
 use crate::scalar::{parse_int, python_repr, python_str, truthy};
 use crate::section::Section;
-use crate::{ConfigError, GlobalConfig, GucMap, Map, TimingLimits, Warning, timing};
+use crate::{ConfigError, GlobalConfig, GucMap, Map, TimingLimits, Warning, pitfalls, timing};
 
 /// Local and dynamic configuration laid together (`configuration.md` §1.4), and the typed views of it.
 #[derive(Clone, PartialEq)]
@@ -42,6 +42,8 @@ impl Effective {
             return Err(ConfigError::Empty);
         }
         let mut warnings = Vec::new();
+        pitfalls::of_member(local_map, &mut warnings);
+        pitfalls::of_cluster(dynamic, &mut warnings);
         let mut dynamic = dynamic.clone();
         for key in ["ttl", "loop_wait", "retry_timeout"] {
             if let Some(value) = dynamic.get(key).filter(|value| parse_int(value).is_none()) {
@@ -73,7 +75,7 @@ impl Effective {
 }
 
 /// The sub-keys that mean something (§3.5).
-const STANDBY_CLUSTER: [&str; 7] = [
+pub(crate) const STANDBY_CLUSTER: [&str; 7] = [
     "create_replica_methods",
     "host",
     "port",
@@ -84,7 +86,7 @@ const STANDBY_CLUSTER: [&str; 7] = [
 ];
 
 /// Keys of `postgresql` that are this member's own.
-const LOCAL_POSTGRESQL: [&str; 7] = [
+pub(crate) const LOCAL_POSTGRESQL: [&str; 7] = [
     "connect_address",
     "proxy_address",
     "listen",
@@ -258,7 +260,7 @@ fn translate_legacy_keys(tree: &mut Map) {
 }
 
 /// The mapping at a key; what is none counts as an empty one.
-fn object<'m>(map: &'m Map, key: &str) -> &'m Map {
+pub(crate) fn object<'m>(map: &'m Map, key: &str) -> &'m Map {
     static EMPTY: std::sync::OnceLock<Map> = std::sync::OnceLock::new();
     map.get(key)
         .and_then(Value::as_object)

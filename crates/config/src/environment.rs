@@ -62,6 +62,13 @@ pub fn from_environment(variables: impl IntoIterator<Item = (String, String)>) -
         }
     }
     environment.generic(&mut variables);
+    for (documented, real) in MISNAMED {
+        if variables.contains_key(documented) {
+            environment.warnings.push(Warning(format!(
+                "The environment variable {PREFIX}{documented} has no effect: {real}"
+            )));
+        }
+    }
     environment
 }
 
@@ -185,6 +192,19 @@ const RENAMED: [(&str, &str); 3] = [
     ("LOG_DATEFMT", "LOG_DATEFORMAT"),
 ];
 
+/// Names that documentation has and nothing reads (§9, 1 to 3), and what to do instead.
+const MISNAMED: [(&str, &str); 3] = [
+    (
+        "POSTGRESQL_BIN_IS_READY",
+        "its name is PATRONI_POSTGRESQL_BIN_PG_ISREADY",
+    ),
+    (
+        "RETRIABLE_HTTP_CODES",
+        "its name is PATRONI_KUBERNETES_RETRIABLE_HTTP_CODES",
+    ),
+    ("CONSUL_SCHEME", "set scheme in the section consul"),
+];
+
 const PASSWORD: &[&str] = &["USERNAME", "PASSWORD"];
 const LIBPQ: &[&str] = &[
     "USERNAME",
@@ -290,10 +310,17 @@ impl Environment {
             let configured = self.tree.contains_key(section);
             for suffix in PASSWORD {
                 let name = format!("{}_{suffix}", section.to_uppercase());
-                if let Some(text) = self.take(variables, &name).filter(|text| !text.is_empty())
-                    && configured
-                {
+                let Some(text) = self.take(variables, &name).filter(|text| !text.is_empty()) else {
+                    continue;
+                };
+                if configured {
                     self.set(&path(section, suffix), Value::String(text));
+                } else {
+                    self.warnings.push(Warning(format!(
+                        "The environment variable {PREFIX}{name} has no effect: it is read only where another \
+                         variable of the section {section} is set, such as PATRONI_{}_HOSTS",
+                        section.to_uppercase()
+                    )));
                 }
             }
         }

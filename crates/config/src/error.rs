@@ -33,7 +33,7 @@ pub enum ConfigError {
     },
     /// No section of any store.
     #[error(
-        "Can not find suitable configuration of distributed configuration store\nAvailable implementations: etcd, etcd3, raft"
+        "Can not find suitable configuration of distributed configuration store\nAvailable implementations: etcd3, raft"
     )]
     NoStore,
     /// The file cannot be read.

@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::command_line::ENFORCED;
+use crate::local::STORES;
 use crate::scalar::patch;
 use crate::{Map, timing, yaml};
 
@@ -261,8 +262,8 @@ fn section<'m>(map: &'m mut Map, key: &str) -> &'m mut Map {
     }
 }
 
-/// Sections in the order of the file; `bootstrap` stands before `postgresql`.
-const BEFORE: [&str; 14] = [
+/// Sections in the order of the file; the stores and `bootstrap` stand between.
+const BEFORE: [&str; 7] = [
     "scope",
     "namespace",
     "name",
@@ -270,13 +271,6 @@ const BEFORE: [&str; 14] = [
     "restapi",
     "ctl",
     "citus",
-    "consul",
-    "etcd",
-    "etcd3",
-    "exhibitor",
-    "kubernetes",
-    "raft",
-    "zookeeper",
 ];
 const AFTER: [&str; 3] = ["postgresql", "watchdog", "tags"];
 
@@ -295,6 +289,7 @@ pub fn to_text(tree: &Map) -> String {
         }
     };
     sections(&mut lines, &BEFORE);
+    sections(&mut lines, &STORES);
     let dcs = tree.get("bootstrap").and_then(|section| section.get("dcs"));
     if let Some(Value::Object(dcs)) = dcs {
         let comments = [

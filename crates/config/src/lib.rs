@@ -16,6 +16,7 @@ mod environment;
 mod error;
 mod global;
 mod guc_map;
+mod pitfalls;
 mod secret;
 mod section;
 mod timing;

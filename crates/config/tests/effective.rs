@@ -156,9 +156,12 @@ fn each_layer_has_its_say() {
     assert!(effective.local.postgresql.use_pg_rewind);
     assert!(effective.global.use_slots);
     assert_eq!(effective.global.ttl, Duration::from_secs(40));
-    let warnings: Vec<_> = effective.warnings.iter().map(ToString::to_string).collect();
+    // Those without an effect are told of too, see pitfalls.rs.
+    let warnings = effective.warnings.iter().map(ToString::to_string);
     assert_eq!(
-        warnings,
+        warnings
+            .filter(|warning| warning.contains("failed validation"))
+            .collect::<Vec<_>>(),
         [
             "postgresql parameter max_wal_senders=1 failed validation, defaulting to 10",
             "postgresql parameter port=7777 failed validation, defaulting to None",
@@ -219,6 +222,16 @@ fn errors_name_the_key_and_what_to_do() {
             json!({"restapi": {"authentication": {"username": "u"}}}),
             json!({}),
             "restapi.authentication.password is not defined. Set both",
+        ),
+        (
+            json!({"restapi": {"authentication": {}}}),
+            json!({}),
+            "restapi.authentication.username is not defined. Set both",
+        ),
+        (
+            json!({"restapi": {"auth": "s3cret"}}),
+            json!({}),
+            "restapi.auth is text without a colon: expected <username>:<password>",
         ),
         (
             json!({"raft": null}),
@@ -325,6 +338,30 @@ fn old_spellings_still_count() {
             ("threshold".into(), "30".into())
         ]
     );
+}
+
+#[test]
+fn credentials_of_the_api_may_stand_together() {
+    let credentials = |changes: Value| {
+        let local = build(&local(changes), json!({})).local;
+        [local.restapi.authentication, local.ctl.authentication]
+            .map(|own| own.map(|own| format!("{} {}", own.username, own.password.expose())))
+    };
+    let some = |text: &str| Some(text.to_owned());
+    for (changes, expected) in [
+        (json!({}), [None, None]),
+        (
+            json!({"restapi": {"auth": "u:p:q"}}),
+            [some("u p:q"), some("u p:q")],
+        ),
+        (json!({"ctl": {"auth": "u:p"}}), [None, some("u p")]),
+        (
+            json!({"restapi": {"auth": "x:y", "authentication": {"username": "u", "password": "p"}}}),
+            [some("u p"), some("u p")],
+        ),
+    ] {
+        assert_eq!(credentials(changes.clone()), expected, "{changes}");
+    }
 }
 
 #[test]

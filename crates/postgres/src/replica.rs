@@ -196,7 +196,7 @@ impl Server {
         let settings = self.settings();
         let section = &method.section;
         let no_params = truthy(section.get("no_params"));
-        // With `no_params` the flag is dropped with the others, for the clean-up too.
+        // Also after a failure with `no_params`, where Patroni forgets it and wipes what was to be kept.
         let keep_data = truthy(section.get("keep_data"));
         if !keep_data {
             self.wipe_data_directory(until.deadline).await?;
@@ -234,7 +234,7 @@ impl Server {
             run = run.env("PGPASSFILE", file.path());
         }
         let result = run.success(until).await;
-        if result.is_err() && (!keep_data || no_params) {
+        if result.is_err() && !keep_data {
             self.wipe_data_directory(Instant::now() + CLEAN_UP).await?;
         }
         result.map(drop).map_err(Error::from)

@@ -88,8 +88,8 @@ pub struct RaftSection {
     pub leader_fallback_timeout: Duration,
 }
 
-/// In the order in which they are looked for.
-const STORES: [&str; 7] = [
+/// Their sections, in the order in which they are looked for.
+pub(crate) const STORES: [&str; 7] = [
     "consul",
     "etcd",
     "etcd3",

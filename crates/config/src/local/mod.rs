@@ -13,9 +13,11 @@ use primacy_model::{MemberName, Tags};
 use serde_json::Value;
 
 pub use bootstrap::{Bootstrap, BootstrapMethod};
+pub(crate) use dcs::STORES;
 pub use dcs::{DcsSection, EtcdSection, RaftSection, RawSection};
 pub use journal::Journal;
 pub use log::{Log, LogFormat, LogType};
+pub(crate) use postgresql::LIBPQ_SETTINGS;
 pub use postgresql::{
     Authentication, Callbacks, Credentials, Postgresql, ReplicaMethod, RoleOverride,
 };

@@ -347,7 +347,7 @@ impl Authentication {
 }
 
 /// What `postgresql.authentication.<role>` may hold beside username and password.
-const LIBPQ_SETTINGS: [&str; 10] = [
+pub(crate) const LIBPQ_SETTINGS: [&str; 10] = [
     "sslmode",
     "sslcert",
     "sslkey",

@@ -141,13 +141,36 @@ impl RestApi {
 
 impl BasicAuth {
     fn parse(section: Section<'_>, path: &str) -> Result<Option<BasicAuth>, ConfigError> {
-        let Some(section) = Section::of(path, section.map(), "authentication")? else {
-            return Ok(None);
-        };
+        if !section.map().contains_key("authentication") {
+            return BasicAuth::together(section);
+        }
+        // An empty one is a mistake: the API would be open to everybody.
+        let nothing = Map::new();
+        let section = Section::of(path, section.map(), "authentication")?
+            .unwrap_or(Section::new(path, &nothing));
         let hint = "Set both username and password, or leave authentication out";
         Ok(Some(BasicAuth {
             username: section.required("username", hint)?,
             password: Secret::new(section.required("password", hint)?),
+        }))
+    }
+
+    /// `auth: <username>:<password>`, the form of old files, without which their API would be open to everybody.
+    fn together(section: Section<'_>) -> Result<Option<BasicAuth>, ConfigError> {
+        let Some(text) = section.text("auth")? else {
+            return Ok(None);
+        };
+        let (username, password) = text.split_once(':').ok_or_else(|| {
+            // What is there may be the password.
+            ConfigError::invalid(
+                section.key("auth"),
+                "text without a colon",
+                "<username>:<password>",
+            )
+        })?;
+        Ok(Some(BasicAuth {
+            username: username.to_owned(),
+            password: Secret::new(password),
         }))
     }
 }

@@ -7,17 +7,8 @@ use super::rule::{
 };
 use super::{Place, Report};
 use crate::Map;
+use crate::local::STORES;
 use crate::scalar::python_str;
-
-const STORES: [&str; 7] = [
-    "consul",
-    "etcd",
-    "etcd3",
-    "exhibitor",
-    "kubernetes",
-    "raft",
-    "zookeeper",
-];
 
 /// The whole local configuration, in the order in which faults are told.
 pub(super) fn root(report: &mut Report, map: &Map) {

@@ -228,6 +228,25 @@ server_test!(following, custom_methods_in_their_order, {
             .is_err()
     );
     assert_eq!(standby.observe().await.data_directory, DataDirectory::Valid);
+    // What a method is to keep is kept when it fails, also one without our parameters.
+    let mut settings = (*standby.server.settings()).clone();
+    settings.replica_methods.truncate(1);
+    let section = &mut settings.replica_methods[0].section;
+    section.insert("no_params".into(), true.into());
+    standby.server.replace_settings(settings);
+    let request = ReplicaRequest {
+        source: Some(primary.conninfo()),
+        ..ReplicaRequest::default()
+    };
+    assert!(
+        standby
+            .server
+            .create_replica(request, until())
+            .await
+            .is_err()
+    );
+    assert!(standby.data_dir.join("junk").exists());
+    assert_eq!(standby.observe().await.data_directory, DataDirectory::Valid);
     // A source that is not there: what was wiped stays empty.
     let request = ReplicaRequest {
         source: Some(primacy_postgres::Conninfo::new("127.0.0.1", 1, "postgres")),
