@@ -48,11 +48,12 @@ test-versions:
 	    PRIMACY_TEST_PG_BIN=$$bin $(CARGO) nextest run --locked -p primacy -p primacy-postgres --run-ignored all; \
 	done
 
-# `make test` runs every guarantee on at least one store, this the rest on the other. Patroni knows only one of them.
+# `make test` runs every guarantee on at least one store, this the rest on the other. Patroni knows only one of them, and
+# what needs PostgreSQL 17 is `make test-versions`' own.
 test-stores:
 	@scripts/setup.sh --with-tests
 	PRIMACY_TEST_STORES=swapped $(CARGO) nextest run --locked --test e2e --run-ignored all -E \
-	    'not test(/(::embedded|::etcd3)$$/) and not test(/^(auxiliary|bad_input|clients|commands|config_commands|mixed|packaging|reload|systemd|witness)/)'
+	    'not test(/(::embedded|::etcd3)$$/) and not test(/^(auxiliary|bad_input|clients|commands|config_commands|mixed|packaging|reload|rest|systemd|witness)::|failover_slots/)'
 
 # Built as whoever calls it, tested as root.
 test-deb:

@@ -24,9 +24,11 @@ async fn a_required_watchdog_decides_who_leads() -> Result<()> {
     let leader = cluster.wait_healthy().await?;
     let others = cluster.others(leader);
     let within = cluster.timing.failover();
+    // The lease, less the safety margin of five seconds.
+    let set = format!("Ctimeout={}\n1", cluster.timing.ttl.as_secs() - 5);
     wait_until("pings", within, async || {
         let told = told(&cluster.agents[leader])?;
-        ensure!(told.starts_with("Ctimeout=3\n11"), "{told:?}");
+        ensure!(told.starts_with(&format!("{set}1")), "{told:?}");
         Ok(())
     })
     .await?;
@@ -45,7 +47,7 @@ async fn a_required_watchdog_decides_who_leads() -> Result<()> {
     cluster.control_ok(&["resume", SCOPE, "--wait"]).await?;
     wait_until("the device to be set again", within, async || {
         let told = told(&cluster.agents[leader])?;
-        ensure!(told.contains("VCtimeout=3\n1"), "{told:?}");
+        ensure!(told.contains(&format!("V{set}")), "{told:?}");
         Ok(())
     })
     .await?;

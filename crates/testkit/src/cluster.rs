@@ -95,6 +95,10 @@ pub struct ClusterBuilder {
 }
 
 impl ClusterBuilder {
+    pub fn store(&self) -> StoreKind {
+        self.store
+    }
+
     /// Adds a member to the embedded store that has no PostgreSQL.
     pub fn witness(mut self) -> Self {
         self.witness = true;
