@@ -6,7 +6,7 @@ use std::time::Duration;
 use primacy_config::SynchronousMode;
 use primacy_model::{
     Cluster, FailoverRequest, Lsn, Member, MemberName, Role, State, SystemIdentifier, Timeline,
-    Version,
+    Version, WalStatus,
 };
 
 use super::reach::Reach;
@@ -182,6 +182,17 @@ fn is_healthiest(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Ver
         return no("ha.md §10.1 row 3", "PostgreSQL does not answer yet".into());
     };
     if s.is_primary() && s.global.pause {
+        if let Some((timeline, known)) = behind_the_cluster(cluster, wal) {
+            // The members would be rewound to it, and lose what the leader after it was told to keep. Who wants
+            // that chooses it as the candidate of a failover.
+            return no(
+                "ha.md §10.1 row 4",
+                format!(
+                    "paused, and I am a primary on timeline {timeline}, the cluster got to {known}: I lead again only as \
+                     the candidate of a failover"
+                ),
+            );
+        }
         let mine = s.server.system_identifier.as_ref();
         let theirs = cluster.initialize.system_identifier();
         let same = theirs.is_none() || theirs == mine;
@@ -201,9 +212,7 @@ fn is_healthiest(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Ver
         return Ok(same);
     }
     if let Some(timeline) = wal.timeline {
-        if let Some(known) = cluster.timeline()
-            && timeline < known
-        {
+        if let Some((_, known)) = behind_the_cluster(cluster, wal) {
             return no(
                 "ha.md §10.1 row 5",
                 format!("I am a primary on timeline {timeline}, the cluster got to {known}"),
@@ -307,6 +316,12 @@ fn is_healthiest(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Ver
         .collect();
     let old_leader = s.last_healthy.and_then(Cluster::leader_name);
     compare_with_peers(s, cluster, candidates, true, old_leader, why)
+}
+
+/// The timeline of a primary that others went on from without it, and how far the cluster got by `/history`.
+fn behind_the_cluster(cluster: &Cluster, wal: &WalStatus) -> Option<(Timeline, Timeline)> {
+    let (mine, known) = (wal.timeline?, cluster.timeline()?);
+    (mine < known).then_some((mine, known))
 }
 
 /// A member that publishes a newer timeline than this.

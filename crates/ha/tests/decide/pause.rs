@@ -49,6 +49,26 @@ fn s4_1_1_an_owner_that_is_no_primary_gives_the_lock_up_unless_it_was_chosen() {
 }
 
 #[test]
+fn s4_1_1_an_owner_that_may_still_be_promoted_keeps_the_lock() {
+    let owner = || {
+        paused(World::of("pg2").with(|w| {
+            w.cluster.leader = Some(leader("pg2"));
+            w.lease = held();
+        }))
+    };
+    // Hung in the middle of a promotion that an agent before this one asked for.
+    let silent = owner().with(|w| {
+        w.server.wal = None;
+        w.server.recovery_signal = true;
+    });
+    let asked = owner().with(|w| w.memory.role = Role::Promoted);
+    for world in [silent, asked] {
+        let step = world.step();
+        assert!(matches!(step, Step::WaitUntil(_)), "{step:?}");
+    }
+}
+
+#[test]
 fn s10_3_1b_only_the_named_candidate_takes_a_free_lock() {
     let chosen = paused(World::unlocked("pg2").failover(Some("pg1"), Some("pg2")));
     let step = chosen.step();
@@ -235,11 +255,23 @@ fn s10_1_row_2_the_chosen_one_takes_the_lock_unless_tagged_nofailover() {
 
 #[test]
 fn s10_1_row_4_a_running_primary_of_this_cluster_takes_a_free_lock() {
-    // Not even a synchronous standby's name in /sync, or a newer timeline, is in its way: people see to that.
+    // Not even another primary's name in /sync is in its way: people see to that.
     let world = paused(World::unlocked("pg1").sync("pg2", &[]));
     assert!(takes_the_lock(&world.step()));
     let fresh = paused(World::unlocked("pg1").with(|w| w.cluster.initialize = Initialize::Absent));
     assert!(takes_the_lock(&fresh.step()));
+}
+
+#[test]
+fn s10_1_row_4_a_primary_that_others_went_on_from_leads_again_only_as_a_candidate() {
+    let stale = || {
+        paused(World::unlocked("pg1").with(|w| {
+            w.cluster.history = History::from_json(r#"[[1,5,"r","t","pg2"]]"#);
+        }))
+    };
+    assert_eq!(stale().because("ha.md §10.1 row 4"), Step::Wait);
+    let chosen = stale().failover(None, Some("pg1"));
+    assert!(takes_the_lock(&chosen.because("ha.md §10.3.1a")));
 }
 
 #[test]
