@@ -407,7 +407,6 @@ fn has_log_token(format: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn read(variables: &[(&str, &str)]) -> Environment {
         from_environment(
@@ -415,118 +414,6 @@ mod tests {
                 .iter()
                 .map(|(n, v)| ((*n).to_owned(), (*v).to_owned())),
         )
-    }
-
-    #[test]
-    fn variables_become_a_tree() {
-        for (name, value, tree) in [
-            ("PATRONI_NAME", "pg1", json!({"name": "pg1"})),
-            ("PATRONI_NAME", "", json!({})),
-            ("PATRONI_LOG_MODE", "0644", json!({"log": {"mode": 420}})),
-            (
-                "PATRONI_LOGLEVEL",
-                "DEBUG",
-                json!({"log": {"level": "DEBUG"}}),
-            ),
-            (
-                "PATRONI_LOG_FORMAT",
-                "%(message)s",
-                json!({"log": {"format": "%(message)s"}}),
-            ),
-            (
-                "PATRONI_LOG_FORMAT",
-                "asctime,message: msg",
-                json!({"log": {"format": ["asctime", {"message": "msg"}]}}),
-            ),
-            (
-                "PATRONI_LOG_LOGGERS",
-                "a.b: X",
-                json!({"log": {"loggers": {"a.b": "X"}}}),
-            ),
-            (
-                "PATRONI_POSTGRESQL_BIN_PG_CTL",
-                "ctl",
-                json!({"postgresql": {"bin_name": {"pg_ctl": "ctl"}}}),
-            ),
-            (
-                "PATRONI_POSTGRESQL_BIN_DIR",
-                "/b",
-                json!({"postgresql": {"bin_dir": "/b"}}),
-            ),
-            (
-                "PATRONI_REPLICATION_SSLMODE",
-                "require",
-                json!({"postgresql": {"authentication": {"replication": {"sslmode": "require"}}}}),
-            ),
-            (
-                "PATRONI_RESTAPI_USERNAME",
-                "u",
-                json!({"restapi": {"authentication": {"username": "u"}}}),
-            ),
-            (
-                "PATRONI_ETCD3_HOSTS",
-                "a:1,b:2",
-                json!({"etcd3": {"hosts": ["a:1", "b:2"]}}),
-            ),
-            (
-                "PATRONI_ETCD3_HOSTS",
-                "- a:1\n- b:2",
-                json!({"etcd3": {"hosts": ["a:1", "b:2"]}}),
-            ),
-            ("PATRONI_ETCD3_HOST", "", json!({"etcd3": {"host": ""}})),
-            ("PATRONI_ETCD3_PASSWORD", "x", json!({})),
-            (
-                "PATRONI_KUBERNETES_LABELS",
-                "a: b",
-                json!({"kubernetes": {"labels": {"a": "b"}}}),
-            ),
-            (
-                "PATRONI_KUBERNETES_LABELS",
-                "",
-                json!({"kubernetes": {"labels": {}}}),
-            ),
-            (
-                "PATRONI_ZOOKEEPER_USE_SSL",
-                "false",
-                json!({"zookeeper": {"use_ssl": "false"}}),
-            ),
-            (
-                "PATRONI_CONSUL_VERIFY",
-                "off",
-                json!({"consul": {"verify": false}}),
-            ),
-            ("PATRONI_CITUS_GROUP", "0", json!({"citus": {"group": 0}})),
-            ("PATRONI_CITUS_HOST", "x", json!({})),
-            ("PATRONI_FOO_PORT", "1x", json!({})),
-            (
-                "PATRONI_RAFT_MIN_TIMEOUT",
-                "0.4",
-                json!({"raft": {"min_timeout": 0.4}}),
-            ),
-            ("PATRONI_RESTAPI_THREAD_POOL_SIZE", "9", json!({})),
-            ("OTHER", "x", json!({})),
-        ] {
-            assert_eq!(
-                Value::Object(read(&[(name, value)]).tree),
-                tree,
-                "{name}={value}"
-            );
-        }
-    }
-
-    #[test]
-    fn new_names_win_and_credentials_join_their_section() {
-        let both = read(&[
-            ("PATRONI_LOGLEVEL", "DEBUG"),
-            ("PATRONI_LOG_LEVEL", "ERROR"),
-        ]);
-        assert_eq!(Value::Object(both.tree), json!({"log": {"level": "ERROR"}}));
-        assert_eq!(both.consumed.len(), 2);
-        let etcd = read(&[("PATRONI_ETCD3_PASSWORD", "x"), ("PATRONI_ETCD3_HOST", "h")]);
-        assert_eq!(
-            Value::Object(etcd.tree),
-            json!({"etcd3": {"host": "h", "password": "x"}})
-        );
     }
 
     #[test]

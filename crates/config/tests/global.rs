@@ -22,51 +22,244 @@ fn nothing_is_the_defaults() {
     assert_eq!(quietly(json!({})), GlobalConfig::default());
 }
 
+/// §3.1: what is read of a key, that without the key, a value, and that with it. Nothing of it is worth a warning.
 #[test]
-fn numbers_and_durations() {
-    let seconds = Duration::from_secs;
-    assert_eq!(
-        quietly(json!({"maximum_lag_on_failover": "5"})).maximum_lag_on_failover,
-        5
+fn every_key_of_3_1() {
+    type Row = (
+        &'static str,
+        fn(&GlobalConfig) -> String,
+        &'static str,
+        Value,
+        &'static str,
     );
-    assert_eq!(
-        quietly(json!({"maximum_lag_on_syncnode": 0})).maximum_lag_on_syncnode,
-        None
-    );
-    assert_eq!(
-        quietly(json!({"maximum_lag_on_syncnode": 9})).maximum_lag_on_syncnode,
-        Some(9)
-    );
-    assert_eq!(
-        quietly(json!({"max_timelines_history": 3})).max_timelines_history,
-        3
-    );
-    assert_eq!(
-        quietly(json!({"master_start_timeout": 5})).primary_start_timeout,
-        seconds(5)
-    );
+    fn show(value: impl std::fmt::Debug) -> String {
+        format!("{value:?}")
+    }
+    let rows: &[Row] = &[
+        ("ttl", |g| show(g.ttl), "30s", json!("40"), "40s"),
+        ("loop_wait", |g| show(g.loop_wait), "10s", json!(1), "1s"),
+        (
+            "retry_timeout",
+            |g| show(g.retry_timeout),
+            "10s",
+            json!(3),
+            "3s",
+        ),
+        (
+            "maximum_lag_on_failover",
+            |g| show(g.maximum_lag_on_failover),
+            "1048576",
+            json!("5"),
+            "5",
+        ),
+        (
+            "maximum_lag_on_failover",
+            |g| show(g.maximum_lag_on_failover),
+            "1048576",
+            json!(-1),
+            "0",
+        ),
+        (
+            "maximum_lag_on_syncnode",
+            |g| show(g.maximum_lag_on_syncnode),
+            "None",
+            json!(9),
+            "Some(9)",
+        ),
+        (
+            "maximum_lag_on_syncnode",
+            |g| show(g.maximum_lag_on_syncnode),
+            "None",
+            json!(0),
+            "None",
+        ),
+        (
+            "max_timelines_history",
+            |g| show(g.max_timelines_history),
+            "0",
+            json!(3),
+            "3",
+        ),
+        (
+            "max_timelines_history",
+            |g| show(g.max_timelines_history),
+            "0",
+            json!(-3),
+            "0",
+        ),
+        (
+            "primary_start_timeout",
+            |g| show(g.primary_start_timeout),
+            "300s",
+            json!(0),
+            "0ns",
+        ),
+        (
+            "master_start_timeout",
+            |g| show(g.primary_start_timeout),
+            "300s",
+            json!(5),
+            "5s",
+        ),
+        (
+            "primary_stop_timeout",
+            |g| show(g.primary_stop_timeout),
+            "None",
+            json!(7),
+            "Some(7s)",
+        ),
+        (
+            "primary_stop_timeout",
+            |g| show(g.primary_stop_timeout),
+            "None",
+            json!(-7),
+            "None",
+        ),
+        (
+            "master_stop_timeout",
+            |g| show(g.primary_stop_timeout),
+            "None",
+            json!(7),
+            "Some(7s)",
+        ),
+        (
+            "primary_hang_timeout",
+            |g| show(g.primary_hang_timeout),
+            "60s",
+            json!(0),
+            "0ns",
+        ),
+        (
+            "primary_race_backoff",
+            |g| show(g.primary_race_backoff),
+            "0ns",
+            json!(7),
+            "7s",
+        ),
+        (
+            "synchronous_mode",
+            |g| show(g.synchronous_mode),
+            "Off",
+            json!("Quorum"),
+            "Quorum",
+        ),
+        (
+            "synchronous_mode",
+            |g| show(g.synchronous_mode),
+            "Off",
+            json!("yes"),
+            "On",
+        ),
+        (
+            "synchronous_mode_strict",
+            |g| show(g.synchronous_mode_strict),
+            "false",
+            json!("on"),
+            "true",
+        ),
+        (
+            "synchronous_node_count",
+            |g| show(g.synchronous_node_count),
+            "1",
+            json!("2"),
+            "2",
+        ),
+        (
+            "failsafe_mode",
+            |g| show(g.failsafe_mode),
+            "false",
+            json!(1),
+            "true",
+        ),
+        (
+            "check_timeline",
+            |g| show(g.check_timeline),
+            "false",
+            json!("True"),
+            "true",
+        ),
+        ("pause", |g| show(g.pause), "false", json!(true), "true"),
+        (
+            "member_slots_ttl",
+            |g| show(g.member_slots_ttl),
+            "Some(1800s)",
+            json!("1h"),
+            "Some(3600s)",
+        ),
+        (
+            "member_slots_ttl",
+            |g| show(g.member_slots_ttl),
+            "Some(1800s)",
+            json!("0"),
+            "None",
+        ),
+        (
+            "member_slots_ttl",
+            |g| show(g.member_slots_ttl),
+            "Some(1800s)",
+            json!(-5),
+            "None",
+        ),
+        (
+            "slots",
+            |g| show(g.permanent_slots.len()),
+            "0",
+            json!({"a": null}),
+            "1",
+        ),
+        (
+            "permanent_slots",
+            |g| show(g.permanent_slots.len()),
+            "0",
+            json!({"a": null}),
+            "1",
+        ),
+        (
+            "permanent_replication_slots",
+            |g| show(g.permanent_slots.len()),
+            "0",
+            json!({"a": null}),
+            "1",
+        ),
+        (
+            "ignore_slots",
+            |g| show(g.ignore_slots.len()),
+            "0",
+            json!([{"name": "a"}]),
+            "1",
+        ),
+        (
+            "standby_cluster",
+            |g| show(g.standby_cluster.is_some()),
+            "false",
+            json!({"port": 1}),
+            "true",
+        ),
+        (
+            "postgresql",
+            |g| show(g.use_slots),
+            "true",
+            json!({"use_slots": "off"}),
+            "false",
+        ),
+        (
+            "postgresql",
+            |g| show(g.use_slots),
+            "true",
+            json!({"use_slots": "?"}),
+            "false",
+        ),
+    ];
+    for (key, read, default, value, expected) in rows {
+        assert_eq!(read(&quietly(json!({}))), *default, "{key} without a value");
+        assert_eq!(
+            read(&quietly(json!({ *key: value }))),
+            *expected,
+            "{key}: {value}"
+        );
+    }
     let both = quietly(json!({"master_start_timeout": 5, "primary_start_timeout": 0}));
     assert_eq!(both.primary_start_timeout, Duration::ZERO);
-    assert_eq!(
-        quietly(json!({"primary_stop_timeout": 7})).primary_stop_timeout,
-        Some(seconds(7))
-    );
-    assert_eq!(
-        quietly(json!({"primary_stop_timeout": -7})).primary_stop_timeout,
-        None
-    );
-    assert_eq!(
-        quietly(json!({"primary_race_backoff": 7})).primary_race_backoff,
-        seconds(7)
-    );
-    assert_eq!(
-        quietly(json!({"member_slots_ttl": "1h"})).member_slots_ttl,
-        Some(seconds(3600))
-    );
-    assert_eq!(
-        quietly(json!({"member_slots_ttl": 0})).member_slots_ttl,
-        None
-    );
 }
 
 #[test]
