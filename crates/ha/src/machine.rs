@@ -111,6 +111,8 @@ pub struct Machine {
     gathering_since: Moment,
     /// The leader key changed since then.
     leader_changed: bool,
+    /// A job ended since then: what that pass sees of the server may be from before.
+    job_ended: bool,
     /// The view of the pass under way is an earlier one that is said to hold: enough to find that there is nothing to
     /// do, and nothing is done on it.
     view_is_earlier: bool,
@@ -174,6 +176,7 @@ impl Machine {
             pass: Pass::Idle,
             gathering_since: now,
             leader_changed: false,
+            job_ended: false,
             view_is_earlier: false,
             acting_since: now,
             line_due: false,
@@ -284,9 +287,12 @@ impl Machine {
                 }
             }
             Event::Observed(observation) => {
-                self.absorb(observation, now);
-                if self.server.wal.is_some() && self.job.is_none() {
-                    self.call_waiting(actions);
+                // Begun before a job ended, it would say that what the job did was undone.
+                if !self.job_ended {
+                    self.absorb(observation, now);
+                    if self.server.wal.is_some() && self.job.is_none() {
+                        self.call_waiting(actions);
+                    }
                 }
                 if let Pass::Gathering { server, .. } = &mut self.pass {
                     *server = true;
@@ -294,11 +300,10 @@ impl Machine {
             }
             Event::PeersAnswered(peers) => {
                 let stale = now.since(self.view_at) > RACE_VIEW_LIMIT;
-                if self.pass == Pass::Asking && (self.leader_changed || stale) {
+                if self.pass == Pass::Asking && (self.leader_changed || stale || self.job_ended) {
                     // Somebody led meanwhile, or may have while this machine was suspended: neither the view nor the
-                    // answers tell how far the WAL got.
-                    self.pass = Pass::Idle;
-                    self.again = true;
+                    // answers tell how far the WAL got. Or the server is not what it was.
+                    self.begin_anew();
                 } else if self.pass == Pass::Asking {
                     self.peers = Some(peers);
                     self.decide(now, wall, actions);
@@ -409,8 +414,17 @@ impl Machine {
                 server: true,
             })
         {
-            self.decide(now, wall, actions);
+            match self.job_ended {
+                true => self.begin_anew(),
+                false => self.decide(now, wall, actions),
+            }
         }
+    }
+
+    /// What the pass under way saw is not what there is.
+    fn begin_anew(&mut self) {
+        self.pass = Pass::Idle;
+        self.again = true;
     }
 
     fn begin_pass(&mut self, now: Moment, actions: &mut Vec<Action>) {
@@ -429,6 +443,7 @@ impl Machine {
         };
         self.gathering_since = now;
         self.leader_changed = false;
+        self.job_ended = false;
         let patience = match self.lease {
             // What is left of the lease is for acting on the store's silence as well.
             Lease::Held {
@@ -543,8 +558,7 @@ impl Machine {
             // Nothing is remembered on it, either.
             self.memory = memory;
             self.compared_with = compared_with;
-            self.pass = Pass::Idle;
-            self.again = true;
+            self.begin_anew();
             return;
         }
         let feedback = self

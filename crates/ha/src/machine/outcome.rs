@@ -170,6 +170,7 @@ impl Machine {
             return;
         };
         self.again = true;
+        self.job_ended = true;
         if let JobReport::Failed(reason) = &report {
             actions.push(Action::Log(
                 LogLevel::Error,

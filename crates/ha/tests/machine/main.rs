@@ -2,6 +2,7 @@
 
 mod driver;
 mod failsafe;
+mod jobs;
 mod journal;
 mod pause;
 mod schedule;

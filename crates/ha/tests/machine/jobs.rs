@@ -1,0 +1,83 @@
+//! What the end of a job does to the pass that is under way.
+
+use primacy_ha::{Action, Event, Job, JobReport};
+use primacy_model::{
+    Cluster, ControlState, DataDirectory, Initialize, Observation, Process, Role, State,
+};
+
+use crate::driver::Driver;
+use crate::world::{self, World};
+
+/// Answers these actions and all that follow from them, but not the job that begins: it is under way then.
+fn begin_job(driver: &mut Driver, mut queue: Vec<Action>, begins: impl Fn(&Job) -> bool) {
+    while !queue.is_empty() {
+        let action = queue.remove(0);
+        if matches!(&action, Action::StartJob(job) if begins(job)) {
+            continue;
+        }
+        if let Some(event) = driver.answer(&action) {
+            queue.extend(driver.step(event));
+        }
+    }
+    let job = driver.machine.job().map(|job| &job.job);
+    assert!(job.is_some_and(begins), "{job:?}");
+}
+
+/// The job ends with the server as it is afterwards, while a pass waits for the store and for a look at the server that
+/// was begun before.
+fn end_during_a_pass(driver: &mut Driver, afterwards: Observation) -> Vec<Action> {
+    driver.seen.clear();
+    driver.now = driver.machine.wake_at().expect("something is due");
+    let mut asked = driver.step(Event::Tick);
+    asked.retain(|action| matches!(action, Action::ReadCluster { .. } | Action::Observe { .. }));
+    assert_eq!(asked.len(), 2, "a pass has begun");
+    let answers: Vec<Event> = asked.iter().filter_map(|it| driver.answer(it)).collect();
+    driver.server = afterwards;
+    driver.step(Event::JobDone(JobReport::Started {
+        ready: true,
+        pending_restart: None,
+    }));
+    answers.into_iter().flat_map(|it| driver.step(it)).collect()
+}
+
+fn looks(action: &Action) -> bool {
+    matches!(action, Action::Observe { .. })
+}
+
+/// Taken for what it is, the earlier look would say that the new cluster did not come up.
+#[test]
+fn s6_2_a_new_cluster_is_not_judged_by_a_look_from_before_it_was_there() {
+    let mut world = World::of("pg1").stopped(ControlState::ShutDown);
+    let there = World::of("pg1").server;
+    world.server.data_directory = DataDirectory::Empty;
+    world.server.system_identifier = None;
+    world.server.control = None;
+    world.cluster = Cluster::default();
+    let mut driver = Driver::starting(world);
+    let actions = driver.step(Event::Tick);
+    begin_job(&mut driver, actions, |job| *job == Job::Bootstrap);
+    driver.cluster.initialize = Initialize::Running;
+
+    let actions = end_during_a_pass(&mut driver, there);
+    assert!(actions.iter().any(looks), "{actions:?}");
+    assert_eq!(driver.machine.server().0.process, Process::Absent);
+    begin_job(&mut driver, actions, |job| *job == Job::PostBootstrap);
+}
+
+#[test]
+fn a_standby_that_was_started_is_not_taken_for_crashed_by_a_look_from_before() {
+    let world = World::of("pg2").stopped(ControlState::ShutDownInRecovery);
+    let mut driver = Driver::starting(world);
+    let actions = driver.step(Event::Tick);
+    begin_job(&mut driver, actions, |job| matches!(job, Job::Start { .. }));
+
+    let actions = end_during_a_pass(&mut driver, World::of("pg2").server);
+    assert_eq!(driver.machine.memory().state, State::Running);
+    driver.finish(actions);
+    assert_eq!(driver.machine.memory().role, Role::Replica);
+    assert!(!driver.saw(|action| matches!(action, Action::StartJob(_))));
+    assert_eq!(
+        driver.machine.server().0.process,
+        Process::Running(world::POSTMASTER)
+    );
+}
