@@ -117,7 +117,13 @@ async fn perform(job: &Job, context: &JobContext) -> Result<JobReport, postgres:
             let primary = conninfo(&source.connection);
             Ok(JobReport::Compared(
                 match server.check_divergence(&primary, deadline).await {
-                    Divergence::Diverged => Some(true),
+                    Divergence::Diverged => {
+                        let deadline = Instant::now() + COMPARISON_LIMIT;
+                        if let Err(error) = server.mark_diverged(deadline).await {
+                            tracing::warn!("{}", chain(&error));
+                        }
+                        Some(true)
+                    }
                     Divergence::Same => Some(false),
                     Divergence::Undecided => None,
                 },

@@ -410,6 +410,14 @@ impl Shell {
             Action::SetFence(deadline) => self.fencing.set(deadline),
             Action::PingWatchdog { timeout } => self.watchdog.ping(timeout),
             Action::DisableWatchdog => self.watchdog.disable(),
+            Action::ForgetDivergence => {
+                let server = self.server.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = server.unmark_diverged(Instant::now() + LOOK_BUDGET).await {
+                        tracing::warn!("{}", chain(&error));
+                    }
+                });
+            }
             Action::PublishMember(data) => {
                 let ttl = self.machine.global().ttl;
                 let leads = self.machine.lease() != Lease::None;

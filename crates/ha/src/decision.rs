@@ -171,7 +171,7 @@ pub enum Job {
     },
     /// Let PostgreSQL recover in single-user mode.
     CrashRecovery,
-    /// Find out whether the local WAL left the leader's.
+    /// Find out whether the local WAL left the leader's; if it did, keep that in mind for agents to come.
     CheckDivergence {
         /// The primary to compare with.
         source: Source,

@@ -13,7 +13,7 @@ pub(crate) fn tags(local: &Local, memory: &Memory) -> Tags {
     if memory.sync_withdrawn_at.is_some() {
         tags = tags.without_sync();
     }
-    if memory.is_no_candidate() {
+    if memory.is_no_candidate().is_some() {
         tags = tags.without_failover();
     }
     tags

@@ -130,6 +130,8 @@ pub struct Memory {
     pub rewind: RewindState,
     /// The local WAL goes on where `/history` says that the cluster left its timeline: there.
     pub left_history: Option<(Timeline, Lsn)>,
+    /// An agent before this one found that the local WAL left its leader's, and it was not compared since.
+    pub found_diverged: bool,
     /// A leadership is being ended.
     pub demotion: Option<Demotion>,
     /// The fence.
@@ -192,6 +194,7 @@ impl Default for Memory {
             copied: false,
             rewind: RewindState::Initial,
             left_history: None,
+            found_diverged: false,
             demotion: None,
             fence: FenceState::default(),
             watchdog: WatchdogProgress::default(),
@@ -405,9 +408,18 @@ pub struct SyncProgress {
 }
 
 impl Memory {
-    /// However far its WAL goes, it is not what clients were told.
-    pub(crate) fn is_no_candidate(&self) -> bool {
-        self.left_the_leader() || self.left_history.is_some()
+    /// Why, however far its WAL goes, it is not what clients were told: the rule, and what shows it.
+    pub(crate) fn is_no_candidate(&self) -> Option<(&'static str, String)> {
+        if let Some((timeline, at)) = self.left_history {
+            let text =
+                format!("the cluster left timeline {timeline} at {at}, and my WAL goes on there");
+            return Some(("ha.md §10.2.2", text));
+        }
+        let left = self.left_the_leader() || self.found_diverged;
+        left.then(|| {
+            let text = "my WAL left the last leader's: however much of it there is, it is not what clients were told";
+            ("ha.md §8.4", text.to_owned())
+        })
     }
 
     pub(crate) fn left_the_leader(&self) -> bool {

@@ -26,6 +26,8 @@ pub struct Observation {
     pub backup_label: bool,
     /// An agent of this member began to make a new cluster here and did not say that it was finished.
     pub unfinished_bootstrap: bool,
+    /// An agent found that the WAL here left its leader's, and none has found since that it did not.
+    pub diverged: bool,
     /// The watchdog device is there and writable.
     pub watchdog_usable: bool,
     /// Whether the server answers those who ask, besides this look.

@@ -15,6 +15,7 @@ mod command;
 mod conninfo;
 mod control;
 mod describe;
+mod diverged;
 mod dsn;
 mod error;
 mod files;

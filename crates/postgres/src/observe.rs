@@ -28,6 +28,7 @@ struct Files {
     recovery_signal: bool,
     backup_label: bool,
     unfinished_bootstrap: bool,
+    diverged: bool,
 }
 
 impl Server {
@@ -61,6 +62,7 @@ impl Server {
                 recovery_signal: false,
                 backup_label: false,
                 unfinished_bootstrap: false,
+                diverged: false,
             },
             Err(error) => {
                 return Observation {
@@ -77,6 +79,7 @@ impl Server {
             recovery_signal: files.recovery_signal,
             backup_label: files.backup_label,
             unfinished_bootstrap: files.unfinished_bootstrap,
+            diverged: files.diverged,
             ..Observation::default()
         };
         if let Process::Running(_) = observation.process {
@@ -171,6 +174,7 @@ fn look(data_dir: &Path) -> Files {
             .any(|name| data_dir.join(name).exists()),
         backup_label: data_dir.join("backup_label").exists(),
         unfinished_bootstrap: crate::unfinished::is_marked(data_dir),
+        diverged: crate::diverged::is_marked(data_dir),
     }
 }
 

@@ -147,4 +147,16 @@ impl World {
             .find(missing)
             .map(|(branch, end)| (*branch, *end))
     }
+
+    /// What was promised and would be gone from here if the other's data took the place of this node's.
+    pub(crate) fn first_given_up(&self, node: NodeId, other: NodeId) -> Option<(Branch, u64)> {
+        let (mine, theirs) = (&self.servers[node].disk, &self.servers[other].disk);
+        let given_up = |(branch, end): (&Branch, &u64)| {
+            let reach = self.history.reach(mine.branch, mine.flushed, *branch)?;
+            let had = reach.min(*end);
+            let kept = (self.history).contains(theirs.branch, theirs.flushed, *branch, had);
+            (!kept).then_some((*branch, had))
+        };
+        self.clients.guaranteed.iter().find_map(given_up)
+    }
 }

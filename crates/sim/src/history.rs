@@ -45,16 +45,18 @@ impl History {
 
     /// Whether WAL that ends at `end` on `branch` has what was written up to `position` on `of`.
     pub(crate) fn contains(&self, branch: Branch, end: u64, of: Branch, position: u64) -> bool {
+        let reach = self.reach(branch, end, of);
+        reach.is_some_and(|reach| position <= reach)
+    }
+
+    /// How far WAL that ends there goes on another branch; `None`: it was never on that one.
+    pub(crate) fn reach(&self, branch: Branch, end: u64, of: Branch) -> Option<u64> {
         let (mut branch, mut end) = (branch, end);
-        loop {
-            if branch == of {
-                return position <= end;
-            }
-            match self.branches[branch].parent {
-                Some((parent, fork)) => (branch, end) = (parent, fork.min(end)),
-                None => return false,
-            }
+        while branch != of {
+            let (parent, fork) = self.branches[branch].parent?;
+            (branch, end) = (parent, fork.min(end));
         }
+        Some(end)
     }
 
     /// The lines of the history file of a branch: timeline and where it was left.

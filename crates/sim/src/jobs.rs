@@ -124,6 +124,10 @@ impl World {
                 self.later(run, delay, move |world| {
                     let found = World::node_of(&source.connection.host)
                         .and_then(|leader| world.diverged(node, leader));
+                    let server = &mut world.servers[node];
+                    if found == Some(true) && server.full == 0 {
+                        server.disk.diverged = true;
+                    }
                     world.done(run, JobReport::Compared(found));
                 });
             }

@@ -597,6 +597,7 @@ impl World {
                 }
                 self.tell_fence(node);
             }
+            Action::ForgetDivergence => self.servers[node].disk.diverged = false,
             Action::PublishMember(data) => {
                 let ttl = self
                     .machine(node)

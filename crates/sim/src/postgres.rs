@@ -58,6 +58,8 @@ pub(crate) struct Disk {
     standby_signal: bool,
     /// The marker beside the data directory: what is in it is not a cluster yet.
     pub(crate) unfinished: bool,
+    /// The marker in the data directory: its WAL left the leader's.
+    pub(crate) diverged: bool,
     upstream: Option<NodeId>,
     /// `synchronous_standby_names` in the configuration.
     pub(crate) names: String,
@@ -216,6 +218,7 @@ impl World {
             checkpoint_timeline: from.checkpoint_timeline,
             standby_signal: true,
             unfinished: self.servers[node].disk.unfinished,
+            diverged: from.diverged,
             upstream: None,
             names: String::new(),
         };
@@ -1036,6 +1039,7 @@ impl World {
                 .flatten(),
             recovery_signal: disk.standby_signal,
             unfinished_bootstrap: disk.unfinished,
+            diverged: disk.diverged,
             ..Observation::default()
         };
         if let Some(running) = &server.running {

@@ -250,17 +250,8 @@ fn is_healthiest(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Ver
     if s.local.tags.nofailover() {
         return no("ha.md §10.1 row 7", "tagged nofailover".into());
     }
-    if let Some((timeline, at)) = s.memory.left_history {
-        return no(
-            "ha.md §10.2.2",
-            format!("the cluster left timeline {timeline} at {at}, and my WAL goes on there"),
-        );
-    }
-    if s.left_the_leader() {
-        return no(
-            "ha.md §8.4",
-            "my WAL left the last leader's: however much of it there is, it is not what clients were told".into(),
-        );
+    if let Some((rule, text)) = s.memory.is_no_candidate() {
+        return no(rule, text);
     }
     let sync_active = s.sync_is_active(cluster);
     if let Some(request) = &cluster.failover {

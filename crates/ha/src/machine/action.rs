@@ -101,6 +101,8 @@ pub enum Action {
     },
     /// Close the watchdog device so that it resets nothing.
     DisableWatchdog,
+    /// Keep no longer in mind that the WAL here left its leader's ([`Job::CheckDivergence`]).
+    ForgetDivergence,
     /// Publish the member key.
     PublishMember(Box<MemberData>),
     /// Write `/status`, if this member still leads.

@@ -7,7 +7,7 @@ use primacy_model::{
 };
 
 use super::standby_cluster::COMPARISON_INTERVAL;
-use super::{Machine, StoreKey, slots};
+use super::{Action, Machine, StoreKey, slots};
 use crate::decide::confirmation;
 use crate::decision::Job;
 use crate::situation::{Lease, PendingOperation, RewindState};
@@ -184,14 +184,7 @@ impl Machine {
             }
             return;
         };
-        let cascades = self.local.tags.replicatefrom().is_some();
-        let streams = wal.receiver.as_ref().is_some_and(|receiver| {
-            receiver.status == "streaming"
-                && receiver.timeline.is_some()
-                && receiver.timeline == leader.data.timeline
-                && (cascades || comes_from(receiver, leader))
-        });
-        if streams {
+        if self.streams_from(leader, wal) {
             self.compared_with = key;
             self.compared_at = Some(now);
             if matches!(
@@ -208,6 +201,39 @@ impl Machine {
         {
             // Initial: what was known was forgotten. What was found fit may have got more from its old upstream since.
             self.compare_again(key, now);
+        }
+    }
+
+    /// What the leader would not send to WAL that left its own.
+    fn streams_from(&self, leader: &Member, wal: &WalStatus) -> bool {
+        let cascades = self.local.tags.replicatefrom().is_some();
+        wal.receiver.as_ref().is_some_and(|receiver| {
+            receiver.status == "streaming"
+                && receiver.timeline.is_some()
+                && receiver.timeline == leader.data.timeline
+                && (cascades || comes_from(receiver, leader))
+        })
+    }
+
+    /// What an earlier agent found holds until more is known: the WAL was compared anew or rewound, streams, or is a
+    /// primary's by now.
+    pub(super) fn remember_divergence(&mut self, actions: &mut Vec<Action>) {
+        if self.server.data_directory != DataDirectory::Valid {
+            return;
+        }
+        let wal = self.server.wal.as_ref();
+        let leader = self.view.as_ref().and_then(Cluster::leader_member);
+        let refuted = wal.is_some_and(|wal| {
+            wal.is_primary() || leader.is_some_and(|leader| self.streams_from(leader, wal))
+        });
+        let open = matches!(
+            self.memory.rewind,
+            RewindState::Initial | RewindState::Check { .. }
+        );
+        self.memory.found_diverged = self.server.diverged && open && !refuted;
+        let holds = self.memory.found_diverged || self.memory.left_the_leader();
+        if self.server.diverged && !holds {
+            actions.push(Action::ForgetDivergence);
         }
     }
 

@@ -426,6 +426,8 @@ fn s8_4_a_member_whose_wal_left_the_leaders_is_no_candidate() {
         let world = World::unlocked("pg2").with(|w| w.memory.rewind = state);
         assert!(!acquires(&world.because("ha.md §8.4")));
     }
+    let earlier_agent = World::unlocked("pg2").with(|w| w.memory.found_diverged = true);
+    assert!(!acquires(&earlier_agent.because("ha.md §8.4")));
     // Nobody could compare it, but /history tells.
     let world =
         World::unlocked("pg2").with(|w| w.memory.left_history = Some((Timeline(1), Lsn(100))));

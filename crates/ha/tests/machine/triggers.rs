@@ -180,3 +180,39 @@ fn s10_2_2_who_went_on_where_the_cluster_left_its_timeline_is_no_candidate() {
     assert!(history(here - 1));
     assert!(!history(here));
 }
+
+/// The agent that found it ended, and so did the leader: nobody can compare anew.
+#[test]
+fn s8_4_what_an_earlier_agent_found_holds_until_more_is_known() {
+    let forgets = |action: &Action| *action == Action::ForgetDivergence;
+    let diverged = |leads: bool| {
+        let mut world = World::unlocked("pg2");
+        world.server.diverged = true;
+        let mut driver = Driver::starting(world);
+        receives(&mut driver, None);
+        if leads {
+            leader_is(&mut driver, "pg1", 2);
+        }
+        driver
+    };
+    let mut driver = diverged(false);
+    assert!(!driver.pass_time(4 * CYCLE, forgets));
+    assert!(driver.machine.effective_tags().nofailover());
+    assert_eq!(driver.cluster.leader, None, "it does not race");
+
+    let mut compared = diverged(true);
+    assert!(compared.pass_time(CYCLE, compares));
+    assert!(compared.pass_time(CYCLE, forgets));
+    assert!(!compared.machine.effective_tags().nofailover());
+
+    let mut streams = diverged(true);
+    streams.server.wal = World::of("pg2").server.wal;
+    receives(&mut streams, Some(2));
+    assert!(streams.pass_time(CYCLE, forgets));
+    assert!(!streams.machine.effective_tags().nofailover());
+
+    let mut promoted = diverged(true);
+    leader_is(&mut promoted, "pg2", 2);
+    promoted.server.wal = Some(world::primary_wal());
+    assert!(promoted.pass_time(CYCLE, forgets), "by hand, in a pause");
+}

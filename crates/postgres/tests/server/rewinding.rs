@@ -25,6 +25,8 @@ server_test!(rewinding, an_old_primary_that_ran_on_is_rewound, {
         old.server.check_divergence(&new.conninfo(), soon()).await,
         Divergence::Diverged
     );
+    old.server.mark_diverged(soon()).await.unwrap();
+    assert!(old.observe().await.diverged);
 
     let source = RewindSource {
         conninfo: new.conninfo(),
@@ -51,7 +53,11 @@ server_test!(rewinding, an_old_primary_that_ran_on_is_rewound, {
             })
         })
         .await;
+    assert!(!seen.diverged, "the mark is not in what pg_rewind copies");
     assert!(!seen.wal.unwrap().is_primary());
+    old.server.mark_diverged(soon()).await.unwrap();
+    old.server.unmark_diverged(soon()).await.unwrap();
+    assert!(!old.observe().await.diverged);
     assert_eq!(
         old.sql("SELECT count(*) FROM pg_class WHERE relname = 'lost'"),
         "0"

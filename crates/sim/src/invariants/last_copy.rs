@@ -1,4 +1,4 @@
-//! I6: no data directory is wiped, and none is rewound, unless an operator asked for it or another member has what it
+//! I6: no data directory is wiped, and none is rewound, unless an operator asked for it or the member that it copies has what it
 //! had of what was promised.
 
 use crate::world::{NodeId, World};
@@ -17,9 +17,9 @@ pub(crate) fn wiped(world: &mut World, node: NodeId, source: Option<NodeId>) {
 }
 
 pub(crate) fn rewound(world: &mut World, node: NodeId, source: NodeId) {
-    if let Some((branch, end)) = world.first_missing(source) {
+    if let Some((branch, end)) = world.first_given_up(node, source) {
         let text = format!(
-            "{} is rewound to {}, which lacks the acknowledged commit at {end:X} on branch {branch}",
+            "{} is rewound to {}, which lacks what it has of branch {branch}, acknowledged up to {end:X}",
             World::name(node),
             World::name(source)
         );
