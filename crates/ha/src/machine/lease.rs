@@ -1,7 +1,7 @@
 //! The lease is kept by the clock, beside the passes.
 
 use jiff::Timestamp;
-use primacy_model::{DataDirectory, JournalKind};
+use primacy_model::{DataDirectory, JournalKind, Readiness};
 
 use super::{Action, FENCE_MARGIN, LogLevel, Machine, Pass, RENEWAL_RETRY, RenewalResult};
 use crate::decision::{DemotionMode, Job, Reason, Step};
@@ -138,12 +138,14 @@ impl Machine {
         }
     }
 
-    /// Unknown is not no: a server that does not answer, and has no signal file of a standby, was started as a primary or
-    /// promoted, perhaps under an agent before this one.
+    /// Unknown is not no: a server that does not answer was started as a primary or promoted, perhaps under an agent before
+    /// this one, or was asked to promote and will, once it goes on. Only a standby that says that it is starting is none.
     pub(super) fn may_accept_writes(&self) -> bool {
+        let starting_standby =
+            self.server.recovery_signal && self.server.readiness == Readiness::Rejecting;
         let untold = self.server.wal.is_none()
             && self.server.data_directory == DataDirectory::Valid
-            && !self.server.recovery_signal;
+            && !starting_standby;
         self.server.process.is_alive()
             && (untold
                 || self.memory.role.accepts_writes()
