@@ -526,6 +526,12 @@ impl<'a> Situation<'a> {
         }
     }
 
+    /// A server that is no primary may become one yet, since it says nothing or was asked to: its lock is not given up before
+    /// it is known, or stopped.
+    pub(crate) fn may_be_promoted(&self) -> bool {
+        self.wal().is_none() || self.memory.role == Role::Promoted
+    }
+
     /// Synchronous replication is wanted.
     pub(crate) fn wants_sync(&self) -> bool {
         self.global.synchronous_mode != SynchronousMode::Off

@@ -16,7 +16,7 @@ pub(super) fn before_leading(s: &Situation<'_>, why: &mut Reasons) -> Option<Ste
     }
     if let Some(problem) = limitation(s) {
         why.note("fencing.mode", problem);
-        if s.is_primary() {
+        if s.is_primary() || s.may_be_promoted() {
             why.outcome("demoting self because the fence cannot be started");
             return Some(demote(s, DemotionMode::Immediate));
         }

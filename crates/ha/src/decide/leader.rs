@@ -14,9 +14,7 @@ const PROMOTION_LOOK: Duration = Duration::from_millis(50);
 pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Verdict<Step> {
     let primary = s.is_primary();
     let standby = s.global.standby_cluster.is_some();
-    // One that does not answer, or was asked to, may still be promoted: the lock stays with it until it is known.
-    let known = s.wal().is_some() && s.memory.role != Role::Promoted;
-    if s.global.pause && !primary && !standby && known {
+    if s.global.pause && !primary && !standby && !s.may_be_promoted() {
         let chosen = cluster
             .failover
             .as_ref()

@@ -56,7 +56,7 @@ pub(super) fn before_leading(s: &Situation<'_>, why: &mut Reasons) -> Option<Ste
         "ha.md §4.3.1",
         format!("watchdog.mode is required: {problem}"),
     );
-    if s.is_primary() {
+    if s.is_primary() || s.may_be_promoted() {
         why.outcome("Demoting self because watchdog could not be activated");
         return Some(demote(s, DemotionMode::Immediate));
     }

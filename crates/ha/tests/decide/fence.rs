@@ -1,6 +1,7 @@
 //! `fencing.mode: required` holds for as long as a member leads.
 
 use primacy_ha::{DemotionMode, FenceState, Job, Step, StopReason};
+use primacy_model::Role;
 
 use crate::world::{World, held, leader};
 
@@ -51,6 +52,25 @@ fn a_primary_that_needs_its_fence_and_cannot_start_it_hands_over() {
     }
     let paused = primary(FenceState::Failed).with(|w| w.global.pause = true);
     assert_eq!(paused.step(), Step::Wait);
+}
+
+#[test]
+fn a_server_that_may_be_promoted_yet_is_stopped_before_its_lock_goes() {
+    let asked = winner(FenceState::Failed).with(|w| w.memory.role = Role::Promoted);
+    let silent = winner(FenceState::Failed).with(|w| w.server.wal = None);
+    for world in [asked, silent] {
+        let step = world.because("fencing.mode");
+        assert!(
+            matches!(
+                step,
+                Step::StartJob(Job::Stop {
+                    reason: StopReason::Demotion(DemotionMode::Immediate),
+                    ..
+                })
+            ),
+            "{step:?}"
+        );
+    }
 }
 
 #[test]
