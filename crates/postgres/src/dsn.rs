@@ -52,9 +52,10 @@ fn from_url(rest: &str) -> Result<Conninfo, ConninfoError> {
             .split_once('=')
             .ok_or_else(|| ConninfoError(format!("no \"=\" after {pair:?}")))?;
         let keyword = decode(keyword)?;
-        if !keyword
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        if keyword.is_empty()
+            || !keyword
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
         {
             return Err(ConninfoError(format!("{keyword:?} is no keyword")));
         }
@@ -104,6 +105,7 @@ mod tests {
             "postgres://h/d?x",
             "postgres://%ff@h",
             "postgres://h/?a%20b=c",
+            "postgres://h/?=c",
         ] {
             assert!(Conninfo::from_dsn(dsn).is_err(), "{dsn}");
         }

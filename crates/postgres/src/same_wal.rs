@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::ops::RangeInclusive;
 
 use primacy_model::{Lsn, Timeline};
 use sha2::{Digest, Sha256};
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::rewind::LocalPosition;
 use crate::session::Connection;
+use crate::wal::ValidWal;
 use crate::{Error, Server};
 
 /// So much before the position is compared at most.
@@ -23,6 +25,10 @@ impl Server {
     /// Compares what is in the last WAL segment up to the local position with the primary's, which may have it under
     /// any timeline from the local one to its own. `None`: one of them does not have that segment any more, or the
     /// rewind user may not read it.
+    ///
+    /// The WAL of a stopped server may end before the position: pg_rewind copies WAL while the source goes on, and then
+    /// demands that recovery reaches what the source had got to when everything was copied. Then as much of it is
+    /// compared as there is.
     pub(crate) async fn has_same_wal(
         &self,
         local: LocalPosition,
@@ -34,48 +40,84 @@ impl Server {
             "SELECT pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size'))";
         let size = primary.value(size, deadline).await?;
         let size = size.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-        let Some(part) = Part::before(local.lsn, size) else {
-            return Ok(None);
-        };
+        let mut end = local.lsn;
+        loop {
+            let Some(part) = Part::before(end, size) else {
+                return Ok(None);
+            };
+            let Some(mine) = self.local_digest(part, local.timeline, deadline).await? else {
+                return Ok(None);
+            };
+            let timelines = local.timeline.0..=primary_timeline.0;
+            let Some(theirs) = primary_digest(primary, part, timelines, deadline).await? else {
+                return Ok(None);
+            };
+            if theirs == mine {
+                return Ok(Some(true));
+            }
+            let begin = Lsn(end.0 - part.length);
+            let valid = self.valid_wal(begin, end, local.timeline, deadline);
+            match valid.await? {
+                ValidWal::All => return Ok(Some(false)),
+                ValidWal::UpTo(valid) if begin < valid && valid < end => end = valid,
+                ValidWal::UpTo(_) | ValidWal::Nothing => return Ok(None),
+            }
+        }
+    }
+
+    /// SHA-256 of a part of the local WAL, in hexadecimal; `None` without the segment.
+    async fn local_digest(
+        &self,
+        part: Part,
+        timeline: Timeline,
+        deadline: Instant,
+    ) -> Result<Option<String>, Error> {
         let path = self
             .settings()
             .data_dir
             .join("pg_wal")
-            .join(part.file(local.timeline));
-        let mine = self
-            .disk("reading the last WAL segment", deadline, move || {
-                let digest = |mut file: File| -> std::io::Result<String> {
-                    file.seek(SeekFrom::Start(part.offset))?;
-                    let mut hasher = Sha256::new();
-                    std::io::copy(&mut file.take(part.length), &mut hasher)?;
-                    let hex = hasher
-                        .finalize()
-                        .iter()
-                        .map(|byte| format!("{byte:02x}"))
-                        .collect();
-                    Ok(hex)
-                };
-                match File::open(&path).and_then(digest) {
-                    Ok(digest) => Ok(Some(digest)),
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-                    Err(source) => Err(Error::file("read", path)(source)),
-                }
-            })
-            .await?;
-        let Some(mine) = mine else { return Ok(None) };
-        for timeline in local.timeline.0..=primary_timeline.0 {
-            let sql = format!(
-                "SELECT pg_catalog.encode(pg_catalog.sha256(pg_catalog.pg_read_binary_file('pg_wal/{}', {}, {}, true)), 'hex')",
-                part.file(Timeline(timeline)),
-                part.offset,
-                part.length
-            );
-            if let Some(theirs) = primary.value(&sql, deadline).await? {
-                return Ok(Some(theirs == mine));
+            .join(part.file(timeline));
+        self.disk("reading the last WAL segment", deadline, move || {
+            let digest = |mut file: File| -> std::io::Result<String> {
+                file.seek(SeekFrom::Start(part.offset))?;
+                let mut hasher = Sha256::new();
+                std::io::copy(&mut file.take(part.length), &mut hasher)?;
+                let hex = hasher
+                    .finalize()
+                    .iter()
+                    .map(|byte| format!("{byte:02x}"))
+                    .collect();
+                Ok(hex)
+            };
+            match File::open(&path).and_then(digest) {
+                Ok(digest) => Ok(Some(digest)),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(source) => Err(Error::file("read", path)(source)),
             }
-        }
-        Ok(None)
+        })
+        .await
     }
+}
+
+/// As [`Server::local_digest`], of the primary's WAL, under the first of these timelines that has the segment.
+async fn primary_digest(
+    primary: &Connection,
+    part: Part,
+    timelines: RangeInclusive<u32>,
+    deadline: Instant,
+) -> Result<Option<String>, Error> {
+    for timeline in timelines {
+        let sql = format!(
+            "SELECT pg_catalog.encode(pg_catalog.sha256(pg_catalog.pg_read_binary_file('pg_wal/{}', {}, {}, true)), 'hex')",
+            part.file(Timeline(timeline)),
+            part.offset,
+            part.length
+        );
+        if let Some(digest) = primary.value(&sql, deadline).await? {
+            return Ok(Some(digest));
+        }
+    }
+    Ok(None)
 }
 
 /// A part of a WAL segment.

@@ -1,4 +1,4 @@
-//! Reading single WAL records with pg_waldump.
+//! Reading WAL with pg_waldump.
 
 use primacy_model::{Lsn, Timeline};
 use tokio::time::Instant;
@@ -15,7 +15,50 @@ pub(crate) struct Record {
     description: String,
 }
 
+/// How far the local WAL can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ValidWal {
+    /// As far as was asked.
+    All,
+    /// Up to where a record begins or ends.
+    UpTo(Lsn),
+    /// No record at all.
+    Nothing,
+}
+
 impl Server {
+    /// Whether the local WAL of a timeline has valid records from one position up to another one.
+    pub(crate) async fn valid_wal(
+        &self,
+        start: Lsn,
+        end: Lsn,
+        timeline: Timeline,
+        deadline: Instant,
+    ) -> Result<ValidWal, Error> {
+        let settings = self.settings();
+        // The statistics, for the records themselves would be many.
+        let output = Run::new(settings.binary("pg_waldump"))
+            .arg("-p")
+            .arg(settings.data_dir.join("pg_wal"))
+            .args([
+                "-z",
+                "-t",
+                &timeline.0.to_string(),
+                "-s",
+                &start.to_string(),
+                "-e",
+                &end.to_string(),
+            ])
+            .c_locale()
+            .quiet()
+            .output(&Until::deadline(deadline))
+            .await?;
+        Ok(match output.status.success() {
+            true => ValidWal::All,
+            false => last_valid(&output.stderr).map_or(ValidWal::Nothing, ValidWal::UpTo),
+        })
+    }
+
     /// The position that a replica must have to hold everything up to a shutdown checkpoint: the
     /// checkpoint, or the WAL switch record before it, which archiving leaves there (`ha.md` §12.2, *prev*).
     /// `None` when the records cannot be read.
@@ -123,6 +166,16 @@ pub(crate) fn parse_end(errors: &str) -> Option<Lsn> {
     parse_padded(place.split([':', ',', ' ']).next()?)
 }
 
+/// Where WAL is certainly valid, by the same complaint: up to its end if that is told, else to where the last valid
+/// record begins.
+fn last_valid(errors: &str) -> Option<Lsn> {
+    if errors.contains(": invalid record length at ") {
+        return parse_end(errors);
+    }
+    let (_, complaint) = errors.split_once("error in WAL record at ")?;
+    parse_padded(complaint.split_once(": ")?.0)
+}
+
 /// pg_waldump pads the low half with zeros.
 fn parse_padded(text: &str) -> Option<Lsn> {
     text.parse().ok()
@@ -163,6 +216,28 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(parse_end(errors), end, "{errors}");
+        }
+    }
+
+    #[test]
+    fn the_last_valid_record_is_in_the_complaint() {
+        for (errors, valid) in [
+            (
+                "pg_waldump: error: error in WAL record at 0/2000028: invalid record length at 0/20000A0: wanted 24, got 0\n",
+                Some(Lsn(0x200_00A0)),
+            ),
+            (
+                "pg_waldump: first record is after 0/2000000, at 0/2000028, skipping over 40 bytes\n\
+                 pg_waldump: error: error in WAL record at 0/2001F28: there is no contrecord flag at 0/2002000\n",
+                Some(Lsn(0x200_1F28)),
+            ),
+            (
+                "pg_waldump: error: could not find a valid record after 0/2000000\n",
+                None,
+            ),
+            ("", None),
+        ] {
+            assert_eq!(last_valid(errors), valid, "{errors}");
         }
     }
 }

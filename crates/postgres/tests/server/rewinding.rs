@@ -187,3 +187,43 @@ server_test!(
         );
     }
 );
+
+server_test!(
+    rewinding,
+    wal_that_the_source_wrote_while_it_was_copied_is_not_missed,
+    {
+        let scratch = Scratch::new();
+        let old = scratch.primary("pg1").await;
+        let new = scratch.standby("pg2", &old).await;
+        new.server.promote(soon()).await.unwrap();
+        new.until_primary().await;
+        old.sql("CREATE TABLE lost AS SELECT generate_series(1, 1000)");
+        old.stop(StopMode::Immediate).await;
+        new.server.checkpoint(soon()).await.unwrap();
+        let early = new.sql("SELECT pg_walfile_name_offset(pg_current_wal_flush_lsn())");
+        new.sql("CREATE TABLE kept AS SELECT generate_series(1, 1000)");
+        let source = RewindSource {
+            conninfo: new.conninfo(),
+            checkpoint_confirmed: true,
+        };
+        let outcome = old.server.rewind(&source, until()).await.unwrap();
+        assert_eq!(outcome, RewindOutcome::Rewound);
+
+        // As if that segment had been copied before the table was made.
+        let (segment, offset) = early.trim_matches(['(', ')']).split_once(',').unwrap();
+        let segment = old.server.settings().data_dir.join("pg_wal").join(segment);
+        let mut wal = std::fs::read(&segment).unwrap();
+        wal[offset.parse().unwrap()..].fill(0);
+        std::fs::write(&segment, wal).unwrap();
+        assert_eq!(
+            old.server.check_divergence(&new.conninfo(), soon()).await,
+            Divergence::Same
+        );
+        old.start(Some(&new)).await;
+        old.until("streaming", |seen| {
+            seen.wal.as_ref().is_some_and(|wal| wal.receiver.is_some())
+        })
+        .await;
+        assert_eq!(old.sql("SELECT count(*) FROM kept"), "1000");
+    }
+);
