@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use primacy_config::local::{EtcdSection, RaftSection};
 use primacy_config::{DcsSection, LocalConfig};
-use primacy_dcs::{Etcd3, Etcd3Config, Store};
+use primacy_dcs::{Discovery, Etcd3, Etcd3Config, Store};
 use primacy_raft::{RaftConfig, RaftNode, Timings};
 
 /// An open store.
@@ -19,7 +19,7 @@ pub(crate) struct OpenStore {
 pub(crate) async fn open(section: &DcsSection) -> anyhow::Result<OpenStore> {
     match section {
         DcsSection::Etcd3(section) => {
-            let store = Etcd3::new(etcd3(section)?)?;
+            let store = Etcd3::new(etcd3(section))?;
             Ok(OpenStore {
                 store: Arc::new(store),
                 node: None,
@@ -45,8 +45,7 @@ pub(crate) fn check(config: &LocalConfig) -> anyhow::Result<()> {
         );
     }
     match &config.dcs {
-        DcsSection::Etcd3(section) => etcd3(section).map(drop),
-        DcsSection::Raft(_) => Ok(()),
+        DcsSection::Etcd3(_) | DcsSection::Raft(_) => Ok(()),
         other => Err(unsupported(other)),
     }
 }
@@ -58,14 +57,15 @@ fn unsupported(section: &DcsSection) -> anyhow::Error {
     )
 }
 
-fn etcd3(section: &EtcdSection) -> anyhow::Result<Etcd3Config> {
-    if section.srv.is_some() && section.endpoints.is_empty() {
-        anyhow::bail!(
-            "etcd3.srv is not supported by this version: list the servers in etcd3.hosts"
-        );
-    }
+fn etcd3(section: &EtcdSection) -> Etcd3Config {
     let scheme = if section.tls { "https" } else { "http" };
-    Ok(Etcd3Config {
+    let discovery = section.srv.clone().filter(|_| !section.use_proxies);
+    Etcd3Config {
+        discovery: discovery.map(|domain| Discovery {
+            domain,
+            suffix: section.srv_suffix.clone(),
+            ..Discovery::default()
+        }),
         endpoints: section
             .endpoints
             .iter()
@@ -80,7 +80,7 @@ fn etcd3(section: &EtcdSection) -> anyhow::Result<Etcd3Config> {
         cert: section.cert.as_ref().map(Into::into),
         key: section.key.as_ref().map(Into::into),
         use_proxies: section.use_proxies,
-    })
+    }
 }
 
 /// The embedded store, as the configuration has it.

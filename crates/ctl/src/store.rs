@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use primacy_config::local::{EtcdSection, RaftSection};
 use primacy_config::{ClientConfig, DcsSection};
-use primacy_dcs::{Etcd3, Etcd3Config, Store};
+use primacy_dcs::{Discovery, Etcd3, Etcd3Config, Store};
 use primacy_raft::{RaftClient, RaftConfig, Timings};
 use serde_json::{Map, Value, json};
 
@@ -46,14 +46,15 @@ impl OpenStore for ConfiguredStore {
 }
 
 fn etcd3(section: &EtcdSection) -> Result<Arc<dyn Store>, Failure> {
-    if section.endpoints.is_empty() {
-        return Err(Failure::refused(
-            "etcd3 names no servers: set etcd3.hosts (SRV records are not supported yet)",
-        ));
-    }
     let scheme = if section.tls { "https" } else { "http" };
     let path = |file: &Option<String>| file.as_ref().map(PathBuf::from);
+    let discovery = section.srv.clone().filter(|_| !section.use_proxies);
     let store = Etcd3::new(Etcd3Config {
+        discovery: discovery.map(|domain| Discovery {
+            domain,
+            suffix: section.srv_suffix.clone(),
+            ..Discovery::default()
+        }),
         endpoints: section
             .endpoints
             .iter()

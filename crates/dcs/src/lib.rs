@@ -10,7 +10,7 @@ mod memory;
 mod store;
 
 pub use cluster::{ClusterStore, Expected, Subject};
-pub use etcd3::{Etcd3, Etcd3Config, Etcd3Error};
+pub use etcd3::{Discovery, Etcd3, Etcd3Config, Etcd3Error};
 pub use memory::{Fault, MemoryStore};
 pub use store::{
     Change, Condition, Entry, Outcome, Renewal, Snapshot, Store, StoreError, WatchEvent, Write,

@@ -1,5 +1,6 @@
 //! The etcd store keeps the contract on a real cluster of three, whatever happens to it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -7,12 +8,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use primacy_dcs::conformance::{self, Fixture};
 use primacy_dcs::{
-    Change, Condition, Etcd3, Etcd3Config, Outcome, Store, StoreError, WatchEvent, Write,
+    Change, Condition, Discovery, Etcd3, Etcd3Config, Outcome, Store, StoreError, WatchEvent, Write,
 };
 use primacy_net::{ClientOptions, HeaderMap, HttpClient, Method};
 use primacy_testkit::etcd::EtcdCluster;
+use simple_dns::rdata::{RData, SRV};
+use simple_dns::{CLASS, Name, Packet, ResourceRecord};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, timeout};
 
@@ -305,4 +308,91 @@ async fn a_watch_tells_of_what_it_has_missed() {
     assert_eq!(next(&mut watch).await, WatchEvent::Resync);
     writer.write(put("/w/after"), soon()).await.unwrap();
     assert!(matches!(next(&mut watch).await, WatchEvent::Put(entry) if entry.key == "/w/after"));
+}
+
+/// A name server with these SRV records: name, and port on this machine.
+async fn name_server(records: Vec<(String, u16)>) -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut question = [0; 512];
+        loop {
+            let (length, from) = socket.recv_from(&mut question).await.unwrap();
+            let mut packet = Packet::parse(&question[..length]).unwrap().into_reply();
+            let asked = packet.questions[0].qname.clone();
+            for (name, port) in &records {
+                if *name == asked.to_string() {
+                    let (target, port) = (Name::new("127.0.0.1").unwrap(), *port);
+                    let (priority, weight) = (0, 0);
+                    let srv = RData::SRV(SRV {
+                        priority,
+                        weight,
+                        port,
+                        target,
+                    });
+                    let record = ResourceRecord::new(asked.clone(), CLASS::IN, 60, srv);
+                    packet.answers.push(record);
+                }
+            }
+            let answer = packet.build_bytes_vec().unwrap();
+            socket.send_to(&answer, from).await.unwrap();
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_cluster_is_found_by_srv_records() {
+    let cluster = EtcdCluster::start(1).await.unwrap();
+    let ports = cluster.ports();
+    let (serving, peer) = (ports[0], ports[1]);
+    let record = |service: &str, port: u16| (format!("_etcd{service}._tcp.test"), port);
+    let reads = async |records: Vec<(String, u16)>, suffix: Option<&str>, hosts: Vec<String>| {
+        let store = Etcd3::new(Etcd3Config {
+            endpoints: hosts,
+            discovery: Some(Discovery {
+                domain: "test".into(),
+                suffix: suffix.map(str::to_owned),
+                name_servers: vec![name_server(records).await],
+            }),
+            ..Etcd3Config::default()
+        });
+        store
+            .unwrap()
+            .read("/x/", Instant::now() + Duration::from_secs(2))
+            .await
+    };
+    for (records, suffix, hosts) in [
+        (vec![record("-client", serving)], None, vec![]),
+        // Those configured are for when there are no records.
+        (
+            vec![record("", serving)],
+            None,
+            vec!["http://127.0.0.1:1".to_owned()],
+        ),
+        (vec![], None, cluster.endpoints()),
+        (
+            vec![record("-client-b", serving), record("-client", 1)],
+            Some("b"),
+            vec![],
+        ),
+        // Peers are asked for the addresses that serve clients.
+        (
+            vec![record("-server", 1), record("-server", peer)],
+            None,
+            vec![],
+        ),
+    ] {
+        let read = reads(records.clone(), suffix, hosts).await;
+        assert!(read.is_ok(), "{records:?}: {read:?}");
+    }
+    let error = reads(vec![record("-client", serving)], Some("c"), vec![])
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("the domain test has no SRV records of etcd"),
+        "{error}"
+    );
 }

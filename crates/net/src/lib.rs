@@ -8,6 +8,7 @@ mod body;
 mod client;
 mod connect;
 mod server;
+mod srv;
 mod tls;
 
 pub use bytes::Bytes;
@@ -18,6 +19,7 @@ pub use hyper::{Method, Request, Response, StatusCode, Uri, Version, header};
 pub use client::{ClientOptions, HttpAnswer, HttpClient, HttpError, HttpStream};
 pub use connect::KeepAlive;
 pub use server::{BodyError, Handler, HangUp, Peer, RequestBody, ServerLimits, serve};
+pub use srv::{SrvError, SrvResolver};
 pub use tls::{
     ClientCertificate, ClientVerification, Duplex, Passphrase, Roots, TlsClient, TlsClientOptions,
     TlsError, TlsServer, TlsServerOptions, Verify, install_crypto_provider,

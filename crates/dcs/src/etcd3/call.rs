@@ -89,8 +89,14 @@ impl Gateway {
         let mut pause = FIRST_PAUSE;
         let mut reason = String::from("the deadline has passed");
         let mut logged_in = false;
-        self.list_members(false);
         let mut order = self.endpoints.in_order();
+        if order.is_empty() {
+            match self.discover(deadline).await {
+                Ok(()) => order = self.endpoints.in_order(),
+                Err(why) => reason = why,
+            }
+        }
+        self.list_members(false);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let (count, each) = share(left, order.len());
@@ -362,6 +368,10 @@ impl Gateway {
         let gateway = Arc::clone(self);
         tokio::spawn(async move {
             let mut members = None;
+            if nobody_answers {
+                // They may have moved.
+                let _ = gateway.discover(Instant::now() + LISTING).await;
+            }
             for endpoint in gateway.endpoints.all() {
                 let limit = Instant::now() + LISTING;
                 let path = "/cluster/member/list";
@@ -369,12 +379,30 @@ impl Gateway {
                     .ask(&endpoint, path, &json!({}), Repeat::Freely, limit)
                     .await;
                 if let Ok(answer) = answer {
-                    members = Some(client_urls(&answer));
+                    members = Some(client_urls(&answer["members"]));
                     break;
                 }
             }
             gateway.endpoints.listed(members);
         });
+    }
+
+    /// Has the endpoints looked up, where they are to be looked up.
+    ///
+    /// # Errors
+    /// Why there are none.
+    async fn discover(&self, deadline: Instant) -> Result<(), String> {
+        let Some(discovery) = &self.endpoints.discovery else {
+            return Ok(());
+        };
+        let (found, why) = match discovery.endpoints(&self.http, deadline).await {
+            Ok(found) => (found, String::new()),
+            Err(why) => (Vec::new(), why),
+        };
+        match self.endpoints.discovered(found) {
+            true => Ok(()),
+            false => Err(why),
+        }
     }
 
     fn session(&self) -> MutexGuard<'_, Session> {
@@ -401,8 +429,8 @@ fn parse_version(text: &str) -> Option<(u32, u32)> {
 }
 
 /// The addresses of the members that have been started; learners serve no clients.
-fn client_urls(answer: &Value) -> Vec<String> {
-    let members = answer["members"].as_array().into_iter().flatten();
+pub(super) fn client_urls(members: &Value) -> Vec<String> {
+    let members = members.as_array().into_iter().flatten();
     members
         .filter(|member| member["isLearner"] != json!(true))
         .flat_map(|member| member["clientURLs"].as_array().into_iter().flatten())
@@ -427,7 +455,7 @@ mod tests {
             "http://10.0.0.2:2379",
             "http://[::1]:2379",
         ];
-        assert_eq!(client_urls(&answer), urls);
+        assert_eq!(client_urls(&answer["members"]), urls);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use rand::seq::SliceRandom;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::discovery::Discovery;
 use super::wire::Header;
 
 /// How old the list of members may grow.
@@ -18,6 +19,8 @@ const SHORTEST_TRY: Duration = Duration::from_secs(1);
 
 pub(super) struct Endpoints {
     configured: Vec<String>,
+    /// Where to look for endpoints; those configured are for when there are none.
+    pub(super) discovery: Option<Discovery>,
     /// The configured endpoints are all there is.
     fixed: bool,
     state: Mutex<State>,
@@ -26,7 +29,8 @@ pub(super) struct Endpoints {
 }
 
 struct State {
-    /// The members as etcd itself lists them, or the configured ones until it has been asked.
+    /// The members as etcd itself lists them, or the configured ones until it has been asked. Empty until they have been
+    /// discovered.
     known: Vec<String>,
     /// When the list is to be had again; `None` while somebody is at it.
     list_due: Option<Instant>,
@@ -43,8 +47,11 @@ pub(super) enum Freshness {
 }
 
 impl Endpoints {
-    pub(super) fn new(configured: Vec<String>, fixed: bool) -> Self {
-        let mut known = configured.clone();
+    pub(super) fn new(configured: Vec<String>, fixed: bool, discovery: Option<Discovery>) -> Self {
+        let mut known = match &discovery {
+            Some(_) => Vec::new(),
+            None => configured.clone(),
+        };
         // So that not every agent asks the same member.
         known.shuffle(&mut rand::rng());
         let (current, _) = watch::channel(known.first().cloned().unwrap_or_default());
@@ -55,6 +62,7 @@ impl Endpoints {
         };
         Endpoints {
             configured,
+            discovery,
             fixed,
             state: Mutex::new(state),
             current,
@@ -133,6 +141,17 @@ impl Endpoints {
         state.known = members;
     }
 
+    /// These were discovered, or nothing was: then the configured ones are left. Returns whether there are any.
+    pub(super) fn discovered(&self, mut found: Vec<String>) -> bool {
+        if found.is_empty() {
+            found.clone_from(&self.configured);
+        }
+        found.shuffle(&mut rand::rng());
+        self.state().known = found;
+        let first = self.state().known.first().cloned();
+        first.inspect(|first| self.prefer(first)).is_some()
+    }
+
     /// Remembers the newest term (`dcs.md` §7).
     pub(super) fn judge(&self, header: Header) -> Freshness {
         let mut state = self.state();
@@ -198,7 +217,7 @@ mod tests {
 
     #[test]
     fn an_earlier_term_of_the_same_cluster_is_stale() {
-        let endpoints = Endpoints::new(vec!["http://a".into()], true);
+        let endpoints = Endpoints::new(vec!["http://a".into()], true, None);
         let header = |cluster, term| Header {
             cluster,
             revision: 1,
@@ -213,7 +232,7 @@ mod tests {
     #[test]
     fn the_next_endpoint_takes_over_from_a_bad_one() {
         let names: Vec<String> = ["http://a", "http://b"].map(String::from).to_vec();
-        let endpoints = Endpoints::new(names, false);
+        let endpoints = Endpoints::new(names, false, None);
         let first = endpoints.in_order()[0].clone();
         endpoints.avoid(&endpoints.in_order()[1]);
         assert_eq!(endpoints.in_order()[0], first);

@@ -1,6 +1,7 @@
 //! etcd's third API through its JSON gateway (`dcs.md` §7).
 
 mod call;
+mod discovery;
 mod endpoints;
 #[cfg(test)]
 mod fuzz;
@@ -22,6 +23,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use self::call::{Gateway, Repeat};
+pub use self::discovery::Discovery;
 use self::endpoints::Endpoints;
 use crate::{Entry, Outcome, Renewal, Snapshot, Store, StoreError, WatchEvent, Write};
 
@@ -44,8 +46,10 @@ const WATCH_BACKLOG: usize = 64;
 /// How to reach etcd.
 #[derive(Clone, Default)]
 pub struct Etcd3Config {
-    /// `http[s]://host:port`, at least one.
+    /// `http[s]://host:port`, at least one unless they can be discovered.
     pub endpoints: Vec<String>,
+    /// Where to look for the endpoints first.
+    pub discovery: Option<Discovery>,
     /// For etcd's own authentication.
     pub username: Option<String>,
     /// As above.
@@ -86,6 +90,7 @@ impl Etcd3 {
     pub fn new(config: Etcd3Config) -> Result<Self, Etcd3Error> {
         let Etcd3Config {
             endpoints,
+            discovery,
             username,
             password,
             cacert,
@@ -93,7 +98,7 @@ impl Etcd3 {
             key,
             use_proxies,
         } = config;
-        if endpoints.is_empty() {
+        if endpoints.is_empty() && discovery.is_none() {
             return Err(Etcd3Error("no endpoint is configured".into()));
         }
         let endpoints: Result<Vec<_>, _> = endpoints.iter().map(|url| endpoint(url)).collect();
@@ -113,7 +118,7 @@ impl Etcd3 {
             ..ClientOptions::default()
         };
         let credentials = username.map(|name| (name, password.unwrap_or_default()));
-        let endpoints = Endpoints::new(endpoints?, use_proxies);
+        let endpoints = Endpoints::new(endpoints?, use_proxies, discovery);
         let gateway = Gateway::new(HttpClient::new(options), endpoints, credentials);
         Ok(Etcd3 {
             gateway: Arc::new(gateway),
