@@ -79,8 +79,11 @@ pub(crate) struct Shell {
     watched: Option<PostmasterIdentity>,
     replies: HashMap<u64, Reply>,
     next_reply: u64,
+    /// Who waits for the next look that ends: none was under way when they asked.
     looks: Vec<oneshot::Sender<Arc<Observation>>>,
-    looking: bool,
+    /// Who waits for a look that begins when those under way have ended, since it has to begin after the question.
+    later_looks: Vec<oneshot::Sender<Arc<Observation>>>,
+    looking: u32,
     dcs_last_seen: i64,
     observation: Arc<Observation>,
     fencing: Fencing,
@@ -188,7 +191,8 @@ impl Shell {
             replies: HashMap::new(),
             next_reply: 0,
             looks: Vec::new(),
-            looking: false,
+            later_looks: Vec::new(),
+            looking: 0,
             dcs_last_seen: 0,
             observation: Arc::default(),
             fencing: parts.fencing,
@@ -304,9 +308,13 @@ impl Shell {
             if self.address_waits && !self.server.listens_elsewhere() {
                 self.tell_machine();
             }
-            self.looking = false;
+            self.looking -= 1;
             for reply in std::mem::take(&mut self.looks) {
                 let _ = reply.send(Arc::clone(&self.observation));
+            }
+            if self.looking == 0 && !self.later_looks.is_empty() {
+                self.looks = std::mem::take(&mut self.later_looks);
+                self.look(Instant::now() + LOOK_BUDGET, true);
             }
         }
     }
@@ -480,7 +488,7 @@ impl Shell {
     }
 
     fn look(&mut self, deadline: Instant, slots: bool) {
-        self.looking = true;
+        self.looking += 1;
         let server = self.server.clone();
         let watchdog = self.configuration.effective().local.watchdog.clone();
         self.report(async move {
@@ -784,8 +792,10 @@ impl Shell {
         let operator = match request {
             Request::WakeUp => OperatorRequest::WakeUp,
             Request::Observe { reply } => {
-                self.looks.push(reply);
-                if !self.looking {
+                if self.looking > 0 {
+                    self.later_looks.push(reply);
+                } else {
+                    self.looks.push(reply);
                     self.look(Instant::now() + LOOK_BUDGET, true);
                 }
                 return None;

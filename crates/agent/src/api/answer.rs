@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use primacy_net::Bytes;
 use serde_json::Value;
 
 /// An answer, before the server's own headers are put around it.
@@ -24,6 +25,15 @@ pub(crate) enum Answer {
         code: u16,
         /// The text.
         text: Cow<'static, str>,
+        /// `Content-Type`.
+        content_type: &'static str,
+        /// Headers of this answer.
+        headers: Headers,
+    },
+    /// J or T with code 200: what was made before.
+    Made {
+        /// The document or text.
+        text: Bytes,
         /// `Content-Type`.
         content_type: &'static str,
         /// Headers of this answer.
@@ -81,6 +91,7 @@ impl Answer {
     pub(crate) fn code(&self) -> u16 {
         match self {
             Answer::Status(code) | Answer::Json { code, .. } | Answer::Text { code, .. } => *code,
+            Answer::Made { .. } => 200,
             Answer::Page(page) => page.code(),
             Answer::Dropped(_) => 0,
         }
@@ -88,7 +99,10 @@ impl Answer {
 
     /// Adds a header, where the shape has any.
     pub(crate) fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        if let Answer::Json { headers, .. } | Answer::Text { headers, .. } = &mut self {
+        if let Answer::Json { headers, .. }
+        | Answer::Text { headers, .. }
+        | Answer::Made { headers, .. } = &mut self
+        {
             headers.push((name, value.into()));
         }
         self

@@ -7,7 +7,7 @@
 //! functions: [`status`], [`health`], [`metrics`], and the wishes of [`switchover`] and [`restart`].
 //!
 //! Three hazards are guarded against here:
-//! 1. A member that races for the leadership reads a position that is no longer true. So `/patroni` tells
+//! 1. A member that races for the leadership reads a position that is no longer true. So `/patroni` tells members
 //!    of PostgreSQL only what was observed after the request came.
 //! 2. An agent that was frozen wakes up and still calls itself the leader. So the lock counts by its lease's
 //!    deadline at the moment of the answer.
@@ -19,6 +19,7 @@ mod answer;
 mod body;
 mod config;
 mod health;
+mod made;
 mod metrics;
 mod operations;
 mod read;
@@ -33,7 +34,7 @@ mod tests;
 mod time;
 
 use std::net::IpAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use primacy_config::{GlobalConfig, TimingLimits};
@@ -45,6 +46,7 @@ use tokio::time::Instant;
 
 use self::access::Caller;
 use self::answer::{Answer, ErrorPage};
+use self::made::Made;
 use self::route::{Query, Route};
 use self::settings::Settings;
 use self::switchover::Action;
@@ -68,6 +70,11 @@ pub struct Api {
     limits: TimingLimits,
     log: LogQueue,
     journal: Arc<Journal>,
+    /// The answers of `/patroni` and `/metrics`.
+    status_made: Made,
+    metrics_made: Made,
+    /// The look after which another one was asked for, so that many requests ask for one.
+    refreshed: Mutex<Option<Instant>>,
     changing: RwLock<Changing>,
 }
 
@@ -99,6 +106,9 @@ impl Api {
             limits,
             log,
             journal: Arc::default(),
+            status_made: Made::default(),
+            metrics_made: Made::default(),
+            refreshed: Mutex::default(),
             changing,
         }
     }
@@ -152,7 +162,7 @@ impl Api {
                 Instant::now(),
             ))),
             Route::Readiness => Ok(self.readiness(query).await),
-            Route::Status => Ok(self.status().await),
+            Route::Status => Ok(self.status(server::is_member(headers)).await),
             Route::Cluster => self.cluster().await,
             Route::History => self.history().await,
             Route::Config => self.config().await,

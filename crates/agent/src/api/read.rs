@@ -1,15 +1,16 @@
 //! What is only read: status, health, metrics, the cluster's documents.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use primacy_model::{Observation, cluster_document};
+use primacy_model::{Observation, cluster_document, json_line};
 use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::answer::{Answer, ErrorPage, Headers};
+use super::made::Made;
 use super::route::Query;
 use super::status::Status;
 use super::{Api, health, metrics};
@@ -20,6 +21,9 @@ use crate::request::Request;
 /// How old an observation health checks and metrics are answered from. Load balancers ask every second or two, from
 /// several places: one look at the server serves them all.
 const HEALTH_FRESHNESS: Duration = Duration::from_secs(1);
+/// The same for `/patroni` when no member asks: scripts compare positions with it, which they may have read from the
+/// server a moment before.
+const STATUS_FRESHNESS: Duration = Duration::from_millis(100);
 /// How long a health check waits for a look at the server: load balancers give up after one to a few seconds,
 /// and the lock part of the answer needs no look.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(1);
@@ -53,11 +57,16 @@ struct Sight {
 }
 
 impl Api {
-    /// GET `/patroni`. Always with a look that begins after the question: members that race for the lock rely on a
+    /// GET `/patroni`. For a member with a look that begins after the question: those that race for the lock rely on a
     /// position not being older than the lease that has just ended.
-    pub(super) async fn status(&self) -> Answer {
-        let sight = self.look(STATUS_PATIENCE).await;
-        self.tell(&sight, |status| Answer::json(200, status.to_json()))
+    pub(super) async fn status(&self, for_member: bool) -> Answer {
+        let sight = match for_member {
+            true => self.look(STATUS_PATIENCE).await,
+            false => self.recent_look(STATUS_FRESHNESS, STATUS_PATIENCE).await,
+        };
+        self.tell_made(&self.status_made, &sight, "application/json", |status| {
+            json_line(&status.to_json())
+        })
     }
 
     /// A health check; `document` is false for HEAD and OPTIONS.
@@ -87,12 +96,7 @@ impl Api {
     /// GET `/metrics`.
     pub(super) async fn metrics(&self) -> Answer {
         let sight = self.look_for_health().await;
-        self.tell(&sight, |status| Answer::Text {
-            code: 200,
-            text: metrics::text(status).into(),
-            content_type: "text/plain",
-            headers: Headers::new(),
-        })
+        self.tell_made(&self.metrics_made, &sight, "text/plain", metrics::text)
     }
 
     /// GET `/readiness`.
@@ -171,18 +175,71 @@ impl Api {
         answer(&status).with_header(OBSERVED_AGO, sight.age.as_millis().to_string())
     }
 
+    /// As [`Api::tell`], from what was made for another request where it is of the same look.
+    fn tell_made(
+        &self,
+        made: &Made,
+        sight: &Sight,
+        content_type: &'static str,
+        make: impl FnOnce(&Status<'_>) -> String,
+    ) -> Answer {
+        let published = &sight.published;
+        let is_last = |look| Arc::ptr_eq(look, &published.observation);
+        let text = if sight.fresh.as_ref().is_some_and(is_last) {
+            made.get(published, self.log.status(), make)
+        } else {
+            let look = sight.fresh.as_deref();
+            make(&Status::new(
+                published,
+                look,
+                self.log.status(),
+                Instant::now(),
+            ))
+            .into()
+        };
+        let answer = Answer::Made {
+            text,
+            content_type,
+            headers: Headers::new(),
+        };
+        answer.with_header(OBSERVED_AGO, sight.age.as_millis().to_string())
+    }
+
     async fn look_for_health(&self) -> Sight {
+        self.recent_look(HEALTH_FRESHNESS, HEALTH_PATIENCE).await
+    }
+
+    /// The last look, where it is younger than this. In the second half of that time the next one is asked for, so that
+    /// who asks often never waits for one.
+    async fn recent_look(&self, freshness: Duration, patience: Duration) -> Sight {
         let published = self.published();
         let age = published.observed_at.elapsed();
-        if age < HEALTH_FRESHNESS {
-            let fresh = Some(Arc::clone(&published.observation));
-            return Sight {
-                published,
-                fresh,
-                age,
-            };
+        if age >= freshness {
+            return self.look(patience).await;
         }
-        self.look(HEALTH_PATIENCE).await
+        if age >= freshness / 2 {
+            self.refresh(published.observed_at);
+        }
+        let fresh = Some(Arc::clone(&published.observation));
+        Sight {
+            published,
+            fresh,
+            age,
+        }
+    }
+
+    /// Asks for the look that comes after the one of then, once.
+    fn refresh(&self, observed_at: Instant) {
+        let mut refreshed = self
+            .refreshed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if *refreshed != Some(observed_at) {
+            let (reply, _) = oneshot::channel();
+            // Where the machine takes no requests the next one waits for it.
+            let _ = self.requests.try_send(Request::Observe { reply });
+            *refreshed = Some(observed_at);
+        }
     }
 
     /// Asks for a look at the server. Where none comes in time, the snapshot alone is told of, without

@@ -12,9 +12,9 @@ use primacy_config::HostPort;
 use primacy_config::local::{RestApi, VerifyClient};
 use primacy_model::json_line;
 use primacy_net::{
-    Bytes, ClientVerification, Full, HangUp, HeaderName, HeaderValue, HttpClient, Method,
-    Passphrase, Peer, Request as HttpRequest, RequestBody, Response, ServerLimits, StatusCode,
-    TlsError, TlsServer, TlsServerOptions, header, serve,
+    Bytes, ClientVerification, Full, HangUp, HeaderMap, HeaderName, HeaderValue, HttpClient,
+    Method, Passphrase, Peer, Request as HttpRequest, RequestBody, Response, ServerLimits,
+    StatusCode, TlsError, TlsServer, TlsServerOptions, header, serve,
 };
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
@@ -341,13 +341,17 @@ fn tls_options(section: &RestApi) -> Option<TlsServerOptions> {
 /// not: they ask once per `loop_wait`, and a question that meets a connection just being closed for its silence
 /// makes this member count as unreachable, in a race or in failsafe mode.
 fn is_reusable(request: &HttpRequest<RequestBody>) -> bool {
-    let agent = request.headers().get(header::USER_AGENT);
-    let agent = agent.map_or(&b""[..], |agent| agent.as_bytes());
-    let is_member = MEMBERS
-        .iter()
-        .any(|name| agent.starts_with(name.as_bytes()));
     let reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
-    reads && !is_member
+    reads && !is_member(request.headers())
+}
+
+/// Whether a member asks, or a command of one's.
+pub(super) fn is_member(headers: &HeaderMap) -> bool {
+    let agent = headers.get(header::USER_AGENT);
+    let agent = agent.map_or(&b""[..], |agent| agent.as_bytes());
+    MEMBERS
+        .iter()
+        .any(|name| agent.starts_with(name.as_bytes()))
 }
 
 /// An answer as a response.
@@ -377,6 +381,11 @@ fn render(answer: Answer, settings: &Settings) -> Response<Full<Bytes>> {
             content_type,
             ..
         } => (Some(headers), Some(content_type), bytes(text)),
+        Answer::Made {
+            text,
+            content_type,
+            headers,
+        } => (Some(headers), Some(content_type), text),
         Answer::Page(page) => (None, Some("text/html;charset=utf-8"), page.html().into()),
         Answer::Dropped(reason) => {
             tracing::warn!("API: a request cannot be answered: {reason}");

@@ -7,6 +7,7 @@ use std::time::Duration;
 use primacy_config::local::BasicAuth;
 use primacy_config::{HostPort, Secret, TimingLimits};
 use primacy_dcs::{ClusterStore, Expected, Fault, MemoryStore};
+use primacy_model::{Lsn, PendingRestart};
 use primacy_net::{ClientOptions, HttpClient};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,6 +19,7 @@ use super::super::{Api, ApiError, ApiServer};
 use super::bench::{Bench, PATIENCE, header, raw, section};
 use super::*;
 use crate::logging::LogQueue;
+use crate::request::Request;
 
 /// `rest-api.md` §1.2.
 #[tokio::test]
@@ -565,6 +567,57 @@ async fn health_checks_do_not_wait_for_a_stuck_machine() {
             .await
             .starts_with("HTTP/1.0 503")
     );
+}
+
+/// Members compare positions in a race: what they are told is from a look that began after they asked. Others share a
+/// look while it is young, and what was made of it, until there is another snapshot.
+#[tokio::test]
+async fn a_member_that_asks_has_the_server_looked_at() {
+    // As young as can be, however slow the test.
+    let young = Instant::now() + Duration::from_secs(3600);
+    let (publish, published) = watch::channel(Arc::new(primary().with(|p| p.observed_at = young)));
+    let (requests, mut asked) = mpsc::channel(8);
+    let store = ClusterStore::new(MemoryStore::new(), "service", "demo");
+    let peers = HttpClient::new(ClientOptions::default());
+    let (limits, log) = (TimingLimits::PATRONI, LogQueue::default());
+    let api = Api::new(published.clone(), requests, store, limits, peers, log);
+    let server = ApiServer::start(api, &section()).await.unwrap();
+    let address = server.local_address().unwrap();
+    tokio::spawn(async move {
+        while let Some(request) = asked.recv().await {
+            if let Request::Observe { reply } = request {
+                let mut look = (*published.borrow().observation).clone();
+                look.wal.as_mut().unwrap().flush_lsn = Lsn(77);
+                let _ = reply.send(Arc::new(look));
+            }
+        }
+    });
+    let ask = async |agent: &str| {
+        let request = format!("GET /patroni HTTP/1.0\r\nUser-Agent: {agent}\r\n\r\n");
+        raw(address, &request).await
+    };
+    let new = r#""xlog": {"location": 77}"#;
+    for member in ["Patroni/4.1.5 Python/3.11.2 Linux", "primacy/0.1.0"] {
+        let answer = ask(member).await;
+        assert!(answer.contains(new), "{member}: {answer}");
+    }
+    for _ in 0..2 {
+        let answer = ask("curl/7.88.1").await;
+        assert!(
+            answer.contains(r#""xlog": {"location": 50331744}"#),
+            "{answer}"
+        );
+        assert!(!answer.contains("pending_restart"), "{answer}");
+    }
+    publish.send_modify(|published| {
+        Arc::make_mut(published).pending_restart = Some(PendingRestart::default());
+    });
+    let answer = ask("curl/7.88.1").await;
+    assert!(answer.contains(r#""pending_restart": true"#), "{answer}");
+    publish
+        .send_modify(|published| Arc::make_mut(published).observed_at = Instant::now() - PATIENCE);
+    let answer = ask("curl/7.88.1").await;
+    assert!(answer.contains(new), "{answer}");
 }
 
 #[tokio::test]
