@@ -1,12 +1,13 @@
 //! The leases behind the keys of this member, and what they spare. Nothing but the heartbeat renews the lease of the
 //! leader key, so publishing a member never keeps a leadership alive (`ha.md` W18). A leader's member key hangs on
 //! the same lease; everybody else's on one of its own, which is renewed when the cluster is looked at. The answer to a
-//! renewal tells whether anything was written since the last read, so an idle member sends one request per loop.
+//! renewal tells the store's revision: where the watch has told everything up to there, nothing is read, so a member
+//! that has nothing to write sends one request per loop.
 
 use std::sync::{Mutex as PlainMutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use primacy_dcs::{ClusterStore, Expected, Outcome, Renewal, StoreError};
+use primacy_dcs::{ClusterStore, Expected, Mirror, Outcome, Renewal, StoreError, WatchEvent};
 use primacy_model::{Cluster, MemberData, MemberName, Session, Status, SystemIdentifier, Version};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -19,24 +20,28 @@ pub(crate) struct Leases {
     member: Mutex<Option<Published>>,
     claim: Mutex<Option<Claim>>,
     status: Mutex<Status>,
-    view: PlainMutex<View>,
+    mirror: PlainMutex<Mirror>,
+    /// The revision of what was told last.
+    told: PlainMutex<Option<Version>>,
+}
+
+/// How the cluster was found.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Sight {
+    /// By a read.
+    Read(Cluster),
+    /// By the watch: members and `/status` may differ from what was told before, and nothing else does.
+    Followed(Cluster),
+    /// As it was told before.
+    Unchanged,
 }
 
 /// The lease of the leader key.
 struct Leading {
     session: Session,
     ttl: Duration,
-    /// The store's revision when the key was last found to be this member's, and when that was asked for.
-    seen: Option<(Version, Instant)>,
-}
-
-/// What was read last.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-struct View {
-    /// As which revision; `None`: it has to be read again.
-    revision: Option<Version>,
-    /// Counts the changes that the watch told of.
-    changes: u64,
+    /// When a renewal was asked for whose answer told that the mirror was up to date.
+    confirmed: Option<Instant>,
 }
 
 /// The right to bootstrap the cluster: an empty `/initialize` that goes when this agent does (`ha.md` W11).
@@ -61,6 +66,7 @@ const RECENTLY: u32 = 6;
 
 impl Leases {
     pub(crate) fn new(store: ClusterStore, name: MemberName) -> Self {
+        let mirror = PlainMutex::new(store.mirror());
         Leases {
             store,
             name,
@@ -68,53 +74,61 @@ impl Leases {
             member: Mutex::default(),
             claim: Mutex::default(),
             status: Mutex::default(),
-            view: PlainMutex::default(),
+            mirror,
+            told: PlainMutex::default(),
         }
     }
 
-    /// Reads the cluster. `None`: nothing was written since the last read, as the store said now, or to the leader's
-    /// heartbeat within `unchanged_within`; asked for only if that is given.
-    pub(crate) async fn read_cluster(
+    /// Looks at the cluster. It is not read where the watch has told everything that was written until now, as the store
+    /// said now, or to the leader's heartbeat within `followed_within`; asked for only if that is given.
+    pub(crate) async fn look_at_cluster(
         &self,
-        unchanged_within: Option<Duration>,
+        followed_within: Option<Duration>,
         deadline: Instant,
-    ) -> Result<Option<Cluster>, StoreError> {
-        let view = *self.view();
-        if let (Some(within), Some(read)) = (unchanged_within, view.revision)
-            && self.revision(within, deadline).await? == Some(read)
-            && *self.view() == view
+    ) -> Result<Sight, StoreError> {
+        if let Some(within) = followed_within
+            && self.mirror().revision().is_some()
+            && self.is_followed(within, deadline).await?
+            && let Some(sight) = self.followed()
         {
-            return Ok(None);
+            return Ok(sight);
         }
-        let changes = self.view().changes;
-        let (cluster, revision) = self.store.read_revision(deadline).await?;
-        let mut view = self.view();
-        view.revision = revision.filter(|_| view.changes == changes);
-        Ok(Some(cluster))
+        let (cluster, revision) = self.store.read_mirrored(&self.mirror, deadline).await?;
+        *self.told() = revision;
+        Ok(Sight::Read(cluster))
     }
 
-    /// The watch told of a change: what was read before is not to be relied upon.
-    pub(crate) fn changed(&self) {
-        let mut view = self.view();
-        view.changes += 1;
-        view.revision = None;
+    /// The watch told something.
+    pub(crate) fn watched(&self, event: WatchEvent) {
+        self.mirror().take(event);
     }
 
-    fn view(&self) -> MutexGuard<'_, View> {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    fn mirror(&self) -> MutexGuard<'_, Mirror> {
+        self.mirror.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The store's revision, from a renewal that is due anyway. `None`: there is none, or it did not tell.
-    async fn revision(
-        &self,
-        within: Duration,
-        deadline: Instant,
-    ) -> Result<Option<Version>, StoreError> {
+    fn told(&self) -> MutexGuard<'_, Option<Version>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None`: the mirror was lost meanwhile.
+    fn followed(&self) -> Option<Sight> {
+        let mirror = self.mirror();
+        let revision = mirror.revision()?;
+        let before = self.told().replace(revision);
+        if before == Some(revision) {
+            return Some(Sight::Unchanged);
+        }
+        mirror.cluster().map(Sight::Followed)
+    }
+
+    /// Whether the mirror is up to date, by a renewal that is due anyway.
+    async fn is_followed(&self, within: Duration, deadline: Instant) -> Result<bool, StoreError> {
         let mut leaders = None;
         if let Some(leading) = self.leader.lock().await.as_ref() {
-            let seen = leading.seen.filter(|(_, sent)| sent.elapsed() <= within);
-            if let Some((revision, _)) = seen {
-                return Ok(Some(revision));
+            let confirmed = leading.confirmed.filter(|sent| sent.elapsed() <= within);
+            if confirmed.is_some() {
+                return Ok(true);
             }
             leaders = Some(leading.session.clone());
         }
@@ -123,19 +137,24 @@ impl Leases {
             .as_mut()
             .filter(|published| Some(&published.session) != leaders.as_ref())
         else {
-            return Ok(None);
+            return Ok(false);
         };
         let sent = Instant::now();
         match self.store.renew_lease(&own.session, deadline).await? {
             Renewal::Renewed { revision } => {
                 own.renewed = sent;
-                Ok(revision)
+                Ok(revision.is_some_and(|revision| self.is_mirrored(revision)))
             }
             Renewal::Lapsed => {
                 *published = None;
-                Ok(None)
+                Ok(false)
             }
         }
+    }
+
+    /// Whether the mirror shows this revision of the store. One that is ahead may be of a store that was restored since.
+    fn is_mirrored(&self, revision: Version) -> bool {
+        self.mirror().revision() == Some(revision)
     }
 
     /// Claims the bootstrap. `false`: somebody else has. After an error nothing is claimed, or a claim that
@@ -214,7 +233,7 @@ impl Leases {
         *held = Some(Leading {
             session: session.clone(),
             ttl,
-            seen: None,
+            confirmed: None,
         });
         if self
             .store
@@ -241,21 +260,24 @@ impl Leases {
             *held = Some(Leading {
                 session: self.store.grant_lease(ttl, deadline).await?,
                 ttl,
-                seen: None,
+                confirmed: None,
             });
         }
         let Some(leading) = held.as_mut() else {
             return Ok(Renewal::Lapsed);
         };
         let sent = Instant::now();
-        let seen = leading.seen.take().map(|(revision, _)| revision);
+        let holds = |revision| {
+            self.is_mirrored(revision) && self.mirror().is_led_by(&self.name, &leading.session)
+        };
         let renewal = self
             .store
-            .renew_leader(&self.name, &leading.session, seen, deadline)
+            .renew_leader(&self.name, &leading.session, holds, deadline)
             .await?;
         match renewal {
             Renewal::Renewed { revision } => {
-                leading.seen = revision.map(|revision| (revision, sent));
+                let mirrored = revision.is_some_and(|revision| self.is_mirrored(revision));
+                leading.confirmed = mirrored.then_some(sent);
             }
             Renewal::Lapsed => *held = None,
         }
@@ -430,7 +452,8 @@ mod tests {
                     .publish(at(second), TTL, leads, soon())
                     .await
                     .unwrap();
-                leases.read_cluster(Some(LOOP_WAIT), soon()).await.unwrap();
+                let read = leases.look_at_cluster(Some(LOOP_WAIT), soon()).await;
+                assert!(read.is_ok());
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
             let cluster = store.read(soon()).await.unwrap();
@@ -463,47 +486,85 @@ mod tests {
         assert!(cluster.member("pg1").is_some());
     }
 
-    /// An idle member sends one request per loop, and hears of what somebody else writes in the next one.
+    /// A member with nothing to write sends one request per loop, whatever the others write, as long as the watch tells
+    /// of it, and of nothing that decides who leads.
     #[tokio::test(start_paused = true)]
-    async fn an_idle_member_sends_one_request_per_loop() {
+    async fn a_member_with_nothing_to_write_sends_one_request_per_loop() {
         for leads in [false, true] {
             let store = Arc::new(Counting {
                 store: MemoryStore::new(),
                 requests: AtomicU32::new(0),
             });
             let cluster = ClusterStore::new(store.clone(), "service", "demo");
-            let leases = Leases::new(cluster.clone(), "pg1".into());
+            let other = Leases::new(
+                ClusterStore::new(store.store.client(), "service", "demo"),
+                "pg2".into(),
+            );
+            let mut watch = cluster.watch();
+            let mut hear = async |leases: &Leases| {
+                tokio::time::sleep(LOOP_WAIT / 2).await;
+                while let Ok(event) = watch.try_recv() {
+                    leases.watched(event);
+                }
+            };
+            let leases = Leases::new(cluster, "pg1".into());
             if leads {
                 assert!(leases.acquire(TTL, soon()).await.unwrap());
             }
             // As the machine has it done, with nothing new to tell.
             let pass = async || {
+                let before = store.requests.load(Ordering::Relaxed);
                 if leads {
                     assert_ne!(leases.renew(TTL, soon()).await.unwrap(), Renewal::Lapsed);
                 }
-                let read = leases.read_cluster(Some(LOOP_WAIT), soon()).await.unwrap();
+                let sight = leases.look_at_cluster(Some(LOOP_WAIT), soon()).await;
                 leases.publish(at(1), TTL, leads, soon()).await.unwrap();
-                tokio::time::sleep(LOOP_WAIT).await;
-                read
+                tokio::time::sleep(LOOP_WAIT / 2).await;
+                let requests = store.requests.load(Ordering::Relaxed) - before;
+                (sight.unwrap(), requests)
             };
             for _ in 0..3 {
+                hear(&leases).await;
                 pass().await;
             }
             for _ in 0..5 {
-                let before = store.requests.load(Ordering::Relaxed);
-                assert_eq!(pass().await, None);
-                let requests = store.requests.load(Ordering::Relaxed) - before;
-                assert_eq!(requests, 1, "leads: {leads}");
+                hear(&leases).await;
+                assert_eq!(pass().await, (Sight::Unchanged, 1), "leads: {leads}");
             }
-            let other = Leases::new(cluster, "pg2".into());
-            other.publish(at(1), TTL, false, soon()).await.unwrap();
-            let read = pass().await.expect("there is another member");
-            assert!(read.member("pg2").is_some());
 
-            // What the watch told is newer than what the heartbeat heard.
-            pass().await;
-            leases.changed();
-            assert!(pass().await.is_some());
+            for position in 1..5 {
+                other
+                    .publish(at(position), TTL, false, soon())
+                    .await
+                    .unwrap();
+                hear(&leases).await;
+                let (sight, requests) = pass().await;
+                let now = other.store.read(soon()).await.unwrap();
+                assert_eq!(
+                    (sight, requests),
+                    (Sight::Followed(now), 1),
+                    "leads: {leads}"
+                );
+            }
+
+            // The watch is late.
+            other.publish(at(5), TTL, false, soon()).await.unwrap();
+            let read = async |why: &str| {
+                let (sight, _) = pass().await;
+                let now = other.store.read(soon()).await.unwrap();
+                assert_eq!(sight, Sight::Read(now), "leads: {leads}, {why}");
+            };
+            read("the watch is late").await;
+            hear(&leases).await;
+            assert_eq!(pass().await, (Sight::Unchanged, 1), "leads: {leads}");
+
+            leases.watched(WatchEvent::Resync);
+            read("the watch has a gap").await;
+            let absent = Expected::Absent;
+            let written = other.store.write_failover("{}", absent, soon()).await;
+            assert!(written.is_ok());
+            hear(&leases).await;
+            read("the operator asks for something").await;
         }
     }
 

@@ -34,7 +34,7 @@ use crate::configuration::{Configuration, apply_deadline, apply_to_running, cach
 use crate::fencing::{Fencing, Keeper};
 use crate::jobs::{self, JobContext, RecoveryContext, chain};
 use crate::journal::Journal;
-use crate::leases::Leases;
+use crate::leases::{Leases, Sight};
 use crate::logging::{Logging, OUTCOME};
 use crate::peers::ask_members;
 use crate::published::Published;
@@ -283,7 +283,7 @@ impl Shell {
         match &event {
             Event::Observed(observation) => self.saw(observation),
             Event::JobProgress(JobProgress::Spawned(identity)) => self.watch(*identity),
-            Event::ClusterRead(Ok(_)) | Event::ClusterUnchanged => {
+            Event::ClusterRead(Ok(_)) | Event::ClusterFollowed(_) | Event::ClusterUnchanged => {
                 self.dcs_last_seen = Timestamp::now().as_second();
             }
             _ => {}
@@ -348,14 +348,15 @@ impl Shell {
         match action {
             Action::ReadCluster {
                 deadline,
-                unchanged_within,
+                followed_within,
             } => {
                 let leases = Arc::clone(&self.leases);
                 self.report(async move {
                     let by = clock::instant(deadline);
-                    match leases.read_cluster(unchanged_within, by).await {
-                        Ok(Some(cluster)) => Event::ClusterRead(Ok(cluster)),
-                        Ok(None) => Event::ClusterUnchanged,
+                    match leases.look_at_cluster(followed_within, by).await {
+                        Ok(Sight::Read(cluster)) => Event::ClusterRead(Ok(cluster)),
+                        Ok(Sight::Followed(cluster)) => Event::ClusterFollowed(cluster),
+                        Ok(Sight::Unchanged) => Event::ClusterUnchanged,
                         Err(error) => Event::ClusterRead(Err(chain(&error))),
                     }
                 });
@@ -881,12 +882,13 @@ impl Shell {
     }
 
     fn take_watch(&self, event: WatchEvent) -> Option<Event> {
-        self.leases.changed();
         let value = match &event {
             WatchEvent::Put(entry) => Some(String::from_utf8_lossy(&entry.value).into_owned()),
-            WatchEvent::Delete { .. } | WatchEvent::Resync => None,
+            WatchEvent::Delete { .. } | WatchEvent::Reached(_) | WatchEvent::Resync => None,
         };
-        let key = match self.store.subject(&event) {
+        let subject = self.store.subject(&event);
+        self.leases.watched(event);
+        let key = match subject {
             Subject::Leader => StoreKey::Leader(value),
             Subject::Config => StoreKey::Config,
             Subject::Failover => StoreKey::Failover,

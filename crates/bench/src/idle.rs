@@ -39,17 +39,9 @@ pub(crate) async fn watch(cluster: &TestCluster, period: Duration) -> Result<Idl
         .filter_map(|agent| agent.pid())
         .collect();
     wait_rest(cluster).await?;
-    let (before, requests) = (counters(&pids)?, store_requests(cluster).await?);
-    tokio::time::sleep(period).await;
-    let (after, requests_after) = (counters(&pids)?, store_requests(cluster).await?);
-    let mut store_requests = 0.0;
-    for (method, count) in requests_after {
-        let more = count - requests.get(&method).copied().unwrap_or_default();
-        store_requests += more;
-        if more > 0.0 {
-            eprintln!("  store requests: {more} {method}");
-        }
-    }
+    let before = counters(&pids)?;
+    let store_requests_per_minute = store_load(cluster, period).await?;
+    let after = counters(&pids)?;
 
     let agents = pids.len() as f64;
     let seconds = period.as_secs_f64();
@@ -62,8 +54,23 @@ pub(crate) async fn watch(cluster: &TestCluster, period: Duration) -> Result<Idl
         threads: mean("Threads")?,
         cpu_ms_per_second: (after.cpu_ms - before.cpu_ms) / agents / seconds,
         wakeups_per_second: (after.wakeups - before.wakeups) / agents / seconds,
-        store_requests_per_minute: store_requests / seconds * 60.0,
+        store_requests_per_minute,
     })
+}
+
+/// The requests per minute that reach the store, over so long a time.
+pub(crate) async fn store_load(cluster: &TestCluster, period: Duration) -> Result<f64> {
+    let before = store_requests(cluster).await?;
+    tokio::time::sleep(period).await;
+    let mut requests = 0.0;
+    for (method, count) in store_requests(cluster).await? {
+        let more = count - before.get(&method).copied().unwrap_or_default();
+        requests += more;
+        if more > 0.0 {
+            eprintln!("  store requests: {more} {method}");
+        }
+    }
+    Ok(requests / period.as_secs_f64() * 60.0)
 }
 
 /// What the members did to become whole, and what their servers write a while after that, is not idleness.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::Parser;
 use primacy_testkit::settings::SCOPE;
-use primacy_testkit::{Implementation, StoreKind, TestCluster};
+use primacy_testkit::{Implementation, StoreKind, Target, TestCluster, Writer};
 use serde_json::json;
 
 use report::{Better, Report};
@@ -24,6 +24,9 @@ const ENDPOINTS: [(&str, &str); 3] = [
     ("GET", "/patroni"),
     ("GET", "/metrics"),
 ];
+
+/// The number of the client that keeps a cluster busy; those that time outages count from 0.
+const BUSY_WRITER: i32 = 1000;
 
 /// Measure Primacy and Patroni side by side
 #[derive(Debug, Parser)]
@@ -99,6 +102,18 @@ async fn measure(
         Better::Less,
         idle.store_requests_per_minute,
     );
+
+    let members = cluster.agents.iter();
+    let members = members.map(|agent| (agent.rest_port, agent.postgres_port));
+    let writer = Writer::start(BUSY_WRITER, Target::Primary(members.collect()));
+    writer.wait_progress(cluster.timing.failover()).await?;
+    add(
+        "busy cluster: store requests",
+        "/min",
+        Better::Less,
+        idle::store_load(&cluster, Duration::from_secs(options.idle)).await?,
+    );
+    TestCluster::collect([writer]).await?;
 
     let leader = cluster.leader().await?;
     let replica = cluster.others(leader)[0];

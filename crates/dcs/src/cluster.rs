@@ -2,7 +2,7 @@
 //! of `dcs.md` §3 allow.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use primacy_model::{
@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::{
-    Change, Condition, Entry, Outcome, Renewal, Snapshot, Store, StoreError, WatchEvent, Write,
+    Change, Condition, Entry, Mirror, Outcome, Renewal, Store, StoreError, WatchEvent, Write,
 };
 
 /// One cluster's keys in a store. Clones share the store.
@@ -121,18 +121,28 @@ impl ClusterStore {
     /// Everything that the store has of the cluster, at one instant no older than the call. No key at all
     /// is an empty cluster.
     pub async fn read(&self, deadline: Instant) -> Result<Cluster, StoreError> {
-        Ok(self.read_revision(deadline).await?.0)
+        let snapshot = self.store.read(&self.key(""), deadline).await?;
+        Ok(assemble(&self.base, snapshot.entries))
     }
 
-    /// As [`ClusterStore::read`], with the revision of the store that it shows, where the store counts that: it still
-    /// holds for as long as a [`Renewal::Renewed`] tells the same.
-    pub async fn read_revision(
+    /// A [`Mirror`] of the cluster that knows nothing yet.
+    pub fn mirror(&self) -> Mirror {
+        Mirror::new(&self.base)
+    }
+
+    /// As [`ClusterStore::read`]; what was read is shown to the mirror as well. The revision comes with it, where the
+    /// store counts that.
+    pub async fn read_mirrored(
         &self,
+        mirror: &Mutex<Mirror>,
         deadline: Instant,
     ) -> Result<(Cluster, Option<Version>), StoreError> {
+        let locked = || mirror.lock().unwrap_or_else(PoisonError::into_inner);
+        let mark = locked().mark();
         let snapshot = self.store.read(&self.key(""), deadline).await?;
+        locked().adopt(mark, &snapshot);
         let revision = snapshot.revision;
-        Ok((assemble(&self.base, snapshot), revision))
+        Ok((assemble(&self.base, snapshot.entries), revision))
     }
 
     /// Reports changes of the cluster from about now on; [`ClusterStore::subject`] tells what they are about.
@@ -142,15 +152,7 @@ impl ClusterStore {
 
     /// What an event is about.
     pub fn subject(&self, event: &WatchEvent) -> Subject {
-        let key = match event {
-            WatchEvent::Put(entry) => &entry.key,
-            WatchEvent::Delete { key } => key,
-            WatchEvent::Resync => return Subject::Everything,
-        };
-        let relative = key
-            .strip_prefix(&self.base)
-            .and_then(|key| key.strip_prefix('/'));
-        relative.map_or(Subject::Other, Subject::of_key)
+        subject(&self.base, event)
     }
 
     /// See [`Store::grant_lease`].
@@ -194,8 +196,8 @@ impl ClusterStore {
     }
 
     /// Renews the lease, and makes sure that the leader key names `name` and hangs on that lease: a key that
-    /// is gone is created, one that names `name` under another lease is moved to this one. `seen` is the revision that
-    /// this told last time: the key is not looked at again where nothing was written since.
+    /// is gone is created, one that names `name` under another lease is moved to this one. `holds` says
+    /// whether it is known to do so as of a revision of the store, and is asked before it is looked at.
     ///
     /// `Lapsed` means that the leadership is lost: the lease is gone, or another member holds the key. An
     /// error means that nothing is known. Count the lease from before the call.
@@ -203,12 +205,12 @@ impl ClusterStore {
         &self,
         name: &MemberName,
         lease: &Session,
-        seen: Option<Version>,
+        holds: impl FnOnce(Version) -> bool,
         deadline: Instant,
     ) -> Result<Renewal, StoreError> {
         match self.store.renew_lease(lease, deadline).await? {
             Renewal::Lapsed => return Ok(Renewal::Lapsed),
-            Renewal::Renewed { revision } if revision.is_some() && revision == seen => {
+            Renewal::Renewed { revision } if revision.is_some_and(holds) => {
                 return Ok(Renewal::Renewed { revision });
             }
             Renewal::Renewed { .. } => {}
@@ -457,7 +459,20 @@ impl ClusterStore {
     }
 }
 
-pub(crate) fn assemble(base: &str, snapshot: Snapshot) -> Cluster {
+/// See [`ClusterStore::subject`].
+pub(crate) fn subject(base: &str, event: &WatchEvent) -> Subject {
+    let key = match event {
+        WatchEvent::Put(entry) => &entry.key,
+        WatchEvent::Delete { key } => key,
+        WatchEvent::Reached(_) => return Subject::Other,
+        WatchEvent::Resync => return Subject::Everything,
+    };
+    let relative = key.strip_prefix(base);
+    let relative = relative.and_then(|key| key.strip_prefix('/'));
+    relative.map_or(Subject::Other, Subject::of_key)
+}
+
+pub(crate) fn assemble(base: &str, entries: impl IntoIterator<Item = Entry>) -> Cluster {
     let mut cluster = Cluster::default();
     let mut optime = None;
     let mut status = None;
@@ -466,7 +481,7 @@ pub(crate) fn assemble(base: &str, snapshot: Snapshot) -> Cluster {
         value,
         version,
         lease,
-    } in snapshot.entries
+    } in entries
     {
         let Some(key) = key.strip_prefix(base).and_then(|key| key.strip_prefix('/')) else {
             continue;

@@ -2,8 +2,8 @@
 
 use primacy_model::{Session, Version};
 
+use crate::Entry;
 use crate::cluster::assemble;
-use crate::{Entry, Snapshot};
 
 /// Keys with values, a line each.
 #[test]
@@ -22,11 +22,7 @@ fn views_of_a_cluster() {
                 lease: (value.len() % 2 == 0).then(|| Session(value.to_owned())),
             })
         });
-        let snapshot = Snapshot {
-            entries: entries.collect(),
-            ..Snapshot::default()
-        };
-        let cluster = assemble("/service/a", snapshot);
+        let cluster = assemble("/service/a", entries);
         cluster.leader.is_some() || !cluster.members.is_empty()
     });
 }

@@ -7,11 +7,13 @@ mod etcd3;
 #[cfg(test)]
 mod fuzz;
 mod memory;
+mod mirror;
 mod store;
 
 pub use cluster::{ClusterStore, Expected, Subject};
 pub use etcd3::{Discovery, Etcd3, Etcd3Config, Etcd3Error};
 pub use memory::{Fault, MemoryStore};
+pub use mirror::Mirror;
 pub use store::{
     Change, Condition, Entry, Outcome, Renewal, Snapshot, Store, StoreError, WatchEvent, Write,
 };

@@ -160,6 +160,7 @@ impl Shared {
                 self.report(WatchEvent::Delete { key });
             }
         }
+        self.report(WatchEvent::Reached(Version(state.revision)));
     }
 
     fn report(&self, event: WatchEvent) {
@@ -200,6 +201,7 @@ impl Shared {
                 };
                 state.entries.insert(key, entry.clone());
                 self.report(WatchEvent::Put(entry));
+                self.report(WatchEvent::Reached(version));
             }
         }
         Ok(Outcome::Done(Version(state.revision)))

@@ -151,6 +151,9 @@ pub enum WatchEvent {
         /// The absolute key.
         key: String,
     },
+    /// Every change below the prefix up to this revision of the store has been told; from a store that counts its
+    /// revisions. What was told since the last of these belongs together.
+    Reached(Version),
     /// Something may have been missed: read again.
     Resync,
 }

@@ -153,7 +153,7 @@ async fn the_leader_key_is_taken_kept_and_given_up() {
     let before = version().await;
     assert_ne!(
         cluster
-            .renew_leader(&me, &lease, None, soon())
+            .renew_leader(&me, &lease, |_| false, soon())
             .await
             .unwrap(),
         Renewal::Lapsed
@@ -161,7 +161,7 @@ async fn the_leader_key_is_taken_kept_and_given_up() {
     assert_eq!(version().await, before, "to renew changes no key");
     assert_eq!(
         cluster
-            .renew_leader(&other, &lease, None, soon())
+            .renew_leader(&other, &lease, |_| false, soon())
             .await
             .unwrap(),
         Renewal::Lapsed
@@ -176,7 +176,7 @@ async fn the_leader_key_is_taken_kept_and_given_up() {
         }
         assert_ne!(
             cluster
-                .renew_leader(&me, &lease, None, soon())
+                .renew_leader(&me, &lease, |_| false, soon())
                 .await
                 .unwrap(),
             Renewal::Lapsed
@@ -187,7 +187,7 @@ async fn the_leader_key_is_taken_kept_and_given_up() {
     set(&store, "leader", "other").await;
     assert_eq!(
         cluster
-            .renew_leader(&me, &lease, None, soon())
+            .renew_leader(&me, &lease, |_| false, soon())
             .await
             .unwrap(),
         Renewal::Lapsed
@@ -200,7 +200,7 @@ async fn the_leader_key_is_taken_kept_and_given_up() {
     sleep(TTL).await;
     assert_eq!(
         cluster
-            .renew_leader(&me, &lease, None, soon())
+            .renew_leader(&me, &lease, |_| false, soon())
             .await
             .unwrap(),
         Renewal::Lapsed
@@ -213,13 +213,13 @@ async fn the_leader_key_is_taken_kept_and_given_up() {
     assert!(error.is_lease_lapsed());
     assert!(
         cluster
-            .renew_leader(&me, &Session("none".into()), None, soon())
+            .renew_leader(&me, &Session("none".into()), |_| false, soon())
             .await
             .is_ok()
     );
     store.set_fault(Fault::AnswerLost);
     cluster
-        .renew_leader(&me, &lease, None, soon())
+        .renew_leader(&me, &lease, |_| false, soon())
         .await
         .unwrap_err();
 }

@@ -1,15 +1,17 @@
 //! The etcd store keeps the contract on a real cluster of three, whatever happens to it.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use primacy_dcs::conformance::{self, Fixture};
 use primacy_dcs::{
-    Change, Condition, Discovery, Etcd3, Etcd3Config, Outcome, Store, StoreError, WatchEvent, Write,
+    Change, ClusterStore, Condition, Discovery, Etcd3, Etcd3Config, Outcome, Store, StoreError,
+    WatchEvent, Write,
 };
+use primacy_model::{Lsn, MemberData, MemberName};
 use primacy_net::{ClientOptions, HeaderMap, HttpClient, Method};
 use primacy_testkit::etcd::EtcdCluster;
 use simple_dns::rdata::{RData, SRV};
@@ -261,11 +263,58 @@ async fn a_watch_outlives_every_member() {
             .unwrap()
         {
             WatchEvent::Put(entry) => seen.push(entry.key),
+            WatchEvent::Reached(_) => {}
             other => panic!("{other:?}: nothing was compacted, so nothing can be missed"),
         }
     }
     seen.dedup();
     assert_eq!(seen, written);
+}
+
+/// What the watch tells, put together, is what a read shows, with leases and with what one lease takes with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mirror_is_what_a_read_shows() {
+    let etcd = Etcd::start().await;
+    let cluster = |client: usize| ClusterStore::new(etcd.clients[client].clone(), "m", "demo");
+    let (writer, watcher) = (cluster(0), cluster(1));
+    let mirror = Mutex::new(watcher.mirror());
+    let mut watch = watcher.watch();
+    assert_eq!(watch.recv().await, Some(WatchEvent::Resync));
+    watcher.read_mirrored(&mirror, soon()).await.unwrap();
+
+    let ttl = Duration::from_secs(60);
+    let mut lease = writer.grant_lease(ttl, soon()).await.unwrap();
+    for number in 0..40_u64 {
+        let member = |letter| MemberName::from(letter);
+        let data = MemberData {
+            xlog_location: Some(Lsn(number)),
+            ..MemberData::default()
+        };
+        match number % 5 {
+            0 | 1 => {
+                let name = member(if number % 2 == 0 { "a" } else { "b" });
+                let put = writer.put_member(&name, &data, &lease, soon()).await;
+                assert!(matches!(put, Ok(Outcome::Done(_))));
+            }
+            2 => drop(writer.delete_member(&member("b"), soon()).await.unwrap()),
+            3 => {
+                let put = writer.put_member(&member("c"), &data, &lease, soon()).await;
+                assert!(matches!(put, Ok(Outcome::Done(_))));
+            }
+            _ => {
+                writer.revoke_lease(&lease, soon()).await.unwrap();
+                lease = writer.grant_lease(ttl, soon()).await.unwrap();
+            }
+        }
+        let other = Mutex::new(writer.mirror());
+        let (now, revision) = writer.read_mirrored(&other, soon()).await.unwrap();
+        while mirror.lock().unwrap().revision() < revision {
+            let event = timeout(PATIENCE, watch.recv()).await.unwrap().unwrap();
+            mirror.lock().unwrap().take(event);
+        }
+        let mirror = mirror.lock().unwrap();
+        assert_eq!((mirror.cluster(), mirror.revision()), (Some(now), revision));
+    }
 }
 
 /// What came while the watch was cut off is compacted away: it has to say that it missed something.
@@ -275,10 +324,13 @@ async fn a_watch_tells_of_what_it_has_missed() {
     let (cut_off, writer) = (&etcd.clients[0], &etcd.clients[1]);
     let mut watch = cut_off.watch("/w/");
     let next = async |watch: &mut Receiver<WatchEvent>| {
-        timeout(PATIENCE, watch.recv())
-            .await
-            .expect("the watch goes on")
-            .unwrap()
+        loop {
+            let event = timeout(PATIENCE, watch.recv()).await;
+            match event.expect("the watch goes on").unwrap() {
+                WatchEvent::Reached(_) => {}
+                event => return event,
+            }
+        }
     };
     assert_eq!(
         next(&mut watch).await,

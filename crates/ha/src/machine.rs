@@ -280,12 +280,14 @@ impl Machine {
                 self.view_is_earlier = false;
                 self.cluster_read(result, now, actions);
             }
-            Event::ClusterUnchanged => {
-                self.view_at = now;
-                if let Pass::Gathering { cluster, .. } = &mut self.pass {
-                    *cluster = true;
+            Event::ClusterFollowed(cluster) => {
+                if cluster.leader.is_some() {
+                    self.last_healthy = Some(cluster.clone());
                 }
+                self.view = Some(cluster);
+                self.has_view(now);
             }
+            Event::ClusterUnchanged => self.has_view(now),
             Event::Observed(observation) => {
                 // Begun before a job ended, it would say that what the job did was undone.
                 if !self.job_ended {
@@ -454,7 +456,7 @@ impl Machine {
         };
         actions.push(Action::ReadCluster {
             deadline: now + patience,
-            unchanged_within: self
+            followed_within: self
                 .view_is_earlier
                 .then_some(self.global.loop_wait + RENEWAL_RETRY),
         });
@@ -466,6 +468,13 @@ impl Machine {
 
     fn observation_budget(&self) -> Duration {
         (self.global.retry_timeout / 2).clamp(Duration::from_secs(1), Duration::from_secs(5))
+    }
+
+    fn has_view(&mut self, now: Moment) {
+        self.view_at = now;
+        if let Pass::Gathering { cluster, .. } = &mut self.pass {
+            *cluster = true;
+        }
     }
 
     fn cluster_read(

@@ -192,6 +192,8 @@ async fn feed(
                         },
                     )),
                     Some(WatchEvent::Delete { key }) => Reply::Changed(Event::Delete(key)),
+                    // This store does not count its revisions.
+                    Some(WatchEvent::Reached(_)) => continue,
                     Some(WatchEvent::Resync) => Reply::Resync,
                     None => return,
                 },

@@ -86,6 +86,15 @@ struct Fence {
     number: u64,
 }
 
+/// What the answer to a renewal told.
+#[derive(Clone)]
+struct Heard {
+    revision: u64,
+    at: Instant,
+    /// The store as of then, for who has followed it.
+    view: Option<Cluster>,
+}
+
 /// The agent's process.
 pub(crate) struct Agent {
     task: AgentTask,
@@ -98,10 +107,10 @@ pub(crate) struct Agent {
     lease_queue: VecDeque<Happening>,
     leader_lease: Option<(LeaseId, Duration)>,
     member_lease: Option<(LeaseId, Duration)>,
-    /// The store's revision that was read last; `None`: it has to be read again.
+    /// The store's revision that was read or followed last; `None`: it has to be read again.
     read: Option<u64>,
-    /// The one that the heartbeat heard of last, and when.
-    heard: Option<(u64, Instant)>,
+    /// What the heartbeat heard of last.
+    heard: Option<Heard>,
     /// The right to bootstrap the cluster.
     claim: Option<(LeaseId, Version)>,
     member_told: Option<MemberData>,
@@ -453,7 +462,9 @@ impl World {
         let Some(task) = self.task(node) else { return };
         self.for_agent(task, move |world| {
             if let Some(agent) = world.nodes[node].agent.as_mut() {
-                agent.read = None;
+                if !matches!(key, StoreKey::Member(..)) {
+                    agent.read = None;
+                }
                 if let StoreKey::Member(name, None) = &key
                     && World::node_of(name) == Some(node)
                 {
@@ -523,10 +534,10 @@ impl World {
         match action {
             Action::ReadCluster {
                 deadline,
-                unchanged_within,
+                followed_within,
             } => {
                 let deadline = self.nodes[node].true_time(deadline);
-                self.read_cluster(task, unchanged_within, deadline);
+                self.read_cluster(task, followed_within, deadline);
             }
             Action::Observe { deadline, .. } => {
                 let budget = self.nodes[node]
@@ -809,7 +820,7 @@ impl World {
         }
     }
 
-    /// `Leases::read_cluster`.
+    /// `Leases::look_at_cluster`.
     fn read_cluster(&mut self, task: AgentTask, within: Option<Duration>, deadline: Instant) {
         let (node, now) = (task.node, self.now());
         let Some(agent) = self.nodes[node].agent.as_ref() else {
@@ -818,15 +829,12 @@ impl World {
         let (Some(read), Some(within)) = (agent.read, within) else {
             return self.read_anew(task, deadline);
         };
-        if let (Some(_), Some((revision, at))) = (agent.leader_lease, agent.heard)
-            && at + within >= now
+        if let (Some(_), Some(heard)) = (agent.leader_lease, agent.heard.clone())
+            && heard.at + within >= now
         {
-            return match revision == read {
-                true => self.agent_after(task, Duration::ZERO, move |world| {
-                    world.step(task, Event::ClusterUnchanged)
-                }),
-                false => self.read_anew(task, deadline),
-            };
+            return self.agent_after(task, Duration::ZERO, move |world| {
+                world.told_revision(task, read, heard.revision, heard.view, deadline);
+            });
         }
         let Some((lease, _)) = agent
             .member_lease
@@ -839,20 +847,19 @@ impl World {
             deadline,
             move |world| {
                 let heard = world.heard_revision();
-                world.keep_alive(lease).then_some(heard)
+                let view = world.followed(read, heard);
+                world.keep_alive(lease).then_some((heard, view))
             },
             move |world, answer| {
                 let Some(agent) = world.nodes[node].agent.as_mut() else {
                     return;
                 };
                 match answer {
-                    Ok(Some(heard)) if heard == read && agent.read == Some(read) => {
-                        world.step(task, Event::ClusterUnchanged);
+                    Ok(Some((heard, view))) => {
+                        world.told_revision(task, read, heard, view, deadline)
                     }
-                    Ok(heard) => {
-                        if heard.is_none() {
-                            agent.member_lease = None;
-                        }
+                    Ok(None) => {
+                        agent.member_lease = None;
                         world.read_anew(task, deadline);
                     }
                     Err(Unknown) => {
@@ -862,6 +869,30 @@ impl World {
                 }
             },
         );
+    }
+
+    /// The store told its revision: nothing is read where the watch has told everything since the last read.
+    fn told_revision(
+        &mut self,
+        task: AgentTask,
+        read: u64,
+        heard: u64,
+        view: Option<Cluster>,
+        deadline: Instant,
+    ) {
+        let place = &mut self.nodes[task.node];
+        let (deaf, Some(agent)) = (place.deaf > 0, place.agent.as_mut()) else {
+            return;
+        };
+        match view {
+            _ if agent.read != Some(read) => self.read_anew(task, deadline),
+            _ if heard == read => self.step(task, Event::ClusterUnchanged),
+            Some(view) if !deaf && heard > read => {
+                agent.read = Some(heard);
+                self.step(task, Event::ClusterFollowed(view));
+            }
+            _ => self.read_anew(task, deadline),
+        }
     }
 
     fn read_anew(&mut self, task: AgentTask, deadline: Instant) {
@@ -913,14 +944,24 @@ impl World {
             task,
             deadline,
             move |world| {
-                let heard = world.heard_revision();
+                let revision = world.heard_revision();
+                let read = world.nodes[node]
+                    .agent
+                    .as_ref()
+                    .and_then(|agent| agent.read);
+                let view = read.and_then(|read| world.followed(read, revision));
+                let heard = Heard {
+                    revision,
+                    at: asked,
+                    view,
+                };
                 world.renew_leader(node, lease).then_some(heard)
             },
             move |world, answer| {
                 let result = match answer {
                     Ok(Some(heard)) => {
                         if let Some(agent) = world.nodes[node].agent.as_mut() {
-                            agent.heard = Some((heard, asked));
+                            agent.heard = Some(heard);
                         }
                         RenewalResult::Renewed
                     }

@@ -68,6 +68,8 @@ pub(crate) struct Store {
     next: u64,
     /// When keys were written or removed last, each change with its number.
     revisions: VecDeque<(Instant, u64)>,
+    /// The last change of something else than members and `/status`.
+    settled: u64,
     /// How many faults took the majority away.
     pub(crate) down: u32,
     parked: Vec<(Instant, Parked)>,
@@ -370,14 +372,14 @@ impl World {
     pub(crate) fn write_status(&mut self, node: NodeId, status: Status) {
         if self.store.is_led_by(node) {
             self.store.status = status;
-            self.revise();
+            self.revise(false);
         }
     }
 
     pub(crate) fn write_failsafe(&mut self, node: NodeId, map: BTreeMap<MemberName, String>) {
         if self.store.is_led_by(node) {
             self.store.failsafe = map;
-            self.revise();
+            self.revise(true);
         }
     }
 
@@ -385,7 +387,7 @@ impl World {
         let led = self.store.is_led_by(node);
         if led {
             self.store.history = Some(history);
-            self.revise();
+            self.revise(true);
         }
         led
     }
@@ -525,8 +527,18 @@ impl World {
             .unwrap_or(0)
     }
 
-    fn revise(&mut self) {
+    /// The store as of this revision, for who has followed it until now since that one, and may go by it.
+    pub(crate) fn followed(&self, read: u64, heard: u64) -> Option<Cluster> {
+        let follows = self.store.settled <= read && heard == self.store.revision();
+        follows.then(|| self.store.read())
+    }
+
+    /// `settles`: something else than members and `/status`.
+    fn revise(&mut self, settles: bool) {
         let next = self.store.revision() + 1;
+        if settles {
+            self.store.settled = next;
+        }
         let now = self.now();
         self.store.revisions.push_back((now, next));
         if self.store.revisions.len() > REVISIONS {
@@ -536,7 +548,7 @@ impl World {
 
     /// Tells every agent that is connected; some do not hear of it.
     fn notify(&mut self, key: StoreKey) {
-        self.revise();
+        self.revise(!matches!(key, StoreKey::Member(..)));
         for node in 0..self.nodes.len() {
             if self.nodes[node].deaf > 0 || !self.network.passes(End::Store, End::Node(node)) {
                 continue;

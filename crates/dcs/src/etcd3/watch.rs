@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use primacy_model::Version;
 use primacy_net::{Bytes, HeaderMap, Method};
 use serde_json::{Deserializer, Value, json};
 use tokio::sync::mpsc;
@@ -163,6 +164,8 @@ impl Watch {
             self.report(event).await;
         }
         if let Some(last) = last {
+            // A message has all changes of each revision in it, since it was not asked for in fragments.
+            self.report(WatchEvent::Reached(Version(last))).await;
             self.position = Some(Position {
                 cluster,
                 next_revision: last.saturating_add(1),

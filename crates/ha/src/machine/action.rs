@@ -35,9 +35,10 @@ pub enum Action {
     ReadCluster {
         /// By then.
         deadline: Moment,
-        /// If given, [`Event::ClusterUnchanged`] is as good an answer: the store says that nothing was written since
-        /// the last read. It must say so now, or have said so to the heartbeat within this time.
-        unchanged_within: Option<Duration>,
+        /// If given, [`Event::ClusterUnchanged`] and [`Event::ClusterFollowed`] are as good an answer: the store says
+        /// that its watch has told everything that was written since the last read. It must say so now, or have said so
+        /// to the heartbeat within this time.
+        followed_within: Option<Duration>,
     },
     /// Look at the server; answer with [`Event::Observed`].
     Observe {

@@ -20,6 +20,9 @@ pub enum Event {
     ClusterRead(Result<Cluster, String>),
     /// The store says that the last view of the cluster still holds; only where that was asked for.
     ClusterUnchanged,
+    /// The cluster as the watch of the store tells, which has told everything: members and `/status` may differ from the
+    /// last view, nothing else does. Only where that was asked for.
+    ClusterFollowed(Cluster),
     /// The server was looked at.
     Observed(Observation),
     /// The members were asked.

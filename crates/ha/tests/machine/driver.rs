@@ -22,8 +22,8 @@ pub(crate) struct Driver {
     pub(crate) cluster: Cluster,
     pub(crate) server: Observation,
     pub(crate) reachable: bool,
-    /// The store says that nothing changed, when that is enough.
-    pub(crate) holds: bool,
+    /// The watch tells what changed, when that is enough.
+    pub(crate) follows: bool,
     /// What members answer a leader in failsafe mode, unless they accept it.
     pub(crate) replies: BTreeMap<MemberName, FailsafeReply>,
     /// A promotion that is asked for comes to its end at once.
@@ -45,7 +45,7 @@ impl Driver {
             cluster: world.cluster,
             server: world.server,
             reachable: true,
-            holds: false,
+            follows: false,
             replies: BTreeMap::new(),
             promotes: true,
             seen: Vec::new(),
@@ -98,9 +98,12 @@ impl Driver {
     pub(crate) fn answer(&mut self, action: &Action) -> Option<Event> {
         Some(match action {
             Action::ReadCluster {
-                unchanged_within: Some(_),
+                followed_within: Some(_),
                 ..
-            } if self.holds => Event::ClusterUnchanged,
+            } if self.follows => match self.machine.view() {
+                Some((view, _)) if *view == self.cluster => Event::ClusterUnchanged,
+                _ => Event::ClusterFollowed(self.cluster.clone()),
+            },
             Action::ReadCluster { .. } if self.reachable => {
                 Event::ClusterRead(Ok(self.cluster.clone()))
             }

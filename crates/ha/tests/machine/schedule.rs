@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use primacy_ha::{Action, Answer, CallbackEvent, Event, Job, JobReport, OperatorRequest, StoreKey};
-use primacy_model::{FailoverRequest, PendingRestart, ScheduledAt, ScheduledRestart, Version};
+use primacy_model::{FailoverRequest, Lsn, PendingRestart, ScheduledAt, ScheduledRestart, Version};
 use serde_json::{Map, Value, json};
 
 use crate::driver::Driver;
@@ -325,16 +325,16 @@ fn w8_the_lock_is_renewed_while_the_server_of_a_leader_that_ends_is_stopped() {
     assert!(driver.saw(|action| matches!(action, Action::Exit(_))));
 }
 
-/// A view that is said to hold is enough to find that there is nothing to do. What is done is decided on one that was
-/// read for it, and so is what somebody woke the loop for.
+/// A view that is said to hold, or that the watch made, is enough to find that there is nothing to do. What is done is
+/// decided on one that was read for it, and so is what somebody woke the loop for.
 #[test]
-fn nothing_is_done_on_a_view_that_is_only_said_to_hold() {
+fn nothing_is_done_on_a_view_that_was_not_read() {
     let mut driver = Driver::leading();
     let content = |action: &Action| {
         matches!(
             action,
             Action::ReadCluster {
-                unchanged_within: Some(_),
+                followed_within: Some(_),
                 ..
             }
         )
@@ -343,16 +343,23 @@ fn nothing_is_done_on_a_view_that_is_only_said_to_hold() {
         matches!(
             action,
             Action::ReadCluster {
-                unchanged_within: None,
+                followed_within: None,
                 ..
             }
         )
     };
-    driver.holds = true;
+    driver.follows = true;
     driver.pass_time(Duration::from_secs(60), |_| false);
     assert!(driver.saw(content) && !driver.saw(reads));
     let published = |action: &Action| matches!(action, Action::PublishMember(_));
     assert!(driver.saw(published), "the pass comes to its end");
+
+    let position = Some(Lsn(0x700_0000));
+    driver.cluster.members[1].data.xlog_location = position;
+    driver.pass_time(Duration::from_secs(20), |_| false);
+    let (view, read) = driver.machine.view().unwrap();
+    assert_eq!(view.members[1].data.xlog_location, position);
+    assert!(!driver.saw(reads) && driver.now.since(read) < Duration::from_secs(11));
 
     // The primary is gone: what is done about it needs to know who leads now.
     driver.seen.clear();
@@ -366,7 +373,7 @@ fn nothing_is_done_on_a_view_that_is_only_said_to_hold() {
     assert!(before < driver.seen.iter().position(begun));
 
     let mut driver = Driver::leading();
-    driver.holds = true;
+    driver.follows = true;
     ask(&mut driver, OperatorRequest::WakeUp);
     assert!(driver.saw(reads) && !driver.saw(content));
 }
