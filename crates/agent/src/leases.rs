@@ -57,9 +57,14 @@ struct Published {
     ttl: Duration,
     /// When the renewal of a lease of its own was last asked for.
     renewed: Instant,
+    /// The same, of one whose answer told that the mirror was up to date.
+    confirmed: Option<Instant>,
     /// `None`: it has to be written.
     data: Option<MemberData>,
 }
+
+/// A pass that goes on where the last one ended relies on the renewal that was made for that.
+const JUST_NOW: Duration = Duration::from_secs(1);
 
 /// A member's lease that was renewed so short a part of its time to live ago is not renewed again.
 const RECENTLY: u32 = 6;
@@ -139,11 +144,16 @@ impl Leases {
         else {
             return Ok(false);
         };
+        if own.confirmed.is_some_and(|sent| sent.elapsed() <= JUST_NOW) {
+            return Ok(true);
+        }
         let sent = Instant::now();
         match self.store.renew_lease(&own.session, deadline).await? {
             Renewal::Renewed { revision } => {
+                let mirrored = revision.is_some_and(|revision| self.is_mirrored(revision));
                 own.renewed = sent;
-                Ok(revision.is_some_and(|revision| self.is_mirrored(revision)))
+                own.confirmed = mirrored.then_some(sent);
+                Ok(mirrored)
             }
             Renewal::Lapsed => {
                 *published = None;
@@ -409,6 +419,7 @@ impl Published {
             session,
             ttl,
             renewed: Instant::now(),
+            confirmed: None,
             data: None,
         }
     }

@@ -36,7 +36,7 @@ use primacy_model::{
     Version,
 };
 
-use crate::decide::slots::published;
+use crate::decide::slots::{SlotChange, published};
 use crate::decide::{decide, failsafe as failsafe_rules, slots as slot_rules};
 use crate::decision::Step;
 use crate::member;
@@ -561,7 +561,7 @@ impl Machine {
         let situation = self.situation(promised.as_ref(), now, wall);
         let decision = decide(&situation);
         if let Some((memory, compared_with)) = before
-            && (!matches!(decision.step, Step::Wait | Step::WaitUntil(_))
+            && (!suits_earlier_view(&decision.step)
                 || memory != self.memory
                 || compared_with != self.compared_with)
         {
@@ -813,5 +813,17 @@ impl Machine {
         } else {
             at
         };
+    }
+}
+
+/// What may be decided on a view that was not read for it: nothing, or to move slots forward, to where their holders
+/// and the leader said that they are. None of them goes back.
+fn suits_earlier_view(step: &Step) -> bool {
+    match step {
+        Step::Wait | Step::WaitUntil(_) => true,
+        Step::ChangeSlots(changes) => changes
+            .iter()
+            .all(|change| matches!(change, SlotChange::Advance { .. })),
+        _ => false,
     }
 }

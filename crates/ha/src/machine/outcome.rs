@@ -3,7 +3,9 @@
 use primacy_config::SynchronousMode;
 use primacy_model::{Process, Role, State};
 
-use super::{Action, Answer, CallbackEvent, JobReport, LogLevel, Machine, StepOutcome};
+use super::{
+    Action, Answer, CallbackEvent, JobReport, LogLevel, Machine, StepOutcome, suits_earlier_view,
+};
 use crate::decide::{bootstrap, sync};
 use crate::decision::{DemotionMode, Exit, Job, Step, StopReason, Upstream};
 use crate::situation::{JobInFlight, Lease, PendingOperation, RewindState};
@@ -17,7 +19,7 @@ impl Machine {
         now: Moment,
         actions: &mut Vec<Action>,
     ) {
-        self.again = true;
+        let woken = std::mem::replace(&mut self.again, true);
         if let StepOutcome::Failed(reason) = &outcome {
             actions.push(Action::Log(
                 LogLevel::Warning,
@@ -81,6 +83,11 @@ impl Machine {
             // Not at once again, whatever the reason: other work is waiting.
             Step::ChangeSlots(_) => {
                 self.memory.slots.retry_at = (!done).then(|| now + self.global.loop_wait);
+                if done && suits_earlier_view(&step) {
+                    // The next pass goes on at once, and needs no other view than this one did.
+                    self.again = woken;
+                    self.next_pass = now;
+                }
             }
             Step::WriteHistory(timeline) => {
                 self.memory.history_done = done.then_some(timeline);

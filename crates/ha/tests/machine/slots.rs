@@ -1,8 +1,10 @@
 //! What the machine remembers of replication slots (`ha.md` §18).
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use primacy_config::{GlobalConfig, TimingLimits};
-use primacy_ha::{Action, Event, Machine, Moment, PrimarySlots, RenewalResult, Step};
+use primacy_ha::{Action, Event, Machine, Moment, PrimarySlots, RenewalResult, SlotChange, Step};
 use primacy_model::{Cluster, Lsn, Observation, Process, ReplicationSlot, SlotKind};
 use serde_json::json;
 
@@ -13,6 +15,8 @@ struct Driver {
     now: Moment,
     cluster: Cluster,
     server: Observation,
+    /// The watch of the store tells everything.
+    follows: bool,
 }
 
 impl Driver {
@@ -55,6 +59,7 @@ impl Driver {
             now,
             cluster: world.cluster,
             server: world.server,
+            follows: false,
         }
     }
 
@@ -69,6 +74,10 @@ impl Driver {
         while !queue.is_empty() {
             let action = queue.remove(0);
             let answer = match &action {
+                Action::ReadCluster {
+                    followed_within: Some(_),
+                    ..
+                } if self.follows => Some(Event::ClusterFollowed(self.cluster.clone())),
                 Action::ReadCluster { .. } => Some(Event::ClusterRead(Ok(self.cluster.clone()))),
                 Action::Observe { .. } => Some(Event::Observed(self.server.clone())),
                 Action::Perform {
@@ -79,7 +88,10 @@ impl Driver {
                     sent: *sent,
                     result: RenewalResult::Renewed,
                 }),
-                Action::Perform { .. } => Some(Event::StepDone(primacy_ha::StepOutcome::Done)),
+                Action::Perform { step, .. } => {
+                    self.move_slots(step);
+                    Some(Event::StepDone(primacy_ha::StepOutcome::Done))
+                }
                 _ => None,
             };
             seen.push(action);
@@ -88,6 +100,24 @@ impl Driver {
             }
         }
         seen
+    }
+
+    fn slots(&mut self) -> &mut Vec<ReplicationSlot> {
+        let wal = self.server.wal.as_mut().expect("the server answers");
+        wal.slots.as_mut().expect("slots were looked at")
+    }
+
+    fn move_slots(&mut self, step: &Step) {
+        let Step::ChangeSlots(changes) = step else {
+            return;
+        };
+        for change in changes {
+            if let SlotChange::Advance { name, to } = change
+                && let Some(slot) = self.slots().iter_mut().find(|slot| slot.name == *name)
+            {
+                slot.restart_lsn = Some(*to);
+            }
+        }
     }
 
     fn another_loop(&mut self) -> Vec<Action> {
@@ -330,4 +360,43 @@ fn s18_1_names_that_collide_are_told_once() {
     );
     assert!(texts[1].contains("'cdc' is conflicting"), "{texts:?}");
     assert_eq!(told(driver.another_loop()), Vec::<String>::new());
+}
+
+/// Slots are moved forward by what the watch told, in every loop; to make or to drop one the cluster is read.
+#[test]
+fn s18_4_slots_are_moved_without_reading_the_cluster() {
+    let mut driver = Driver::new();
+    let config = driver.cluster.config.as_mut().expect("a configuration");
+    config.value.remove("slots");
+    driver
+        .slots()
+        .retain(|slot| slot.kind == SlotKind::Physical);
+    driver.rest();
+    driver.follows = true;
+    let read = |action: &Action| {
+        matches!(
+            action,
+            Action::ReadCluster {
+                followed_within: None,
+                ..
+            }
+        )
+    };
+    for position in 2..6 {
+        let position = Lsn(position);
+        driver.cluster.status.slots = BTreeMap::from([("pg3".to_owned(), position)]);
+        let seen = driver.another_loop();
+        assert!(!seen.iter().any(read), "{seen:#?}");
+        let slot = driver.slots().iter().find(|slot| slot.name == "pg3");
+        assert_eq!(slot.and_then(|slot| slot.restart_lsn), Some(position));
+    }
+
+    driver.slots().retain(|slot| slot.name != "pg3");
+    let seen = driver.another_loop();
+    let made = seen.iter().position(|action| {
+        matches!(action, Action::Perform { step: Step::ChangeSlots(changes), .. }
+            if matches!(changes[..], [SlotChange::CreatePhysical { .. }]))
+    });
+    let first_read = seen.iter().position(read);
+    assert!(first_read.is_some() && first_read < made, "{seen:#?}");
 }
