@@ -12,7 +12,9 @@ use primacy_config::scalar::{python_str, truthy};
 use primacy_config::{Effective, HostPort};
 use primacy_ha::Local;
 use primacy_model::Role;
-use primacy_net::{ClientCertificate, ClientOptions, HttpClient, Roots, TlsClientOptions, Verify};
+use primacy_net::{
+    ClientCertificate, ClientOptions, HttpClient, Passphrase, Roots, TlsClientOptions, Verify,
+};
 use primacy_postgres as postgres;
 use serde_json::{Map, Value};
 
@@ -163,6 +165,10 @@ pub(crate) fn peer_client(config: &LocalConfig) -> HttpClient {
     let certificate = ctl.certfile.as_ref().map(|cert| ClientCertificate {
         cert: cert.into(),
         key: ctl.keyfile.as_ref().unwrap_or(cert).into(),
+        passphrase: ctl
+            .keyfile_password
+            .as_ref()
+            .map(|password| Passphrase::new(password.expose())),
     });
     let cafile = ctl.cacert.as_ref().or(config.restapi.cafile.as_ref());
     let mut options = ClientOptions {

@@ -240,6 +240,7 @@ impl<'a> Api<'a> {
         let certificate = path("cert-file").map(|cert: &Path| ClientCertificate {
             cert: cert.to_owned(),
             key: path("key-file").unwrap_or(cert).to_owned(),
+            passphrase: None,
         });
         let url = matches
             .get_one::<String>("api-url")

@@ -4,7 +4,7 @@ use std::time::Duration;
 use primacy_config::ClientConfig;
 use primacy_model::Member;
 use primacy_net::{
-    Bytes, ClientCertificate, ClientOptions, HeaderMap, HttpClient, Method, Roots,
+    Bytes, ClientCertificate, ClientOptions, HeaderMap, HttpClient, Method, Passphrase, Roots,
     TlsClientOptions, Verify,
 };
 use serde_json::Value;
@@ -19,7 +19,6 @@ pub(crate) const PROMPT: Duration = Duration::from_secs(30);
 /// The members' REST API (`patronictl.md` §2.2).
 pub(crate) struct MemberApi {
     client: HttpClient,
-    key_is_encrypted: bool,
 }
 
 /// What a member answered.
@@ -42,8 +41,6 @@ impl MemberApi {
         }
         MemberApi {
             client: HttpClient::new(options),
-            key_is_encrypted: config.ctl.certfile.is_some()
-                && config.ctl.keyfile_password.is_some(),
         }
     }
 
@@ -67,9 +64,6 @@ impl MemberApi {
         } else {
             with_path(api_url, endpoint)
         };
-        if self.key_is_encrypted && url.starts_with("https") {
-            return Err("ctl.keyfile_password is set, but encrypted keys cannot be read: store the key decrypted, readable by its user only".into());
-        }
         let body = body
             .map(|body| Bytes::from(body.to_string()))
             .unwrap_or_default();
@@ -112,6 +106,10 @@ fn tls_options(config: &ClientConfig, insecure: bool) -> TlsClientOptions {
     let certificate = ctl.certfile.as_ref().map(|cert| ClientCertificate {
         cert: PathBuf::from(cert),
         key: PathBuf::from(ctl.keyfile.as_ref().unwrap_or(cert)),
+        passphrase: ctl
+            .keyfile_password
+            .as_ref()
+            .map(|password| Passphrase::new(password.expose())),
     });
     TlsClientOptions {
         roots,

@@ -213,6 +213,7 @@ async fn certificates_and_passwords() {
     options.tls.certificate = Some(ClientCertificate {
         cert: scratch.path().join("client.pem"),
         key: scratch.path().join("client-key.pem"),
+        passphrase: None,
     });
     let http = HttpClient::new(options);
     let mut administrator = Administrator {

@@ -1,14 +1,14 @@
 //! Who trusts whom.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use primacy_net::{
     Bytes, ClientCertificate, ClientOptions, ClientVerification, Full, HeaderMap, HttpClient,
-    HttpError, Method, Peer, Request, RequestBody, Response, Roots, ServerLimits, TlsClientOptions,
-    TlsError, TlsServer, TlsServerOptions, Verify, serve,
+    HttpError, Method, Passphrase, Peer, Request, RequestBody, Response, Roots, ServerLimits,
+    TlsClientOptions, TlsError, TlsServer, TlsServerOptions, Verify, serve,
 };
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -202,9 +202,19 @@ async fn clients_are_checked_as_far_as_wanted() {
     for (authority, name) in [(&ours, "server"), (&ours, "client"), (&theirs, "client")] {
         authority.sign(name, "IP:127.0.0.1");
     }
+    // One of them with its key encrypted.
+    let (plain, encrypted) = (ours.path("client-key.pem"), ours.path("encrypted.pem"));
+    let made = Command::new("openssl")
+        .args(["pkcs8", "-topk8", "-passout", "pass:sesame", "-in"])
+        .args([&plain, Path::new("-out"), &encrypted])
+        .status()
+        .unwrap();
+    assert!(made.success());
+    std::fs::rename(&encrypted, &plain).unwrap();
     let certificate = |authority: &Authority| ClientCertificate {
         cert: authority.path("client.pem"),
         key: authority.path("client-key.pem"),
+        passphrase: Some(Passphrase::new("sesame")),
     };
     let cases = [
         (None, Some(&ours), Ok(false)),

@@ -106,6 +106,7 @@ impl Certificates {
                 certificate: Some(ClientCertificate {
                     cert: self.directory.join("client.pem"),
                     key: self.directory.join("client-key.pem"),
+                    passphrase: None,
                 }),
                 verify: Verify::Full,
             },

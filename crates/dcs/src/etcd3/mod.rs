@@ -104,7 +104,11 @@ impl Etcd3 {
         let endpoints: Result<Vec<_>, _> = endpoints.iter().map(|url| endpoint(url)).collect();
         let certificate = cert.map(|cert| {
             let key = key.unwrap_or_else(|| cert.clone());
-            ClientCertificate { cert, key }
+            ClientCertificate {
+                cert,
+                key,
+                passphrase: None,
+            }
         });
         let tls = TlsClientOptions {
             roots: cacert.map_or(Roots::System, Roots::File),

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::pem::Passphrase;
 use super::{TlsError, pem, provider};
 
 /// How a client proves itself and what it trusts. Nothing is read until the first `https` connection.
@@ -45,8 +46,10 @@ pub enum Roots {
 pub struct ClientCertificate {
     /// The chain, own certificate first.
     pub cert: PathBuf,
-    /// The private key, not encrypted.
+    /// The private key.
     pub key: PathBuf,
+    /// Of the key, where that is encrypted.
+    pub passphrase: Option<Passphrase>,
 }
 
 /// How much of a server's certificate is checked.
@@ -97,7 +100,10 @@ impl TlsClient {
             Some(files) => {
                 let chain = pem::certificates("client certificate", &files.cert)?;
                 builder
-                    .with_client_auth_cert(chain, pem::private_key(&files.key, None)?)
+                    .with_client_auth_cert(
+                        chain,
+                        pem::private_key(&files.key, files.passphrase.as_ref())?,
+                    )
                     .map_err(|error| pem::unusable("client certificate", &files.cert, error))?
             }
         };

@@ -67,6 +67,7 @@ impl Files {
         options.tls.certificate = certificate.map(|name| ClientCertificate {
             cert: self.path(&format!("{name}.pem")).into(),
             key: self.path(&format!("{name}-key.pem")).into(),
+            passphrase: None,
         });
         // Not one of the cluster: members' connections are not kept.
         let anybody = HeaderValue::from_static("monitoring");

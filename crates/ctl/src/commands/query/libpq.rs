@@ -145,7 +145,11 @@ fn encryption(
     let certificate = file("PGSSLCERT", "postgresql.crt").zip(file("PGSSLKEY", "postgresql.key"));
     let tls = TlsClientOptions {
         roots: root.map_or(Roots::System, Roots::File),
-        certificate: certificate.map(|(cert, key)| ClientCertificate { cert, key }),
+        certificate: certificate.map(|(cert, key)| ClientCertificate {
+            cert,
+            key,
+            passphrase: None,
+        }),
         verify,
     };
     (ssl_mode, tls)
