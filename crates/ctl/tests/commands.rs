@@ -459,6 +459,8 @@ async fn restart_goes_on_after_a_member_that_does_not_answer() {
         .await;
     world.answer(409, "Another restart is already scheduled");
     let outcome = world.run("restart demo --force", "").await;
+    // Who is silent is told by the exit code, who refuses is not.
+    outcome.is(1, &outcome.output, "Error: no answer from pg0\n");
     assert!(
         outcome
             .output
@@ -471,6 +473,17 @@ async fn restart_goes_on_after_a_member_that_does_not_answer() {
             .ends_with("Failed: another restart is already scheduled on member pg1\n"),
         "{outcome:?}"
     );
+    for command in ["reload demo pg0 --force", "reload demo -r leader --force"] {
+        let outcome = world.run(command, "").await;
+        outcome.is(1, &outcome.output, "Error: no answer from pg0\n");
+    }
+    world
+        .member("pg1", json!({"api_url": "http://127.0.0.1:1/patroni"}))
+        .await;
+    let outcome = world.run("reinit demo pg1 --force", "").await;
+    outcome.is(1, &outcome.output, "Error: no answer from pg1\n");
+    let outcome = world.run("version --group x", "").await;
+    outcome.is(2, "", &outcome.errors);
 }
 
 #[tokio::test]

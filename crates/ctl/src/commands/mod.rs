@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use primacy_dcs::{Outcome, StoreError};
+use primacy_model::MemberName;
 
 use crate::cli::{Parsed, Reading, read, usage_text};
 use crate::context::Context;
@@ -138,6 +139,19 @@ async fn carry_out(
             text: format!("No such command '{unknown}'."),
         }),
     }
+}
+
+/// The last word on members that gave no answer, after their lines. Patroni's command ends with 1 there as well; of what a
+/// member refused, its exit code says nothing (`patronictl.md` §9, C1 and C2).
+fn all_answered(silent: &[&MemberName]) -> Result<(), Failure> {
+    if silent.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = silent.iter().map(|name| name.as_str()).collect();
+    Err(Failure::refused(format!(
+        "no answer from {}",
+        names.join(", ")
+    )))
 }
 
 /// Whether a write was done; `conflict` is the refusal when somebody else was faster.

@@ -6,6 +6,7 @@ use primacy_net::Method;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
+use super::all_answered;
 use crate::Failure;
 use crate::context::{Context, Remote};
 use crate::http::PROMPT;
@@ -45,26 +46,37 @@ pub(super) async fn run(context: &mut Context) -> Result<(), Failure> {
     {
         return Err(Failure::refused("Aborted reinitialize"));
     }
-    let mut waiting = Vec::new();
-    for member in members {
+    let (mut waiting, mut silent) = (Vec::new(), Vec::new());
+    for member in &members {
         let before = if wait {
-            look(&remote, &member).await
+            look(&remote, member).await
         } else {
             None
         };
-        if reinitialize(context, &remote, &member).await? && wait {
-            waiting.push((member, before.and_then(|look| look.started)));
+        match reinitialize(context, &remote, member).await? {
+            Reply::Accepted if wait => {
+                waiting.push((member.clone(), before.and_then(|look| look.started)));
+            }
+            Reply::Accepted | Reply::Refused => {}
+            Reply::None => silent.push(&member.name),
         }
     }
-    wait_for(context, &remote, waiting).await
+    wait_for(context, &remote, waiting).await?;
+    all_answered(&silent)
 }
 
-/// Whether the member accepted.
+/// What a member made of the request.
+enum Reply {
+    Accepted,
+    Refused,
+    None,
+}
+
 async fn reinitialize(
     context: &mut Context,
     remote: &Remote,
     member: &Member,
-) -> Result<bool, Failure> {
+) -> Result<Reply, Failure> {
     let name = &member.name;
     let mut force = context.options.is_set("force");
     loop {
@@ -79,14 +91,14 @@ async fn reinitialize(
                 context.console.print(&format!(
                     "Failed: reinitialize for member {name}, ({error})"
                 ))?;
-                return Ok(false);
+                return Ok(Reply::None);
             }
         };
         if answer.status == 200 {
             context
                 .console
                 .print(&format!("Success: reinitialize for member {name}"))?;
-            return Ok(true);
+            return Ok(Reply::Accepted);
         }
         let line = format!(
             "Failed: reinitialize for member {name}, status code={}, ({})",
@@ -98,7 +110,7 @@ async fn reinitialize(
             || !answer.body.ends_with(" already in progress")
             || !context.console.confirm(question).await?
         {
-            return Ok(false);
+            return Ok(Reply::Refused);
         }
         force = true;
     }

@@ -1,5 +1,6 @@
 use primacy_net::Method;
 
+use super::all_answered;
 use crate::Failure;
 use crate::context::{Context, global_config};
 use crate::http::PROMPT;
@@ -27,6 +28,7 @@ pub(super) async fn run(context: &mut Context) -> Result<(), Failure> {
         return Err(Failure::refused("Aborted reload"));
     }
     let loop_wait = global_config(&cluster).loop_wait.as_secs();
+    let mut silent = Vec::new();
     for member in &members {
         let name = &member.name;
         let line = match remote
@@ -44,9 +46,12 @@ pub(super) async fn run(context: &mut Context) -> Result<(), Failure> {
                     answer.status, answer.body
                 )
             }
-            Err(error) => format!("Failed: reload for member {name}, ({error})"),
+            Err(error) => {
+                silent.push(name);
+                format!("Failed: reload for member {name}, ({error})")
+            }
         };
         context.console.print(&line)?;
     }
-    Ok(())
+    all_answered(&silent)
 }

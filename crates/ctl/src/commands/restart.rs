@@ -6,6 +6,7 @@ use primacy_net::Method;
 use rand::seq::IndexedRandom;
 use serde_json::{Map, Value, json};
 
+use super::all_answered;
 use super::flush::discard_restart;
 use crate::Failure;
 use crate::context::{Context, Remote, global_config};
@@ -54,11 +55,16 @@ pub(super) async fn run(context: &mut Context) -> Result<(), Failure> {
     // A member refuses a time that is over: what is scheduled there stays then.
     let moves =
         context.options.is_set("force") && scheduled.as_ref().is_some_and(|at| *at > Zoned::now());
+    let mut silent = Vec::new();
     for member in &members {
-        let line = restart(context, &remote, member, &body, moves).await?;
+        let told = restart(context, &remote, member, &body, moves).await?;
+        if told.is_err() {
+            silent.push(&member.name);
+        }
+        let (Ok(line) | Err(line)) = told;
         context.console.print(&line)?;
     }
-    Ok(())
+    all_answered(&silent)
 }
 
 async fn choose_time(context: &mut Context) -> Result<Option<Zoned>, Failure> {
@@ -154,14 +160,14 @@ fn body(
     Value::Object(body)
 }
 
-/// Asks one member; the line that tells what came of it. With `moves` a restart that is scheduled already makes way.
+/// Asks one member; the line that tells what came of it, an error if that is no answer. With `moves` a restart that is scheduled already makes way.
 async fn restart(
     context: &mut Context,
     remote: &Remote,
     member: &Member,
     body: &Value,
     moves: bool,
-) -> Result<String, Failure> {
+) -> Result<Result<String, String>, Failure> {
     let name = &member.name;
     let scheduled = body.get("schedule").is_some();
     let moved = moves && member.data.scheduled_restart.is_some();
@@ -169,24 +175,19 @@ async fn restart(
         context.console.print(&line)?;
     }
     let patience = if scheduled { PROMPT } else { PATIENCE };
-    Ok(
-        match remote
-            .members
-            .call(member, Method::POST, "restart", Some(body), patience)
-            .await
-        {
-            Ok(answer) => match answer.status {
-                200 => format!("Success: restart on member {name}"),
-                202 => format!("Success: restart scheduled on member {name}"),
-                409 => format!("Failed: another restart is already scheduled on member {name}"),
-                status => format!(
-                    "Failed: restart for member {name}, status code={status}, ({})",
-                    answer.body
-                ),
-            },
-            Err(error) => format!("Failed: restart for member {name}, ({error})"),
-        },
-    )
+    let asked = remote
+        .members
+        .call(member, Method::POST, "restart", Some(body), patience);
+    let told = asked.await.map(|answer| match answer.status {
+        200 => format!("Success: restart on member {name}"),
+        202 => format!("Success: restart scheduled on member {name}"),
+        409 => format!("Failed: another restart is already scheduled on member {name}"),
+        status => format!(
+            "Failed: restart for member {name}, status code={status}, ({})",
+            answer.body
+        ),
+    });
+    Ok(told.map_err(|error| format!("Failed: restart for member {name}, ({error})")))
 }
 
 #[cfg(test)]

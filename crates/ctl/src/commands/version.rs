@@ -17,6 +17,8 @@ pub(super) async fn run(context: &mut Context) -> Result<(), Failure> {
             )
         }
     };
+    // Judged also where it is of no use.
+    context.options.group()?;
     context.console.print(&own)?;
     if context.options.cluster().is_none() {
         return Ok(());
