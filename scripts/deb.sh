@@ -41,9 +41,16 @@ install -D -m 644 packaging/systemd/primacy.sysusers "$root/usr/lib/sysusers.d/p
 install -m 644 packaging/primacy.sample.yml packaging/witness.sample.yml "$root/usr/share/primacy"
 cp -r packaging/samples "$root/usr/share/primacy/samples"
 install -m 644 packaging/debian/copyright "$root/usr/share/doc/primacy/copyright"
-gzip -9nc CHANGELOG.md > "$root/usr/share/doc/primacy/changelog.gz"
+gzip -9nc CHANGELOG.md > "$root/usr/share/doc/primacy/CHANGELOG.md.gz"
 
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)
+export SOURCE_DATE_EPOCH
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+# Debian's tools read a changelog of this form only.
+maintainer=$(sed -n 's/^Maintainer: //p' packaging/debian/control.in)
+printf 'primacy (%s) unstable; urgency=medium\n\n  * See CHANGELOG.md.gz.\n\n -- %s  %s\n' "$version" "$maintainer" \
+    "$(LC_ALL=C date --utc --rfc-email --date "@$SOURCE_DATE_EPOCH")" |
+    gzip -9n > "$root/usr/share/doc/primacy/changelog.gz"
 architecture=$(dpkg --print-architecture)
 # It wants to see the sources of a package.
 mkdir "$work/debian"
@@ -55,8 +62,6 @@ sed -e "s|@VERSION@|$version|" -e "s|@ARCHITECTURE@|$architecture|" -e "s|@DEPEN
 install -m 755 packaging/debian/{postinst,prerm,postrm} "$root/DEBIAN"
 chmod -R u=rwX,go=rX "$root"
 
-SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)
-export SOURCE_DATE_EPOCH
 mkdir -p "$directory"
 package=$directory/primacy_${version}_$architecture.deb
 dpkg-deb --root-owner-group -Zxz --build "$root" "$package" >&2
