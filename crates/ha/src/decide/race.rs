@@ -193,6 +193,19 @@ fn is_healthiest(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Ver
                 ),
             );
         }
+        // Who was promoted by hand is not in there either, and has a timeline that the cluster does not know.
+        if s.sync_is_active(cluster)
+            && !cluster.sync.has_leader(s.me())
+            && wal.timeline <= cluster.timeline().or(Some(Timeline(1)))
+        {
+            return no(
+                "ha.md W1",
+                format!(
+                    "paused, and I am a primary, but the one in /sync is {}: I lead again only as the candidate of a failover",
+                    in_sync(cluster)
+                ),
+            );
+        }
         let mine = s.server.system_identifier.as_ref();
         let theirs = cluster.initialize.system_identifier();
         let same = theirs.is_none() || theirs == mine;

@@ -6,7 +6,7 @@ use primacy_ha::{
 };
 use primacy_model::{
     ControlState, DataDirectory, History, Initialize, Lsn, Readiness, ReplicationSlot, Role,
-    ScheduledAt, SlotKind, State, SystemIdentifier, Version,
+    ScheduledAt, SlotKind, State, SystemIdentifier, Timeline, Version,
 };
 
 use crate::world::{NOW, POSITION, World, held, leader};
@@ -255,9 +255,7 @@ fn s10_1_row_2_the_chosen_one_takes_the_lock_unless_tagged_nofailover() {
 
 #[test]
 fn s10_1_row_4_a_running_primary_of_this_cluster_takes_a_free_lock() {
-    // Not even another primary's name in /sync is in its way: people see to that.
-    let world = paused(World::unlocked("pg1").sync("pg2", &[]));
-    assert!(takes_the_lock(&world.step()));
+    assert!(takes_the_lock(&paused(World::unlocked("pg1")).step()));
     let fresh = paused(World::unlocked("pg1").with(|w| w.cluster.initialize = Initialize::Absent));
     assert!(takes_the_lock(&fresh.step()));
 }
@@ -272,6 +270,16 @@ fn s10_1_row_4_a_primary_that_others_went_on_from_leads_again_only_as_a_candidat
     assert_eq!(stale().because("ha.md §10.1 row 4"), Step::Wait);
     let chosen = stale().failover(None, Some("pg1"));
     assert!(takes_the_lock(&chosen.because("ha.md §10.3.1a")));
+}
+
+#[test]
+fn w1_in_pause_a_primary_before_the_one_in_sync_leads_again_only_as_a_candidate() {
+    let before = || paused(World::unlocked("pg1").sync("pg2", &[]));
+    assert_eq!(before().because("ha.md W1"), Step::Wait);
+    let chosen = before().failover(None, Some("pg1"));
+    assert!(takes_the_lock(&chosen.because("ha.md §10.3.1a")));
+    let promoted_by_hand = before().with(|w| w.wal().timeline = Some(Timeline(2)));
+    assert!(takes_the_lock(&promoted_by_hand.step()));
 }
 
 #[test]
