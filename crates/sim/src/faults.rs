@@ -26,6 +26,15 @@ pub struct Plan {
     /// `remove_data_directory_on_diverged_timelines`; else operators reinitialize such members in the end.
     #[serde(default)]
     pub remove_diverged: bool,
+    /// `use_pg_rewind` is off: members whose WAL left the leader's are copied anew.
+    #[serde(default)]
+    pub without_rewind: bool,
+    /// `fencing.mode` is `required`.
+    #[serde(default)]
+    pub fence_required: bool,
+    /// The tags of a member, if one has any.
+    #[serde(default)]
+    pub tags: Option<(usize, Value)>,
     /// In the order of their beginning.
     pub faults: Vec<Fault>,
 }
@@ -84,10 +93,16 @@ pub enum What {
     StoreChangesLeader,
     StoreSlow,
     StoreLosesAnswers(u32),
-    Switchover { candidate: Option<usize> },
+    Switchover {
+        candidate: Option<usize>,
+    },
+    /// As long after it was asked for as the fault lasts.
+    ScheduledSwitchover,
     Pause,
     Restart,
     Reinitialize,
+    /// Whatever long action is under way.
+    ReinitializeAtOnce,
     Configure(String, Value),
 }
 
@@ -127,7 +142,27 @@ impl Plan {
             "postgresql": {"use_pg_rewind": true, "use_slots": false},
         });
         let remove_diverged = rng.random_bool(0.5);
-        let dynamic = dynamic.as_object().cloned().unwrap_or_default();
+        let mut dynamic = dynamic.as_object().cloned().unwrap_or_default();
+        // Drawn apart, so that the faults of a seed stay what they were.
+        let mut apart = ChaCha8Rng::seed_from_u64(seed ^ 0x0dd5_e771_a65b_a11e);
+        let without_rewind = remove_diverged && apart.random_bool(0.2);
+        let tags = [
+            json!({"nofailover": true}),
+            json!({"nosync": true}),
+            json!({"failover_priority": 2}),
+        ];
+        let tags = apart.random_bool(0.3).then(|| {
+            let tags = &tags[apart.random_range(0..tags.len())];
+            (apart.random_range(0..nodes), tags.clone())
+        });
+        if apart.random_bool(0.5) {
+            let timeout = [10, 20][apart.random_range(0..2)];
+            dynamic.insert("primary_hang_timeout".into(), json!(timeout));
+        }
+        if apart.random_bool(0.2) {
+            dynamic.insert("primary_race_backoff".into(), json!(5));
+        }
+        let fence_required = apart.random_bool(0.2);
         // Some runs have one fault at a time, some have storms.
         let pause = [30.0, 120.0, 400.0][rng.random_range(0..3)];
         let mut faults = Vec::new();
@@ -152,6 +187,14 @@ impl Plan {
                 faults.push(draw_fault(&mut rng, whole_millis(at + offset), nodes));
             }
         }
+        for what in [What::ScheduledSwitchover, What::ReinitializeAtOnce] {
+            for _ in 0..apart.random_range(0..4) {
+                let at = apart.random_range(0.0..length.as_secs_f64());
+                let fault = draw_fault(&mut apart, whole_millis(at), nodes);
+                let what = what.clone();
+                faults.push(Fault { what, ..fault });
+            }
+        }
         faults.sort_by_key(|fault| fault.at);
         Plan {
             seed,
@@ -159,6 +202,9 @@ impl Plan {
             length,
             dynamic,
             remove_diverged,
+            without_rewind,
+            fence_required,
+            tags,
             faults,
         }
     }
@@ -252,7 +298,7 @@ fn begin(world: &mut World, index: usize) {
         move |_| format!("FAULT {} {told:?} for {:?}", World::name(node), fault.lasts),
         [40, index as u64, node as u64],
     );
-    apply(world, node, &what, true);
+    apply(world, node, &what, fault.lasts, true);
     world.active.push((index, node, what));
     world.after(fault.lasts, move |world| end(world, index));
 }
@@ -284,14 +330,14 @@ fn end(world: &mut World, index: usize) {
         .position(|(number, _, _)| *number == index)
     {
         let (_, node, what) = world.active.remove(position);
-        apply(world, node, &what, false);
+        apply(world, node, &what, Duration::ZERO, false);
     }
 }
 
 /// No fault lasts longer.
 pub(crate) fn end_all(world: &mut World) {
     for (_, node, what) in std::mem::take(&mut world.active) {
-        apply(world, node, &what, false);
+        apply(world, node, &what, Duration::ZERO, false);
     }
     world.network.mend_all();
     for node in 0..world.nodes.len() {
@@ -300,7 +346,7 @@ pub(crate) fn end_all(world: &mut World) {
     world.pump_all();
 }
 
-fn apply(world: &mut World, node: NodeId, what: &What, begins: bool) {
+fn apply(world: &mut World, node: NodeId, what: &What, lasts: Duration, begins: bool) {
     let count = world.nodes.len();
     match what {
         What::KillAgent => {
@@ -335,14 +381,16 @@ fn apply(world: &mut World, node: NodeId, what: &What, begins: bool) {
         }
         What::SuspendNode => {
             count_fault(&mut world.nodes[node].suspended, begins);
-            count_fault(&mut world.servers[node].hung, begins);
+            let now = world.now();
+            world.servers[node].hang(begins, now);
             if !begins {
                 world.thaw(node);
                 resume_server(world, node);
             }
         }
         What::HangServer => {
-            count_fault(&mut world.servers[node].hung, begins);
+            let now = world.now();
+            world.servers[node].hang(begins, now);
             if !begins {
                 resume_server(world, node);
             }
@@ -399,6 +447,13 @@ fn apply(world: &mut World, node: NodeId, what: &What, begins: bool) {
                 world.write_failover(&text, None);
             }
         }
+        What::ScheduledSwitchover => {
+            if begins && let Some(leader) = world.store.leader.as_ref().map(|leader| leader.value) {
+                let at = (world.wall() + lasts).to_string();
+                let text = json!({"leader": World::name(leader), "scheduled_at": at}).to_string();
+                world.write_failover(&text, None);
+            }
+        }
         What::Pause => configure(world, "pause", json!(begins)),
         What::Restart => {
             if begins {
@@ -414,7 +469,12 @@ fn apply(world: &mut World, node: NodeId, what: &What, begins: bool) {
         }
         What::Reinitialize => {
             if begins {
-                reinitialize(world, node);
+                reinitialize(world, node, false);
+            }
+        }
+        What::ReinitializeAtOnce => {
+            if begins {
+                reinitialize(world, node, true);
             }
         }
         What::Configure(key, value) => {
@@ -504,18 +564,20 @@ fn kind(what: &What) -> &'static str {
         What::StoreSlow => "store slow",
         What::StoreLosesAnswers(_) => "store's answers lost",
         What::Switchover { .. } => "switchover",
+        What::ScheduledSwitchover => "switchover, scheduled",
         What::Pause => "pause",
         What::Restart => "restart",
         What::Reinitialize => "reinitialize",
+        What::ReinitializeAtOnce => "reinitialize, at once",
         What::Configure(..) => "configuration changed",
     }
 }
 
-fn reinitialize(world: &mut World, node: NodeId) {
+fn reinitialize(world: &mut World, node: NodeId, force: bool) {
     world.nodes[node].reinitialize_asked = true;
     let request = OperatorRequest::Reinitialize {
         id: 2,
-        force: false,
+        force,
         from_leader: false,
     };
     world.operate(node, request);
@@ -526,7 +588,7 @@ pub(crate) fn reinitialize_diverged(world: &mut World) {
     for node in 0..world.nodes.len() {
         let failed = |machine: &Machine| machine.memory().rewind == RewindState::Failed;
         if world.machine(node).is_some_and(failed) {
-            reinitialize(world, node);
+            reinitialize(world, node, false);
         }
     }
 }

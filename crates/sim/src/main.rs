@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use primacy_sim::{Plan, Report, Violation, minimise, run};
+use primacy_sim::{Plan, Report, Violation, minimise, rules, run};
 
 /// Run the high-availability machine in a simulated world
 #[derive(Debug, Parser)]
@@ -159,6 +159,12 @@ fn run_many(first: u64, total: f64, length: f64, jobs: Option<usize>, failures: 
         .into_inner()
         .unwrap_or_else(|poisoned| poisoned.into_inner());
     print!("{report}");
+    let mut silent = rules();
+    for (rule, _) in report.rules.keys() {
+        silent.remove(rule);
+    }
+    let silent: Vec<String> = silent.into_iter().collect();
+    println!("rules that had no say: {}", silent.join(", "));
     let elapsed = begin.elapsed();
     println!(
         "{:.0} cluster-hours per second, {elapsed:.0?} in all; {} seeds failed: {failed:?}",

@@ -47,6 +47,9 @@ impl ModelledServers {
             length: Duration::ZERO,
             dynamic: Map::new(),
             remove_diverged: false,
+            without_rewind: false,
+            fence_required: false,
+            tags: None,
             faults: Vec::new(),
         };
         let mut world = World::new(plan, false);
@@ -87,13 +90,15 @@ impl ModelledServers {
 
     /// SIGSTOP to every process of the server.
     pub fn freeze(&mut self, node: usize) {
-        self.world.servers[node].hung += 1;
+        let now = self.world.now();
+        self.world.servers[node].hang(true, now);
         self.settle();
     }
 
     /// SIGCONT.
     pub fn thaw(&mut self, node: usize) {
-        self.world.servers[node].hung -= 1;
+        let now = self.world.now();
+        self.world.servers[node].hang(false, now);
         self.world.unstall(node);
         self.settle();
     }

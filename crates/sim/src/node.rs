@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use primacy_config::{GlobalConfig, TimingLimits};
 use primacy_ha::{
-    Action, Event, FailsafeLeader, JobProgress, Lease, Local, Machine, Moment, OperatorRequest,
-    Over, PeerReport, Peers, RenewalResult, Step, StepOutcome, StoreKey,
+    Action, Event, FailsafeLeader, FenceState, JobProgress, Lease, Local, Machine, Moment,
+    OperatorRequest, Over, PeerReport, Peers, RenewalResult, Step, StepOutcome, StoreKey,
 };
 use primacy_model::{
     Cluster, MemberData, Observation, PostmasterIdentity, Process, Status, Tags, Version,
@@ -24,6 +24,8 @@ use crate::world::{Happening, Instant, NodeId, World};
 
 /// The fence acts so long before the deadline (`fencing.rs` of the agent).
 const FENCE_MARGIN: Duration = Duration::from_millis(250);
+/// It takes so long to be told.
+const FENCE_ANSWER: Duration = Duration::from_millis(3);
 /// For a member's answer to another.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 /// The member key and `/status` are not worth waiting for longer.
@@ -70,6 +72,10 @@ pub(crate) struct Node {
     tags: Tags,
     /// `remove_data_directory_on_diverged_timelines`.
     remove_diverged: bool,
+    /// `fencing.mode` is `required`.
+    fence_required: bool,
+    /// `use_pg_rewind` is off.
+    without_rewind: bool,
     /// The agent that was last here took the cluster for paused.
     last_paused: bool,
     /// When an agent here last learned that a pause is over.
@@ -149,7 +155,12 @@ impl Node {
             drift: rng.random_range(-200..=200),
             wall_offset: 0,
             dynamic: plan.dynamic.clone(),
-            tags: Tags::default(),
+            tags: match &plan.tags {
+                Some((of, tags)) if *of == id => Tags::from_json(tags),
+                _ => Tags::default(),
+            },
+            without_rewind: plan.without_rewind,
+            fence_required: plan.fence_required,
             remove_diverged: plan.remove_diverged,
             last_paused: false,
             pause_left_at: Duration::ZERO,
@@ -166,11 +177,11 @@ impl Node {
             tags: self.tags.clone(),
             proxy_url: None,
             watchdog: Default::default(),
-            fence_required: false,
+            fence_required: self.fence_required,
             may_bootstrap: true,
             replica_methods: Vec::new(),
             methods_without_source: Default::default(),
-            use_pg_rewind: true,
+            use_pg_rewind: !self.without_rewind,
             remove_on_rewind_failure: self.remove_diverged,
             remove_on_divergence: self.remove_diverged,
         }
@@ -504,6 +515,20 @@ impl World {
         }
     }
 
+    fn fence_answers(&mut self, task: AgentTask) {
+        let agent = self.nodes[task.node].agent.as_ref();
+        let state = match agent.and_then(|agent| agent.fence_deadline) {
+            Some(_) => FenceState::Armed,
+            None => FenceState::Disarmed,
+        };
+        if self
+            .machine(task.node)
+            .is_some_and(|machine| machine.memory().fence != state)
+        {
+            self.step(task, Event::Fence(state));
+        }
+    }
+
     fn check_fence(&mut self, node: NodeId) {
         let now = self.nodes[node].moment(self.now());
         if let Some((at, target)) = self.nodes[node].fence.armed
@@ -607,6 +632,10 @@ impl World {
                     agent.fence_deadline = deadline;
                 }
                 self.tell_fence(node);
+                // Elsewhere nothing depends on what it says.
+                if self.nodes[node].fence_required {
+                    self.agent_after(task, FENCE_ANSWER, move |world| world.fence_answers(task));
+                }
             }
             Action::ForgetDivergence => self.servers[node].disk.diverged = false,
             Action::PublishMember(data) => {

@@ -30,6 +30,9 @@ const STREAM_TIMEOUT: Duration = Duration::from_secs(60);
 /// Free space comes back at the latest after a disk was full.
 const PANIC_DELAY: Duration = Duration::from_millis(30);
 
+/// A server is probed so often (`probe.rs` of the agent's PostgreSQL).
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
+
 /// One data directory and the server on it, if one runs.
 #[derive(Debug, Default)]
 pub(crate) struct Server {
@@ -42,6 +45,7 @@ pub(crate) struct Server {
     pub(crate) full: u32,
     /// Nothing moves: SIGSTOP, or storage that hangs.
     pub(crate) hung: u32,
+    hung_since: Option<Instant>,
 }
 
 /// What survives the end of the postmaster.
@@ -147,6 +151,15 @@ impl Server {
                 .running
                 .as_ref()
                 .is_some_and(|running| running.primary && running.phase == Phase::Ready)
+    }
+
+    /// One more reason for it not to move, or one fewer.
+    pub(crate) fn hang(&mut self, begins: bool, now: Instant) {
+        self.hung = match begins {
+            true => self.hung + 1,
+            false => self.hung.saturating_sub(1),
+        };
+        self.hung_since = (self.hung > 0).then(|| self.hung_since.unwrap_or(now));
     }
 
     /// It answers queries.
@@ -1049,6 +1062,10 @@ impl World {
                 Phase::Ready => Readiness::Accepting,
                 Phase::Starting | Phase::Stopping => Readiness::Rejecting,
             };
+            let silent = server.hung_since.map(|since| self.now() - since);
+            let noticed = silent.filter(|silent| *silent >= PROBE_INTERVAL);
+            seen.probes.connection = noticed;
+            seen.probes.query = noticed.filter(|_| running.phase == Phase::Ready);
             if server.answers() {
                 seen.wal = Some(self.wal_status(node, running));
             }

@@ -399,6 +399,11 @@ fn compare_with_peers(
         return Err(Ask(candidates));
     };
     let sync_active = s.sync_is_active(cluster);
+    let chosen = cluster
+        .failover
+        .as_ref()
+        .and_then(|it| it.candidate.as_ref())
+        == Some(s.me());
     let mut votes = Votes::begin(s, cluster);
     for name in candidates.keys() {
         let Some(Some(peer)) = peers.get(name) else {
@@ -459,7 +464,9 @@ fn compare_with_peers(
         };
         let priority = peer.tags.failover_priority();
         let own = s.local.tags.failover_priority();
-        if theirs.equals(mine)
+        // All others leave the lock to whom an operator chose, whatever their priority.
+        if !chosen
+            && theirs.equals(mine)
             && mine.position != Lsn::ZERO
             && own < priority
             && exempt != Some(name)

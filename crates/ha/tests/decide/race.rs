@@ -357,6 +357,14 @@ fn w10_the_candidate_of_a_switchover_must_find_the_votes_of_a_quorum() {
     // Nor do others leave the lock to one that is behind them.
     assert!(acquires(&race("pg3", &[("pg2", Some(HERE - 1))]).step()));
     assert!(!acquires(&race("pg3", &[("pg2", Some(HERE))]).step()));
+    // Everybody waits for it, also who has a higher priority.
+    let preferred = race("pg2", &[("pg3", Some(HERE))]).with(|w| {
+        for peer in w.peers.iter_mut().flat_map(|peers| peers.values_mut()) {
+            peer.as_mut().expect("an answer").tags =
+                Tags::from_json(&json!({"failover_priority": 2}));
+        }
+    });
+    assert!(acquires(&preferred.step()));
     // The mode was switched meanwhile; what was committed by a quorum was committed by one.
     let switched = race("pg2", &[]).with(|w| w.global.synchronous_mode = SynchronousMode::On);
     assert!(!acquires(&switched.step()));
