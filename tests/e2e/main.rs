@@ -44,6 +44,7 @@ mod kill_postmaster;
 mod mixed;
 mod mixed_matrix;
 mod mixed_pause;
+mod mixed_schedule;
 mod packaging;
 mod parameters;
 mod partition;
