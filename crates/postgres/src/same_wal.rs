@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::rewind::LocalPosition;
 use crate::session::Connection;
-use crate::wal::ValidWal;
+use crate::wal::{ValidWal, segment_name};
 use crate::{Error, Server};
 
 /// So much before the position is compared at most.
@@ -123,8 +123,9 @@ async fn primary_digest(
 /// A part of a WAL segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Part {
-    segment: u64,
-    segments_per_file_number: u64,
+    /// The last byte.
+    last: Lsn,
+    segment_size: u64,
     offset: u64,
     length: u64,
 }
@@ -133,12 +134,11 @@ impl Part {
     /// What ends at this position, in the segment that it is in.
     fn before(position: Lsn, segment_size: u64) -> Option<Part> {
         let last = position.0.checked_sub(1)?;
-        let segment = last.checked_div(segment_size)?;
-        let end = last % segment_size + 1;
+        let end = last.checked_rem(segment_size)? + 1;
         let length = end.min(COMPARED);
         Some(Part {
-            segment,
-            segments_per_file_number: (1u64 << 32) / segment_size,
+            last: Lsn(last),
+            segment_size,
             offset: end - length,
             length,
         })
@@ -146,11 +146,8 @@ impl Part {
 
     /// The file's name on that timeline.
     fn file(&self, timeline: Timeline) -> String {
-        let (high, low) = (
-            self.segment / self.segments_per_file_number,
-            self.segment % self.segments_per_file_number,
-        );
-        format!("{:08X}{high:08X}{low:08X}", timeline.0)
+        let segment = segment_name(self.last, self.segment_size);
+        format!("{:08X}{segment}", timeline.0)
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::conninfo::Conninfo;
 use crate::session::literal;
+use crate::wal::segment_name;
 use crate::{Error, Server, files};
 
 /// A slot's state is a few hundred bytes.
@@ -119,7 +120,7 @@ impl Server {
         let row = rows.first();
         let oldest = row.and_then(|row| row.get(0)).unwrap_or_default();
         let size = row.and_then(|row| row.get(1)?.parse().ok()).unwrap_or(0);
-        Ok(!oldest.is_empty() && size > 0 && oldest <= segment(lsn, size).as_str())
+        Ok(!oldest.is_empty() && size > 0 && oldest <= segment_name(lsn, size).as_str())
     }
 
     /// Whether the server would start with these slots; the error says why not.
@@ -187,12 +188,6 @@ fn list(names: &[String]) -> String {
     literals.join(", ")
 }
 
-/// The name of a WAL segment, without its timeline.
-fn segment(lsn: Lsn, size: u64) -> String {
-    let (high, low) = (lsn.0 >> 32, (lsn.0 & 0xffff_ffff) / size);
-    format!("{high:08X}{low:08X}")
-}
-
 fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digits = text.as_bytes().chunks(2);
     digits
@@ -253,7 +248,7 @@ mod tests {
             (0x0000_0001_ff00_0028, 16 << 20, "00000001000000FF"),
             (0x0000_0001_ff00_0028, 1 << 30, "0000000100000003"),
         ] {
-            assert_eq!(segment(Lsn(lsn), size), name);
+            assert_eq!(segment_name(Lsn(lsn), size), name);
         }
     }
 

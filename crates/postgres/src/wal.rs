@@ -127,6 +127,12 @@ impl Server {
     }
 }
 
+/// The name of the WAL segment that a position is in, without its timeline. The size must not be 0.
+pub(crate) fn segment_name(lsn: Lsn, segment_size: u64) -> String {
+    let (high, low) = (lsn.0 >> 32, (lsn.0 & 0xffff_ffff) / segment_size);
+    format!("{high:08X}{low:08X}")
+}
+
 fn is_shutdown(record: &Record) -> bool {
     record.resource_manager == "XLOG" && record.description.contains("CHECKPOINT_SHUTDOWN")
 }
