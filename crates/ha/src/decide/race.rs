@@ -12,7 +12,7 @@ use primacy_model::{
 use super::reach::Reach;
 use super::{Ask, Reasons, Verdict, demote, failsafe, fence, follow, hang, switchover, watchdog};
 use crate::decision::{DemotionMode, Step};
-use crate::situation::{PeerReport, Situation};
+use crate::situation::{PeerReport, RewindState, Situation};
 use crate::time::Moment;
 
 /// While nobody leads, the answer may change with any member that comes or goes.
@@ -310,6 +310,19 @@ fn is_healthiest(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Ver
             "ha.md §10.1 row 12",
             format!(
                 "synchronous mode, and I am not in /sync: {}",
+                in_sync(cluster)
+            ),
+        );
+    }
+    if s.needs_votes(cluster)
+        && !cluster.sync.has_member(s.me())
+        && matches!(s.memory.rewind, RewindState::Check { .. })
+    {
+        // Voters tell positions, and two timelines of one number may have been begun apart.
+        return no(
+            "ha.md §10.2.5",
+            format!(
+                "quorum mode, I am not in /sync ({}), and my WAL was not compared with the last leader's",
                 in_sync(cluster)
             ),
         );

@@ -260,6 +260,24 @@ fn s10_2_5_quorum_mode_counts_votes() {
     assert!(!acquires(&outsider.because("ha.md §10.2.5")));
 }
 
+/// Voters tell how far their WAL goes, not whose it is: two timelines of one number may have been begun apart.
+#[test]
+fn s10_2_5_who_is_no_voter_and_was_not_compared_needs_more_than_votes() {
+    let race = |standbys: &[&str], state| {
+        World::unlocked("pg2")
+            .sync("pg1", standbys)
+            .peers(&[("pg1", Some(HERE)), ("pg3", Some(HERE))])
+            .with(|w| {
+                w.global.synchronous_mode = SynchronousMode::Quorum;
+                w.memory.rewind = state;
+            })
+    };
+    let pending = RewindState::Check { undecided: None };
+    assert!(!acquires(&race(&[], pending).because("ha.md §10.2.5")));
+    assert!(acquires(&race(&[], RewindState::NotNeeded).step()));
+    assert!(acquires(&race(&["pg2"], pending).step()));
+}
+
 /// The mode was switched to `on`, and the primary is lost before it could publish that.
 #[test]
 fn s10_2_5_votes_count_for_as_long_as_sync_has_a_quorum() {
