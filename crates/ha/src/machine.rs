@@ -571,6 +571,14 @@ impl Machine {
             self.begin_anew();
             return;
         }
+        let asked = now.since(self.gathering_since);
+        if matches!(decision.step, Step::AcquireLeader { .. })
+            && asked > self.global.retry_timeout + RACE_VIEW_LIMIT
+        {
+            // Only a suspension makes a read take so long: others may have led since.
+            self.begin_anew();
+            return;
+        }
         let feedback = self
             .view
             .as_ref()

@@ -333,6 +333,37 @@ fn a_race_that_a_suspension_interrupted_is_begun_anew() {
     begins_anew(|driver| driver.now = driver.now + TTL);
 }
 
+/// The answer to a read that was asked for before the suspension: nobody has to be asked, for nobody else is known.
+#[test]
+fn a_race_on_a_view_from_before_a_suspension_is_begun_anew() {
+    let mut driver = Driver::starting(World::unlocked("pg2"));
+    driver.cluster.members.retain(|member| member.name == "pg2");
+    let before = Event::ClusterRead(Ok(driver.cluster.clone()));
+    let asked = driver.step(Event::Tick);
+    assert!(
+        asked
+            .iter()
+            .any(|action| matches!(action, Action::ReadCluster { .. }))
+    );
+    let observed = Event::Observed(driver.server.clone());
+    driver.step(observed);
+    driver.now = driver.now + TTL;
+    driver.cluster.status.optime = Lsn(u64::MAX / 2);
+    let actions = driver.step(before);
+    let acquires = |action: &Action| {
+        matches!(
+            action,
+            Action::Perform {
+                step: Step::AcquireLeader { .. },
+                ..
+            }
+        )
+    };
+    assert!(!actions.iter().any(acquires), "{actions:?}");
+    driver.finish(actions);
+    assert!(!driver.saw(acquires), "it lags behind what was written");
+}
+
 fn begins_anew(meanwhile: impl FnOnce(&mut Driver)) {
     let mut driver = Driver::starting(World::unlocked("pg2"));
     let mut queue = driver.step(Event::Tick);
