@@ -469,9 +469,14 @@ mod tests {
     async fn the_deadline_cancellation_and_a_drop_kill_the_tree() {
         let directory = tempfile::tempdir().unwrap();
         let file = |name: &str| directory.path().join(name);
-        let script = |name: &str| format!("sleep 300 & echo $! > {}; wait", file(name).display());
+        // Once the file has its name, the number is in it.
+        let script = |name: &str| {
+            let file = file(name);
+            let file = file.display();
+            format!("sleep 300 & echo $! > {file}.new; mv {file}.new {file}; wait")
+        };
 
-        let until = Until::deadline(Instant::now() + Duration::from_millis(300));
+        let until = Until::deadline(Instant::now() + Duration::from_secs(3));
         let error = shell(&script("deadline"))
             .success(&until)
             .await
