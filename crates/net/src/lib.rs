@@ -21,6 +21,6 @@ pub use connect::KeepAlive;
 pub use server::{BodyError, Handler, HangUp, Peer, RequestBody, ServerLimits, serve};
 pub use srv::{SrvError, SrvResolver};
 pub use tls::{
-    ClientCertificate, ClientVerification, Duplex, Passphrase, Roots, TlsClient, TlsClientOptions,
-    TlsError, TlsServer, TlsServerOptions, Verify, install_crypto_provider,
+    Ciphers, ClientCertificate, ClientVerification, Duplex, Passphrase, Roots, TlsClient,
+    TlsClientOptions, TlsError, TlsServer, TlsServerOptions, Verify, install_crypto_provider,
 };

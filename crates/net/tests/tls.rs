@@ -99,6 +99,7 @@ fn options(authority: &Authority, name: &str) -> TlsServerOptions {
         passphrase: None,
         client_ca: Some(authority.path("ca.pem")),
         client_verification: ClientVerification::None,
+        ciphers: None,
     }
 }
 

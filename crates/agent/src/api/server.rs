@@ -12,9 +12,9 @@ use primacy_config::HostPort;
 use primacy_config::local::{RestApi, VerifyClient};
 use primacy_model::json_line;
 use primacy_net::{
-    Bytes, ClientVerification, Full, HangUp, HeaderMap, HeaderName, HeaderValue, HttpClient,
-    Method, Passphrase, Peer, Request as HttpRequest, RequestBody, Response, ServerLimits,
-    StatusCode, TlsError, TlsServer, TlsServerOptions, header, serve,
+    Bytes, Ciphers, ClientVerification, Full, HangUp, HeaderMap, HeaderName, HeaderValue,
+    HttpClient, Method, Passphrase, Peer, Request as HttpRequest, RequestBody, Response,
+    ServerLimits, StatusCode, TlsError, TlsServer, TlsServerOptions, header, serve,
 };
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
@@ -50,8 +50,8 @@ pub enum ApiError {
         /// Why not.
         reason: io::Error,
     },
-    /// The certificate or the key cannot be used.
-    #[error("restapi: the certificate cannot be used")]
+    /// The certificate, the key or the list of ciphers cannot be used.
+    #[error("restapi: HTTPS cannot be set up")]
     Tls(#[from] TlsError),
 }
 
@@ -89,7 +89,7 @@ impl ApiServer {
     /// [`ApiError`]: nothing is served.
     pub async fn start(api: Api, section: &RestApi) -> Result<Self, ApiError> {
         let api = Arc::new(api);
-        let tls = tls_options(section)
+        let tls = tls_options(section)?
             .map(|options| TlsServer::new(&options))
             .transpose()?;
         let listener = Listener::bind(section).await?;
@@ -122,7 +122,7 @@ impl ApiServer {
         section: &RestApi,
         peers: HttpClient,
     ) -> Result<(), ApiError> {
-        let options = tls_options(section);
+        let options = tls_options(section)?;
         let tls = match (&options, &self.accepting.tls) {
             (Some(options), Some(current)) => {
                 current.replace(options)?;
@@ -307,14 +307,19 @@ fn bind_error(section: &RestApi, reason: io::Error) -> ApiError {
     }
 }
 
-fn tls_options(section: &RestApi) -> Option<TlsServerOptions> {
-    let cert = section.certfile.as_ref()?;
-    if section.ciphers.is_some() {
+fn tls_options(section: &RestApi) -> Result<Option<TlsServerOptions>, TlsError> {
+    let Some(cert) = &section.certfile else {
+        return Ok(None);
+    };
+    let ciphers = section.ciphers.as_deref().map(Ciphers::parse).transpose()?;
+    let unknown = ciphers.as_ref().map_or(&[][..], Ciphers::unknown);
+    if !unknown.is_empty() {
         tracing::warn!(
-            "restapi.ciphers is ignored: only ciphers without known weaknesses are offered"
+            "restapi.ciphers: {} cannot be offered; the others on the list are",
+            unknown.join(", ")
         );
     }
-    Some(TlsServerOptions {
+    Ok(Some(TlsServerOptions {
         cert: PathBuf::from(cert),
         key: section.keyfile.as_ref().map(PathBuf::from),
         passphrase: section
@@ -334,7 +339,8 @@ fn tls_options(section: &RestApi) -> Option<TlsServerOptions> {
             (VerifyClient::Optional, Some(_)) => ClientVerification::Optional,
             (VerifyClient::Required, _) => ClientVerification::Required,
         },
-    })
+        ciphers,
+    }))
 }
 
 /// Whether the client may send another request over the connection. Nobody may after an operation. Members may

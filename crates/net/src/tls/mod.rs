@@ -1,5 +1,6 @@
 //! TLS on both ends of a connection.
 
+mod ciphers;
 mod client;
 mod pem;
 mod server;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
+pub use ciphers::Ciphers;
 pub(crate) use client::refused_by_peer;
 pub use client::{ClientCertificate, Duplex, Roots, TlsClient, TlsClientOptions, Verify};
 pub use pem::Passphrase;

@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::pem::{self, Passphrase};
-use super::{TlsError, provider};
+use super::{Ciphers, TlsError, provider};
 
 /// What a server shows and what it asks of its clients.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub struct TlsServerOptions {
     pub client_ca: Option<PathBuf>,
     /// Whether clients must show a certificate.
     pub client_verification: ClientVerification,
+    /// What is offered, the preferred one first; `None`: all that there is, and the client chooses.
+    pub ciphers: Option<Ciphers>,
 }
 
 /// Whether clients must show a certificate.
@@ -99,7 +101,10 @@ impl fmt::Debug for TlsServer {
 }
 
 fn server_config(options: &TlsServerOptions) -> Result<ServerConfig, TlsError> {
-    let provider = provider();
+    let mut provider = provider();
+    if let Some(ciphers) = &options.ciphers {
+        Arc::make_mut(&mut provider).cipher_suites = ciphers.suites().to_vec();
+    }
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| TlsError::Settings(error.to_string()))?;
@@ -129,6 +134,7 @@ fn server_config(options: &TlsServerOptions) -> Result<ServerConfig, TlsError> {
     let mut config = builder
         .with_single_cert(chain, key)
         .map_err(|error| pem::unusable("server certificate", &options.cert, error))?;
+    config.ignore_client_order = options.ciphers.is_some();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }

@@ -1,5 +1,7 @@
 //! The API over TLS, and the exchange of certificates.
 
+use std::process::Stdio;
+
 use primacy_config::Secret;
 use primacy_config::local::{RestApi, VerifyClient};
 use primacy_net::{
@@ -242,6 +244,64 @@ async fn keys_may_be_encrypted() {
         let answer = ask(&bench, &client, Method::GET, "/liveness").await;
         assert_eq!(answer.unwrap().status, 200, "{cipher}");
     }
+}
+
+/// `restapi.ciphers`: what a client finds with OpenSSL, and what is refused.
+#[tokio::test]
+async fn ciphers_can_be_chosen() {
+    let files = Files::new();
+    files.make("ca", None).await;
+    files.make("member", Some("ca")).await;
+    let mut bench = Bench::new(primary(), section()).await;
+    let mut https = files.section(&bench, VerifyClient::None);
+    let handshake = async |options: &str| {
+        let mut command = tokio::process::Command::new("openssl");
+        command.args(["s_client", "-brief", "-connect", &bench.address.to_string()]);
+        command.args(options.split(' ')).stdin(Stdio::null());
+        let output = command.output().await.unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        let suite = told
+            .lines()
+            .find_map(|line| line.strip_prefix("Ciphersuite: "));
+        suite.map(str::to_owned)
+    };
+    let (aes128, aes256) = (
+        "ECDHE-ECDSA-AES128-GCM-SHA256",
+        "ECDHE-ECDSA-AES256-GCM-SHA384",
+    );
+    let tls12 = |ciphers: &str| format!("-tls1_2 -cipher {ciphers}");
+    let both = tls12(&format!("{aes256}:{aes128}"));
+
+    https.ciphers = Some(format!("{aes128}:DHE-RSA-AES256-GCM-SHA384:!SSLv3"));
+    bench.server.reconfigure(&https, no_peers()).await.unwrap();
+    assert_eq!(handshake(&both).await.as_deref(), Some(aes128));
+    assert_eq!(handshake(&tls12(aes256)).await, None);
+    assert!(
+        handshake("-tls1_3").await.is_some(),
+        "of which the list says nothing"
+    );
+
+    https.ciphers = Some("TLS_CHACHA20_POLY1305_SHA256".into());
+    bench.server.reconfigure(&https, no_peers()).await.unwrap();
+    assert_eq!(
+        handshake("-tls1_3").await.as_deref(),
+        Some("TLS_CHACHA20_POLY1305_SHA256")
+    );
+    assert_eq!(handshake(&both).await, None);
+
+    https.ciphers = Some("DHE-RSA-AES256-GCM-SHA384".into());
+    let error = bench
+        .server
+        .reconfigure(&https, no_peers())
+        .await
+        .unwrap_err();
+    let reason = std::error::Error::source(&error).unwrap().to_string();
+    assert!(
+        error.to_string().starts_with("restapi: ")
+            && reason.contains("ECDHE-RSA-AES256-GCM-SHA384"),
+        "{error}: {reason}"
+    );
+    assert!(handshake("-tls1_3").await.is_some(), "the old ones stay");
 }
 
 /// A reload reads the files anew; those who are connected come in anew, too.
