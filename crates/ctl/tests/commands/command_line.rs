@@ -1,0 +1,72 @@
+//! What cannot be understood, configured or reached.
+
+use primacy_dcs::Fault;
+
+use crate::TABLE;
+use crate::world::World;
+
+#[tokio::test]
+async fn command_lines_and_configurations_that_cannot_be_used() {
+    let mut world = World::demo().await;
+    world.run("restart demo --role bogus", "").await.is(
+        2,
+        "",
+        "Usage: patronictl restart [OPTIONS] CLUSTER_NAME [MEMBER_NAMES]...\nTry 'patronictl restart --help' for help.\n\nError: Invalid value for '--role' / '-r': 'bogus' is not one of 'leader', 'primary', 'standby-leader', 'replica', 'standby', 'any'.\n",
+    );
+    world.run("flush demo", "").await.is(
+        2,
+        "",
+        "Usage: patronictl flush [OPTIONS] CLUSTER_NAME [MEMBER_NAMES]...\n                        {restart|switchover}\nTry 'patronictl flush --help' for help.\n\nError: Missing argument '{restart|switchover}'. Choose from:\n\trestart,\n\tswitchover\n",
+    );
+    world.run("-c /nonexistent/x.yml list", "").await.is(
+        1,
+        "",
+        "Error: Provided config file /nonexistent/x.yml not existing or no read rights. Check the -c/--config-file parameter\n",
+    );
+    let help = world.run("list --help", "").await;
+    assert!(
+        help.output
+            .contains("Usage: patronictl list [OPTIONS] [CLUSTER_NAMES]..."),
+        "{help:?}"
+    );
+    assert!(world.run("", "").await.errors.contains("edit-config"));
+
+    world.variables.clear();
+    world.variables.insert(
+        "XDG_CONFIG_HOME".into(),
+        world.directory.path().display().to_string(),
+    );
+    let unconfigured = world.run("list demo", "").await;
+    assert!(unconfigured.errors.starts_with("Error: Can not find suitable configuration of distributed configuration store\nAvailable implementations: "), "{unconfigured:?}");
+    world.run("list", "").await.is(
+        0,
+        "",
+        "TIME - WARNING - Listing members: No cluster names were provided\n",
+    );
+    world
+        .variables
+        .insert("PATRONI_ETCD3_HOST".into(), "127.0.0.1:1".into());
+    world.run("list demo", "").await.is(0, TABLE, "");
+    world
+        .run("-d redis://h list demo", "")
+        .await
+        .is(1, "", "Error: Unknown dcs scheme: redis\n");
+    let nameless = world.run("history", "").await;
+    assert!(
+        nameless
+            .errors
+            .starts_with("Error: no cluster name was given"),
+        "{nameless:?}"
+    );
+}
+
+#[tokio::test]
+async fn store_that_does_not_answer_is_an_error() {
+    let world = World::demo().await;
+    world.store.set_fault(Fault::Unavailable);
+    let outcome = world.run("list", "").await;
+    assert!(
+        outcome.errors.starts_with("Error: ") && outcome.output.is_empty(),
+        "{outcome:?}"
+    );
+}

@@ -1,0 +1,163 @@
+//! Another leader: at once, in time, and by way of the store.
+
+use serde_json::json;
+
+use crate::world::World;
+use crate::{TABLE, body};
+
+#[tokio::test]
+async fn switchover_with_all_questions() {
+    let world = World::demo().await;
+    world.answer(200, "Successfully switched over to \"pg1\"");
+    world.then("leader", "pg1");
+    let outcome = world.run("switchover demo", "\n\n\ny\n").await;
+    let questions = "\
+Primary [pg0]: Candidate ['pg1'] []: When should the switchover take place (e.g. TIME )  [now]: \
+Are you sure you want to switchover cluster demo, demoting current leader pg0? [y/N]: \
+PRECISE Successfully switched over to \"pg1\"\n";
+    let expected = format!("Current cluster topology\n{TABLE}{questions}");
+    assert!(outcome.output.starts_with(&expected), "{}", outcome.output);
+    let fresh = &outcome.output[expected.len()..];
+    assert!(
+        fresh.starts_with("+ Cluster: demo (")
+            && fresh.contains("| pg1    | 10.0.0.12:15432 | Leader  |"),
+        "{fresh}"
+    );
+    let asked = world.asked();
+    assert!(asked[0].starts_with("POST /switchover "), "{asked:?}");
+    assert_eq!(body(&asked[0]), json!({"candidate": null, "leader": "pg0"}));
+}
+
+#[tokio::test]
+async fn switchover_at_a_time() {
+    let world = World::demo().await;
+    let typed = "pg0\npg1\n2040-01-01T10:00:00+01:00\nn\n";
+    let outcome = world.run("switchover", typed).await;
+    assert!(outcome.output.ends_with("Are you sure you want to schedule switchover of cluster demo at 2040-01-01T10:00:00+01:00, demoting current leader pg0? [y/N]: "), "{outcome:?}");
+    assert_eq!(outcome.errors, "Error: Aborting scheduled switchover\n");
+
+    world
+        .put(
+            "failover",
+            r#"{"leader":"pg0","scheduled_at":"2041-01-01T00:00:00+00:00"}"#,
+        )
+        .await;
+    world.answer(202, "Switchover scheduled");
+    let outcome = world
+        .run(
+            "switchover --candidate pg1 --scheduled 2040-01-01T10:00+01:00 --force",
+            "",
+        )
+        .await;
+    assert!(
+        outcome.output.contains("PRECISE Switchover scheduled\n"),
+        "{outcome:?}"
+    );
+    assert!(
+        outcome
+            .errors
+            .contains("WARNING - This replaces the switchover that is scheduled at "),
+        "{outcome:?}"
+    );
+    let expected =
+        json!({"candidate": "pg1", "leader": "pg0", "scheduled_at": "2040-01-01T10:00:00+01:00"});
+    assert_eq!(body(&world.asked()[0]), expected);
+}
+
+#[tokio::test]
+async fn switchover_refused() {
+    let world = World::demo().await;
+    world
+        .member("pg2", json!({"tags": {"nofailover": true}}))
+        .await;
+    for (line, refusal) in [
+        (
+            "switchover --leader pg1",
+            "Member pg1 is not the leader of cluster demo",
+        ),
+        (
+            "switchover --force --candidate pg0",
+            "Member pg0 is already the leader of cluster demo",
+        ),
+        (
+            "switchover --force --candidate pg2",
+            "Member pg2 does not exist in cluster demo or is tagged as nofailover",
+        ),
+        (
+            "switchover --force --scheduled soon",
+            "Unable to parse scheduled timestamp (soon). It should be in an unambiguous format (e.g. ISO 8601)",
+        ),
+        ("switchover nosuch --force", "This cluster has no leader"),
+        (
+            "failover --force",
+            "Failover could be performed only to a specific candidate",
+        ),
+        ("failover nosuch", "No candidates found to failover to"),
+    ] {
+        let outcome = world.run(line, "").await;
+        assert_eq!(outcome.errors, format!("Error: {refusal}\n"), "{line}");
+    }
+    let aborted = world.run("switchover", "pg0\n").await;
+    assert!(
+        aborted.output.ends_with("Candidate ['pg1'] []: ") && aborted.errors == "Aborted!\n",
+        "{aborted:?}"
+    );
+
+    world.answer(412, "candidate name does not match with sync_standby");
+    let failed = world.run("switchover --force", "").await;
+    assert!(
+        failed.output.ends_with(
+            "-+\nSwitchover failed, details: 412, candidate name does not match with sync_standby\n"
+        ),
+        "{failed:?}"
+    );
+    world.answer(503, "Switchover status unknown");
+    let unknown = world.run("switchover --force", "").await;
+    assert!(
+        unknown
+            .output
+            .ends_with("\nSwitchover result unknown, details: 503, Switchover status unknown\n"),
+        "{unknown:?}"
+    );
+}
+
+#[tokio::test]
+async fn members_that_do_not_answer_find_the_request_in_the_store() {
+    let world = World::demo().await;
+    let outcome = world.run("switchover --candidate pg1 --force", "").await;
+    let expected = format!(
+        "Current cluster topology\n{TABLE}PRECISE Could not switchover using Patroni api, falling back to DCS\n{TABLE}"
+    );
+    assert_eq!(outcome.output, expected);
+    assert!(
+        outcome.errors.contains("WARNING - Failing over to DCS\n"),
+        "{outcome:?}"
+    );
+    assert_eq!(
+        world.get("failover").await.unwrap(),
+        r#"{"leader":"pg0","member":"pg1"}"#
+    );
+    world.run("failover --candidate pg1 --force", "").await;
+    assert_eq!(world.get("failover").await.unwrap(), r#"{"member":"pg1"}"#);
+}
+
+#[tokio::test]
+async fn failover_to_an_asynchronous_member_is_asked_about() {
+    let world = World::demo().await;
+    world.put("config", r#"{"synchronous_mode":true}"#).await;
+    world
+        .put("sync", r#"{"leader":"pg0","sync_standby":null}"#)
+        .await;
+    let declined = world.run("failover --candidate pg1", "n\n").await;
+    assert!(
+        declined
+            .output
+            .ends_with("Are you sure you want to failover to the asynchronous node pg1? [y/N]: "),
+        "{declined:?}"
+    );
+    assert_eq!(declined.errors, "Error: Aborting failover\n");
+    world.answer(200, "Successfully failed over to \"pg1\"");
+    let done = world.run("failover --candidate pg1", "y\nyes\n").await;
+    assert!(done.output.contains("Are you sure you want to failover cluster demo, demoting current leader pg0? [y/N]: PRECISE Successfully failed over to \"pg1\"\n"), "{done:?}");
+    assert_eq!(body(&world.asked()[0]), json!({"candidate": "pg1"}));
+}
