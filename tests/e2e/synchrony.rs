@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use primacy_config::local::RaftTimings;
 use primacy_dcs::{Etcd3, Etcd3Config, Store, WatchEvent};
 use primacy_model::SyncState;
-use primacy_raft::{RaftClient, RaftConfig, Timings};
+use primacy_raft::{RaftClient, RaftConfig};
 use primacy_testkit::settings::SCOPE;
 use primacy_testkit::{StoreKind, TestCluster, sql, wait_until};
 use serde_json::{Value, json};
@@ -33,7 +34,7 @@ impl Records {
                 partner_addrs: cluster.store.hosts(),
                 data_dir: PathBuf::new(),
                 password: Some(primacy_testkit::store::PASSWORD.to_owned()),
-                timings: Timings::default(),
+                timings: RaftTimings::default(),
             })?
             .store(),
             StoreKind::Etcd3 => {

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use primacy_config::local::{EtcdSection, RaftSection};
+use primacy_config::local::EtcdSection;
 use primacy_config::{DcsSection, LocalConfig};
 use primacy_dcs::{Discovery, Etcd3, Etcd3Config, Store};
-use primacy_raft::{RaftConfig, RaftNode, Timings};
+use primacy_raft::RaftNode;
 
 /// An open store.
 pub(crate) struct OpenStore {
@@ -26,7 +26,7 @@ pub(crate) async fn open(section: &DcsSection) -> anyhow::Result<OpenStore> {
             })
         }
         DcsSection::Raft(section) => {
-            let node = RaftNode::start(raft(section)).await?;
+            let node = RaftNode::start(section.into()).await?;
             Ok(OpenStore {
                 store: node.store(),
                 node: Some(node),
@@ -80,24 +80,5 @@ fn etcd3(section: &EtcdSection) -> Etcd3Config {
         cert: section.cert.as_ref().map(Into::into),
         key: section.key.as_ref().map(Into::into),
         use_proxies: section.use_proxies,
-    }
-}
-
-/// The embedded store, as the configuration has it.
-pub(crate) fn raft(section: &RaftSection) -> RaftConfig {
-    RaftConfig {
-        self_addr: section.self_addr.as_ref().map(ToString::to_string),
-        bind_addr: section.bind_addr.as_ref().map(ToString::to_string),
-        partner_addrs: section
-            .partner_addrs
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
-        data_dir: section.data_dir.clone(),
-        password: section
-            .password
-            .as_ref()
-            .map(|password| password.expose().to_owned()),
-        timings: Timings::default(),
     }
 }

@@ -14,7 +14,6 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::jobs::chain;
 use crate::logging::{self, LogHandle, Logging};
 use crate::startup::{environment, must_exist, umask};
-use crate::stores;
 use crate::supervisor::Supervisor;
 
 /// How often it looks at what it tells of itself.
@@ -44,7 +43,7 @@ async fn witness(path: Option<PathBuf>) -> anyhow::Result<u8> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let node = RaftNode::start(stores::raft(&config.raft)).await?;
+    let node = RaftNode::start((&config.raft).into()).await?;
     let mut supervisor = Supervisor::of_process();
     supervisor.ready();
     let mut look = interval(LOOK_EVERY);

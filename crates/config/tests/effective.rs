@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use primacy_config::local::ToolOption;
+use primacy_config::local::{RaftTimings, ToolOption};
 use primacy_config::{
     ClientConfig, DcsSection, Effective, GlobalConfig, HostPort, Map, SynchronousMode,
     TimingLimits, layers,
@@ -246,7 +246,7 @@ fn errors_name_the_key_and_what_to_do() {
         (
             json!({"raft": {"min_timeout": 0.1}}),
             json!({}),
-            "raft.min_timeout is too short: ",
+            "raft.min_timeout is 100ms: expected more than three times append_entries_period, which is 100ms",
         ),
         (
             json!({"postgresql": {"data_dir": ""}}),
@@ -402,7 +402,7 @@ fn the_store_is_the_first_section_there_is() {
         panic!()
     };
     assert_eq!(raft.bind_addr, raft.self_addr);
-    assert_eq!(raft.max_timeout, Duration::from_millis(1400));
+    assert_eq!(raft.timings, RaftTimings::default());
     assert_eq!(store(json!({"consul": {"host": "x"}})).name(), "consul");
 }
 

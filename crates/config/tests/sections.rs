@@ -3,8 +3,8 @@
 
 use std::fmt::Debug;
 
-use primacy_config::local::{LocalConfig, RaftSection};
-use primacy_config::{DcsSection, Effective, Map, TimingLimits};
+use primacy_config::local::{LocalConfig, RaftSection, RaftTimings};
+use primacy_config::{DcsSection, Effective, Map, TimingLimits, WitnessConfig};
 use serde_json::{Value, json};
 
 /// The typed settings of a small configuration in which these keys have these values.
@@ -497,49 +497,101 @@ fn raft_2_10() {
             json!("x"),
             "true",
         ),
-        (
-            "raft.append_entries_period",
-            |c| read(c, |r| r.append_entries_period),
-            "100ms",
-            json!(0.05),
-            "50ms",
-        ),
-        (
-            "raft.min_timeout",
-            |c| read(c, |r| r.min_timeout),
-            "400ms",
-            json!("0.5"),
-            "500ms",
-        ),
-        (
-            "raft.max_timeout",
-            |c| read(c, |r| r.max_timeout),
-            "1.4s",
-            json!(2),
-            "2s",
-        ),
-        (
-            "raft.connection_timeout",
-            |c| read(c, |r| r.connection_timeout),
-            "3.5s",
-            json!(5),
-            "5s",
-        ),
-        (
-            "raft.connection_retry_time",
-            |c| read(c, |r| r.connection_retry_time),
-            "5s",
-            json!(0),
-            "0ns",
-        ),
-        (
-            "raft.leader_fallback_timeout",
-            |c| read(c, |r| r.leader_fallback_timeout),
-            "30s",
-            json!(9),
-            "9s",
-        ),
     ]);
+}
+
+/// What is given is used, by agents, witness and commands alike; what is not has our own defaults.
+#[test]
+fn raft_timings_2_10() {
+    let read = |raft: Value| {
+        let raft = WitnessConfig::from_local(json!({ "raft": raft }))
+            .map_err(|error| error.to_string())?
+            .raft;
+        let RaftTimings {
+            append_entries_period,
+            min_timeout,
+            max_timeout,
+            connection_timeout,
+        } = raft.timings;
+        let all = [
+            append_entries_period,
+            min_timeout,
+            max_timeout,
+            connection_timeout,
+        ];
+        Ok::<_, String>(all.map(|timing| timing.as_millis()))
+    };
+    for (given, expected) in [
+        (json!({}), [100, 500, 1000, 3500]),
+        (
+            json!({"append_entries_period": 0.05}),
+            [50, 500, 1000, 3500],
+        ),
+        (json!({"connection_timeout": "5"}), [100, 500, 1000, 5000]),
+        // Patroni's own defaults, written out.
+        (
+            json!({"append_entries_period": 0.1, "min_timeout": 0.4, "max_timeout": 1.4,
+                "connection_timeout": 3.5, "connection_retry_time": 5, "leader_fallback_timeout": 30}),
+            [100, 400, 1400, 3500],
+        ),
+        // The other one of the pair gives way to the one that is given.
+        (json!({"min_timeout": 0.4}), [100, 400, 1000, 3500]),
+        (json!({"min_timeout": 1.2}), [100, 1200, 2400, 3500]),
+        (json!({"max_timeout": 2}), [100, 500, 2000, 3500]),
+        (json!({"max_timeout": 0.5}), [100, 400, 500, 3500]),
+        // Without effect.
+        (json!({"connection_retry_time": 0}), [100, 500, 1000, 3500]),
+        (
+            json!({"leader_fallback_timeout": 9}),
+            [100, 500, 1000, 3500],
+        ),
+    ] {
+        let mut section = json!({"self_addr": "a:1"});
+        let object = section.as_object_mut().unwrap();
+        object.extend(given.as_object().cloned().unwrap());
+        assert_eq!(read(section), Ok(expected), "{given}");
+    }
+    for (given, expected) in [
+        (
+            json!({"append_entries_period": 0}),
+            "raft.append_entries_period is 0ns: expected at least 1ms",
+        ),
+        (
+            json!({"min_timeout": 0.3}),
+            "raft.min_timeout is 300ms: expected more than three times append_entries_period, which is 100ms",
+        ),
+        (
+            json!({"min_timeout": 2, "max_timeout": 2}),
+            "raft.max_timeout is 2s: expected more than min_timeout, which is 2s",
+        ),
+        (
+            json!({"max_timeout": 4}),
+            "raft.connection_timeout is 3.5s: expected at least max_timeout, which is 4s",
+        ),
+        (
+            json!({"leader_fallback_timeout": 0.1}),
+            "raft.leader_fallback_timeout is 100ms: expected more than append_entries_period, which is 100ms",
+        ),
+        (
+            json!({"max_timeout": -1}),
+            "raft.max_timeout is -1: expected seconds, not below 0",
+        ),
+        (
+            json!({"connection_retry_time": "soon"}),
+            "raft.connection_retry_time is \"soon\": expected a number",
+        ),
+        // Nothing overflows.
+        (
+            json!({"append_entries_period": 1e19}),
+            "raft.min_timeout is 500ms: expected more than three times append_entries_period, \
+             which is 10000000000000000000s",
+        ),
+    ] {
+        let mut section = json!({"self_addr": "a:1"});
+        let object = section.as_object_mut().unwrap();
+        object.extend(given.as_object().cloned().unwrap());
+        assert_eq!(read(section), Err(expected.to_owned()), "{given}");
+    }
 }
 
 #[test]

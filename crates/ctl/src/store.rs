@@ -1,10 +1,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use primacy_config::local::{EtcdSection, RaftSection};
+use primacy_config::local::EtcdSection;
 use primacy_config::{ClientConfig, DcsSection};
 use primacy_dcs::{Discovery, Etcd3, Etcd3Config, Store};
-use primacy_raft::{RaftClient, RaftConfig, Timings};
+use primacy_raft::RaftClient;
 use serde_json::{Map, Value, json};
 
 use crate::Failure;
@@ -32,7 +32,10 @@ impl OpenStore for ConfiguredStore {
         };
         match &config.dcs {
             DcsSection::Etcd3(section) => etcd3(section),
-            DcsSection::Raft(section) => raft(section),
+            DcsSection::Raft(section) => match RaftClient::new(&section.into()) {
+                Ok(client) => Ok(client.store()),
+                Err(error) => Err(Failure::refused(chain(&error))),
+            },
             DcsSection::Etcd(_) => unsupported(
                 "etcd (protocol version 2)",
                 ": name the section etcd3, or give the URL as etcd3://HOST:PORT",
@@ -73,32 +76,6 @@ fn etcd3(section: &EtcdSection) -> Result<Arc<dyn Store>, Failure> {
     Ok(Arc::new(
         store.map_err(|error| Failure::refused(chain(&error)))?,
     ))
-}
-
-fn raft(section: &RaftSection) -> Result<Arc<dyn Store>, Failure> {
-    let client = RaftClient::new(&RaftConfig {
-        self_addr: section.self_addr.as_ref().map(ToString::to_string),
-        bind_addr: section.bind_addr.as_ref().map(ToString::to_string),
-        partner_addrs: section
-            .partner_addrs
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
-        data_dir: section.data_dir.clone(),
-        password: section
-            .password
-            .as_ref()
-            .map(|password| password.expose().to_owned()),
-        timings: Timings {
-            heartbeat: section.append_entries_period,
-            election_min: section.min_timeout,
-            election_max: section.max_timeout,
-            connect: section.connection_timeout,
-        },
-    });
-    Ok(client
-        .map_err(|error| Failure::refused(chain(&error)))?
-        .store())
 }
 
 /// The stores that a URL can name, and their usual ports.

@@ -2,11 +2,9 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::time::Duration;
 
+use primacy_config::local::{RaftSection, RaftTimings};
 use sha2::{Digest, Sha256};
-
-use crate::RaftError;
 
 /// The `raft` section of the configuration (`configuration.md §2.10`).
 #[derive(Clone)]
@@ -23,56 +21,20 @@ pub struct RaftConfig {
     /// What the members know of each other, and nobody else.
     pub password: Option<String>,
     /// How patient the members are.
-    pub timings: Timings,
+    pub timings: RaftTimings,
 }
 
-/// How patient the members of a group are with each other. The same on every member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timings {
-    /// How often the leader is heard of: `append_entries_period`.
-    pub heartbeat: Duration,
-    /// The shortest silence of the leader before an election: `min_timeout`.
-    pub election_min: Duration,
-    /// The longest silence of the leader before an election: `max_timeout`.
-    pub election_max: Duration,
-    /// How long making a connection may take, authentication included: `connection_timeout`.
-    pub connect: Duration,
-}
-
-impl Default for Timings {
-    /// A lost leader is noticed within a second. Worst case until the next one leads: a silence of
-    /// `election_max`, a round of votes, and once more as long if two candidates split the votes.
-    fn default() -> Self {
-        Timings {
-            heartbeat: Duration::from_millis(100),
-            election_min: Duration::from_millis(500),
-            election_max: Duration::from_millis(1000),
-            connect: Duration::from_millis(3500),
+impl From<&RaftSection> for RaftConfig {
+    fn from(section: &RaftSection) -> Self {
+        let partners = section.partner_addrs.iter();
+        RaftConfig {
+            self_addr: section.self_addr.as_ref().map(ToString::to_string),
+            bind_addr: section.bind_addr.as_ref().map(ToString::to_string),
+            partner_addrs: partners.map(ToString::to_string).collect(),
+            data_dir: section.data_dir.clone(),
+            password: section.password.as_ref().map(|it| it.expose().to_owned()),
+            timings: section.timings,
         }
-    }
-}
-
-impl Timings {
-    /// Checks the rules of `configuration.md §2.10`.
-    pub fn check(&self) -> Result<(), RaftError> {
-        let refuse = |what: &str| {
-            Err(RaftError::Config {
-                what: what.to_owned(),
-            })
-        };
-        if self.heartbeat < Duration::from_millis(1) {
-            return refuse("append_entries_period must be at least a millisecond");
-        }
-        if self.election_min <= self.heartbeat * 3 {
-            return refuse("min_timeout must be more than three times append_entries_period");
-        }
-        if self.election_max <= self.election_min {
-            return refuse("max_timeout must be more than min_timeout");
-        }
-        if self.connect < self.election_max {
-            return refuse("connection_timeout must not be less than max_timeout");
-        }
-        Ok(())
     }
 }
 
@@ -116,4 +78,28 @@ pub fn node_id(addr: &str) -> u64 {
         .iter()
         .take(8)
         .fold(0, |id, byte| id << 8 | u64::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use primacy_config::WitnessConfig;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_member_is_what_the_section_says() {
+        let section = json!({
+            "self_addr": "10.0.0.1:2380", "bind_addr": "0.0.0.0:2380", "partner_addrs": ["10.0.0.2:2380"],
+            "data_dir": "/raft", "password": "secret", "append_entries_period": 0.2, "min_timeout": 0.7,
+        });
+        let section = WitnessConfig::from_local(json!({ "raft": section })).unwrap();
+        let config = RaftConfig::from(&section.raft);
+        assert_eq!(config.members(), ["10.0.0.1:2380", "10.0.0.2:2380"]);
+        assert_eq!(config.bind_addr.as_deref(), Some("0.0.0.0:2380"));
+        assert_eq!(config.data_dir, PathBuf::from("/raft"));
+        assert_eq!(config.password.as_deref(), Some("secret"));
+        assert_eq!(config.timings, section.raft.timings);
+        assert_eq!(config.timings.min_timeout.as_millis(), 700);
+    }
 }

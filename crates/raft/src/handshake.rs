@@ -92,7 +92,7 @@ impl Identity {
             members: config.members(),
             key: stretch(password),
             has_password: !password.is_empty(),
-            patience: config.timings.connect,
+            patience: config.timings.connection_timeout,
         }
     }
 

@@ -66,7 +66,7 @@ mod types;
 mod watch;
 
 pub use client::RaftClient;
-pub use config::{RaftConfig, Timings, node_id};
+pub use config::{RaftConfig, node_id};
 pub use error::RaftError;
 pub use node::{NodeStatus, RaftNode};
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use openraft::{BasicNode, Config, ServerState, SnapshotPolicy};
+use primacy_config::local::RaftTimings;
 use primacy_dcs::Store;
 use tokio::net::TcpListener;
 use tokio::task::spawn_blocking;
@@ -27,7 +28,7 @@ use crate::reports::Reports;
 use crate::server;
 use crate::store::RaftStore;
 use crate::types::Raft;
-use crate::{RaftConfig, RaftError, Timings};
+use crate::{RaftConfig, RaftError};
 
 /// A snapshot is made after so many entries: an hour or so of an idle cluster's loops, a megabyte or two.
 const SNAPSHOT_AFTER: u64 = 1000;
@@ -76,7 +77,6 @@ impl RaftNode {
     /// # Errors
     /// Whatever a person must set right: the configuration, the directory, the address.
     pub async fn start(config: RaftConfig) -> Result<RaftNode, RaftError> {
-        config.timings.check()?;
         let Some(addr) = config.self_addr.as_deref().map(canonical) else {
             return Err(RaftError::Config {
                 what: "a member needs self_addr".into(),
@@ -192,7 +192,7 @@ async fn live(core: Arc<Core>, config: RaftConfig) {
 }
 
 /// Joins and takes part as long as the library and the disk allow. Returns why they do not.
-async fn take_part(core: &Arc<Core>, timings: Timings) -> RaftError {
+async fn take_part(core: &Arc<Core>, timings: RaftTimings) -> RaftError {
     let raft = match join(core.clone(), timings).await {
         Ok(raft) => raft,
         Err(error) => return error,
@@ -267,7 +267,7 @@ fn unreadable(disk: &Disk, error: &DiskError) -> RaftError {
     }
 }
 
-async fn join(core: Arc<Core>, timings: Timings) -> Result<Raft, RaftError> {
+async fn join(core: Arc<Core>, timings: RaftTimings) -> Result<Raft, RaftError> {
     join::consult(&core).await?;
     let life = core.life();
     let fatal = |error: &dyn std::error::Error| RaftError::Core {
@@ -308,15 +308,15 @@ async fn join(core: Arc<Core>, timings: Timings) -> Result<Raft, RaftError> {
 }
 
 /// The library waits for a lease of `election_timeout_max` and then for a random election timeout before a
-/// member stands for election: halves of ours make the whole silence `election_min`..`election_max`, never
+/// member stands for election: halves of ours make the whole silence `min_timeout`..`max_timeout`, never
 /// less than the mean of both.
-fn library_config(timings: Timings, enable_elect: bool) -> Result<Config, RaftError> {
+fn library_config(timings: RaftTimings, enable_elect: bool) -> Result<Config, RaftError> {
     let millis = |duration: Duration| duration.as_millis() as u64;
     Config {
         cluster_name: "primacy".into(),
-        heartbeat_interval: millis(timings.heartbeat),
-        election_timeout_min: millis(timings.election_min / 2),
-        election_timeout_max: millis(timings.election_max / 2),
+        heartbeat_interval: millis(timings.append_entries_period),
+        election_timeout_min: millis(timings.min_timeout / 2),
+        election_timeout_max: millis(timings.max_timeout / 2),
         max_payload_entries: ENTRIES_AT_ONCE,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_AFTER),
         max_in_snapshot_log_to_keep: KEEP_ENTRIES,

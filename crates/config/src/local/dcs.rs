@@ -74,18 +74,35 @@ pub struct RaftSection {
     pub password: Option<Secret>,
     /// Where the log is kept.
     pub data_dir: PathBuf,
-    /// Time between two messages of the leader.
+    /// How patient its members are with each other.
+    pub timings: RaftTimings,
+}
+
+/// How patient the members of the embedded store are with each other: the same on every one of them, agents and
+/// witness. What is not given has our own defaults and not Patroni's, which are for another implementation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RaftTimings {
+    /// `append_entries_period`: time between two messages of the leader.
     pub append_entries_period: Duration,
-    /// Shortest election timeout.
+    /// `min_timeout`: shortest silence of the leader before an election.
     pub min_timeout: Duration,
-    /// Longest election timeout.
+    /// `max_timeout`: longest silence of the leader before an election.
     pub max_timeout: Duration,
-    /// A connection silent for so long is given up.
+    /// `connection_timeout`: how long making a connection may take, authentication included.
     pub connection_timeout: Duration,
-    /// Time between two tries to connect.
-    pub connection_retry_time: Duration,
-    /// A leader without majority for so long steps down.
-    pub leader_fallback_timeout: Duration,
+}
+
+impl Default for RaftTimings {
+    /// A lost leader is noticed within a second. Worst case until the next one leads: a silence of `max_timeout`, a
+    /// round of votes, and once more as long if two candidates split the votes.
+    fn default() -> Self {
+        RaftTimings {
+            append_entries_period: Duration::from_millis(100),
+            min_timeout: Duration::from_millis(500),
+            max_timeout: Duration::from_millis(1000),
+            connection_timeout: Duration::from_millis(3500),
+        }
+    }
 }
 
 /// Their sections, in the order in which they are looked for.
@@ -259,15 +276,9 @@ impl RaftSection {
             };
             HostPort::parse_with_port(&section.key(key), &text).map(Some)
         };
-        let seconds = |key: &str, default: f64| -> Result<Duration, ConfigError> {
-            let value = section.real(key)?.unwrap_or(default);
-            Duration::try_from_secs_f64(value).map_err(|_| {
-                ConfigError::invalid(section.key(key), value.to_string(), "seconds, not below 0")
-            })
-        };
         let partners = section.texts("partner_addrs")?.unwrap_or_default();
         let self_addr = address("self_addr")?;
-        let raft = RaftSection {
+        Ok(RaftSection {
             bind_addr: address("bind_addr")?.or_else(|| self_addr.clone()),
             self_addr,
             partner_addrs: partners
@@ -276,39 +287,85 @@ impl RaftSection {
                 .collect::<Result<_, _>>()?,
             password: section.secret("password")?,
             data_dir: PathBuf::from(section.text("data_dir")?.unwrap_or_else(|| ".".into())),
-            append_entries_period: seconds("append_entries_period", 0.1)?,
-            min_timeout: seconds("min_timeout", 0.4)?,
-            max_timeout: seconds("max_timeout", 1.4)?,
-            connection_timeout: seconds("connection_timeout", 3.5)?,
-            connection_retry_time: seconds("connection_retry_time", 5.0)?,
-            leader_fallback_timeout: seconds("leader_fallback_timeout", 30.0)?,
+            timings: RaftTimings::parse(section)?,
+        })
+    }
+}
+
+impl RaftTimings {
+    fn parse(section: Section<'_>) -> Result<RaftTimings, ConfigError> {
+        let seconds = |key: &str| -> Result<Option<Duration>, ConfigError> {
+            let Some(value) = section.real(key)? else {
+                return Ok(None);
+            };
+            let duration = Duration::try_from_secs_f64(value).map_err(|_| {
+                ConfigError::invalid(section.key(key), value.to_string(), "seconds, not below 0")
+            })?;
+            Ok(Some(duration))
         };
-        for (holds, key, rule) in [
+        // The embedded store asks again at once, and its leader answers nothing without a majority: there is
+        // nothing to be set. Text that is no number is an error nevertheless.
+        seconds("connection_retry_time")?;
+        let fallback = seconds("leader_fallback_timeout")?;
+        let (min, max) = (seconds("min_timeout")?, seconds("max_timeout")?);
+        let own = RaftTimings::default();
+        let timings = RaftTimings {
+            append_entries_period: seconds("append_entries_period")?
+                .unwrap_or(own.append_entries_period),
+            // Of a pair of which one is given, the other's default gives way: a file may have set one of Patroni's.
+            min_timeout: min.unwrap_or(match max {
+                Some(max) => own.min_timeout.min(max / 5 * 4),
+                None => own.min_timeout,
+            }),
+            max_timeout: max.unwrap_or(match min {
+                Some(min) => own.max_timeout.max(min.saturating_mul(2)),
+                None => own.max_timeout,
+            }),
+            connection_timeout: seconds("connection_timeout")?.unwrap_or(own.connection_timeout),
+        };
+        let RaftTimings {
+            append_entries_period: period,
+            min_timeout,
+            max_timeout,
+            connection_timeout,
+        } = timings;
+        for (holds, key, value, rule) in [
             (
-                raft.min_timeout > raft.append_entries_period * 3,
+                period >= Duration::from_millis(1),
+                "append_entries_period",
+                period,
+                "at least 1ms".to_owned(),
+            ),
+            (
+                min_timeout > period.saturating_mul(3),
                 "min_timeout",
-                "more than three times append_entries_period",
+                min_timeout,
+                format!("more than three times append_entries_period, which is {period:?}"),
             ),
             (
-                raft.max_timeout > raft.min_timeout,
+                max_timeout > min_timeout,
                 "max_timeout",
-                "more than min_timeout",
+                max_timeout,
+                format!("more than min_timeout, which is {min_timeout:?}"),
             ),
             (
-                raft.connection_timeout >= raft.max_timeout,
+                connection_timeout >= max_timeout,
                 "connection_timeout",
-                "at least max_timeout",
+                connection_timeout,
+                format!("at least max_timeout, which is {max_timeout:?}"),
             ),
             (
-                raft.leader_fallback_timeout > raft.append_entries_period,
+                fallback.is_none_or(|fallback| fallback > period),
                 "leader_fallback_timeout",
-                "more than append_entries_period",
+                fallback.unwrap_or_default(),
+                format!("more than append_entries_period, which is {period:?}"),
             ),
         ] {
             if !holds {
-                return Err(ConfigError::invalid(section.key(key), "too short", rule));
+                let found = format!("{value:?}");
+                return Err(ConfigError::invalid(section.key(key), found, rule));
             }
         }
-        Ok(raft)
+        Ok(timings)
     }
 }

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 pub use bootstrap::{Bootstrap, BootstrapMethod};
 pub(crate) use dcs::STORES;
-pub use dcs::{DcsSection, EtcdSection, RaftSection, RawSection};
+pub use dcs::{DcsSection, EtcdSection, RaftSection, RaftTimings, RawSection};
 pub use journal::Journal;
 pub use log::{Log, LogFormat, LogType};
 pub(crate) use postgresql::LIBPQ_SETTINGS;

@@ -11,11 +11,12 @@ mod storage;
 use std::sync::Arc;
 use std::time::Duration;
 
+use primacy_config::local::RaftTimings;
 use primacy_dcs::{Change, Condition, Outcome, Store, StoreError, Write};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use crate::{RaftClient, RaftConfig, RaftNode, Timings};
+use crate::{RaftClient, RaftConfig, RaftNode};
 
 /// Generous: the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -66,7 +67,7 @@ impl TestGroup {
             partner_addrs: others.map(|(_, addr)| addr.clone()).collect(),
             data_dir: self.dirs[number].path().to_owned(),
             password: Some("secret".into()),
-            timings: Timings::default(),
+            timings: RaftTimings::default(),
         }
     }
 
