@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use primacy_fence::{FenceClient, FenceError, Status, Target};
-use primacy_ha::{Event, FenceState, Moment};
+use primacy_ha::{Event, FenceOrder, FenceState, Moment};
 use primacy_model::PostmasterIdentity;
 use serde_json::Value;
 use tokio::io::Interest;
@@ -71,14 +71,14 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(crate) struct Fencing {
     config: FencingConfig,
     orders: Option<mpsc::UnboundedSender<Order>>,
-    deadline: Option<Moment>,
+    order: Option<FenceOrder>,
     target: Option<PostmasterIdentity>,
 }
 
 /// What the task is told.
 enum Order {
-    /// Kill this one then; `None`: nobody.
-    Arm(Option<(Duration, Target)>),
+    /// To have the fence know this.
+    Want(Wanted),
     /// End the fence, in good order.
     Quit(oneshot::Sender<()>),
 }
@@ -96,7 +96,7 @@ impl Fencing {
         let mut fencing = Fencing {
             config,
             orders: None,
-            deadline: None,
+            order: None,
             target: None,
         };
         if config.mode == Mode::Off {
@@ -126,8 +126,8 @@ impl Fencing {
     }
 
     /// The machine's wish.
-    pub(crate) fn set(&mut self, deadline: Option<Moment>) {
-        self.deadline = deadline;
+    pub(crate) fn set(&mut self, order: FenceOrder) {
+        self.order = Some(order);
         self.tell();
     }
 
@@ -135,10 +135,7 @@ impl Fencing {
     pub(crate) fn aim(&mut self, target: PostmasterIdentity) {
         if self.target != Some(target) {
             self.target = Some(target);
-            // A fence that was taken over keeps its deadline until this agent has one of its own.
-            if self.deadline.is_some() {
-                self.tell();
-            }
+            self.tell();
         }
     }
 
@@ -152,20 +149,23 @@ impl Fencing {
     }
 
     fn tell(&self) {
-        let Some(orders) = &self.orders else {
+        // A fence that was taken over keeps its deadline until there is an order.
+        let (Some(orders), Some(order)) = (&self.orders, self.order) else {
             return;
         };
-        let order = match (self.deadline, self.target) {
-            (Some(deadline), Some(target)) => Some((
-                (deadline - self.config.margin).0,
-                Target {
-                    pid: target.pid,
-                    start_ticks: target.start_ticks,
-                },
-            )),
-            _ => None,
+        let target = self.target.map(|target| Target {
+            pid: target.pid,
+            start_ticks: target.start_ticks,
+        });
+        let before = |deadline: Moment| (deadline - self.config.margin).0;
+        let wanted = match (order, target) {
+            (FenceOrder::Until(deadline), Some(target)) => Wanted::Armed(before(deadline), target),
+            (FenceOrder::AtMost(deadline), Some(target)) => {
+                Wanted::ArmedAtMost(before(deadline), target)
+            }
+            (FenceOrder::Disarm, _) | (_, None) => Wanted::Disarmed,
         };
-        let _ = orders.send(Order::Arm(order));
+        let _ = orders.send(Order::Want(wanted));
     }
 }
 
@@ -178,6 +178,18 @@ enum Wanted {
     Disarmed,
     /// Kill this one then.
     Armed(Duration, Target),
+    /// Kill this one then, or earlier if it was told so before.
+    ArmedAtMost(Duration, Target),
+}
+
+impl Wanted {
+    /// Whom to kill.
+    fn target(self) -> Option<Target> {
+        match self {
+            Wanted::Armed(_, target) | Wanted::ArmedAtMost(_, target) => Some(target),
+            Wanted::Untouched | Wanted::Disarmed => None,
+        }
+    }
 }
 
 /// The task that keeps the fence.
@@ -213,11 +225,8 @@ impl Keeper {
             let watched = self.client.connection().map(rustix::io::dup);
             tokio::select! {
                 order = self.queue.recv() => match order {
-                    Some(Order::Arm(order)) => {
-                        self.wanted = match order {
-                            Some((deadline, target)) => Wanted::Armed(deadline, target),
-                            None => Wanted::Disarmed,
-                        };
+                    Some(Order::Want(wanted)) => {
+                        self.wanted = wanted;
                         self.told = false;
                     }
                     Some(Order::Quit(done)) => {
@@ -236,7 +245,7 @@ impl Keeper {
 
     /// Starts what does not run, and tells it what it does not know.
     async fn bring_up_to_date(mut self) -> (Self, Result<(), FenceError>) {
-        let needed = self.required || matches!(self.wanted, Wanted::Armed(..));
+        let needed = self.required || self.wanted.target().is_some();
         if !self.client.is_connected() && needed {
             let (client, result) = start(self.client).await;
             self.client = client;
@@ -251,6 +260,7 @@ impl Keeper {
         }
         let result = match self.wanted {
             Wanted::Armed(deadline, target) => self.client.arm(deadline, target),
+            Wanted::ArmedAtMost(deadline, target) => self.client.arm_at_most(deadline, target),
             Wanted::Disarmed => {
                 self.client.disarm();
                 Ok(())
@@ -262,16 +272,12 @@ impl Keeper {
     }
 
     fn look(&mut self, result: &Result<(), FenceError>) -> FenceState {
-        let armed = match self.wanted {
-            Wanted::Armed(_, target) => Some(target),
-            Wanted::Untouched | Wanted::Disarmed => None,
-        };
         match self.client.status() {
             _ if result.is_err() => FenceState::Failed,
             Some(Status::Armed) => FenceState::Armed,
             Some(Status::Fired) => FenceState::Fired,
             // One that has no target any more has nothing to do.
-            Some(Status::Refused) if armed.is_some_and(lives) => FenceState::Failed,
+            Some(Status::Refused) if self.wanted.target().is_some_and(lives) => FenceState::Failed,
             Some(Status::Refused | Status::Disarmed) | None => FenceState::Disarmed,
         }
     }

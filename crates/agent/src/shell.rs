@@ -416,7 +416,7 @@ impl Shell {
             Action::StartJob(job) => self.start_job(job),
             Action::CancelJob => self.cancel_job.cancel(),
             Action::KillNow => self.kill(),
-            Action::SetFence(deadline) => self.fencing.set(deadline),
+            Action::SetFence(order) => self.fencing.set(order),
             Action::PingWatchdog { timeout } => self.watchdog.ping(timeout),
             Action::DisableWatchdog => self.watchdog.disable(),
             Action::ForgetDivergence => {

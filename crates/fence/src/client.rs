@@ -89,6 +89,15 @@ impl FenceClient {
             .map_err(FenceError::Unreachable)
     }
 
+    /// The same, unless it holds an earlier deadline for this target.
+    ///
+    /// # Errors
+    /// No fence holds a deadline: none runs.
+    pub fn arm_at_most(&mut self, deadline: Duration, target: Target) -> Result<(), FenceError> {
+        self.tell(Message::ArmAtMost { deadline, target })
+            .map_err(FenceError::Unreachable)
+    }
+
     /// Kill nobody.
     pub fn disarm(&mut self) {
         let _ = self.tell(Message::Disarm);

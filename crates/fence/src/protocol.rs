@@ -32,6 +32,13 @@ pub enum Message {
         /// Whom to kill.
         target: Target,
     },
+    /// The same, unless an earlier deadline is held for this target.
+    ArmAtMost {
+        /// The deadline.
+        deadline: Duration,
+        /// Whom to kill.
+        target: Target,
+    },
     /// Kill nobody.
     Disarm,
     /// Kill nobody, and end.
@@ -53,24 +60,15 @@ pub enum Status {
 
 impl Message {
     pub(crate) fn encode(self) -> [u8; MESSAGE] {
+        let nobody = Target {
+            pid: 0,
+            start_ticks: 0,
+        };
         let (kind, deadline, target) = match self {
             Message::Arm { deadline, target } => (1u16, deadline, target),
-            Message::Disarm => (
-                2,
-                Duration::ZERO,
-                Target {
-                    pid: 0,
-                    start_ticks: 0,
-                },
-            ),
-            Message::Quit => (
-                3,
-                Duration::ZERO,
-                Target {
-                    pid: 0,
-                    start_ticks: 0,
-                },
-            ),
+            Message::Disarm => (2, Duration::ZERO, nobody),
+            Message::Quit => (3, Duration::ZERO, nobody),
+            Message::ArmAtMost { deadline, target } => (4, deadline, target),
         };
         let nanoseconds = u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX);
         let mut packet = [0; MESSAGE];
@@ -94,16 +92,16 @@ impl Message {
         if *head != MAGIC || u16::from_le_bytes(*version) != VERSION {
             return None;
         }
+        let deadline = Duration::from_nanos(u64::from_le_bytes(*nanoseconds));
+        let target = Target {
+            pid: i32::from_le_bytes(*pid),
+            start_ticks: u64::from_le_bytes(*start_ticks),
+        };
         match u16::from_le_bytes(*kind) {
-            1 => Some(Message::Arm {
-                deadline: Duration::from_nanos(u64::from_le_bytes(*nanoseconds)),
-                target: Target {
-                    pid: i32::from_le_bytes(*pid),
-                    start_ticks: u64::from_le_bytes(*start_ticks),
-                },
-            }),
+            1 => Some(Message::Arm { deadline, target }),
             2 => Some(Message::Disarm),
             3 => Some(Message::Quit),
+            4 => Some(Message::ArmAtMost { deadline, target }),
             _ => None,
         }
     }
@@ -153,6 +151,7 @@ mod tests {
         let deadline = Duration::new(12_345, 678_901_234);
         for message in [
             Message::Arm { deadline, target },
+            Message::ArmAtMost { deadline, target },
             Message::Disarm,
             Message::Quit,
         ] {

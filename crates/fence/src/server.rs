@@ -151,6 +151,7 @@ impl Fence {
         };
         let status = match message {
             Some(Message::Arm { deadline, target }) => self.arm(deadline, target),
+            Some(Message::ArmAtMost { deadline, target }) => self.arm_at_most(deadline, target),
             Some(Message::Disarm) => {
                 self.armed = None;
                 Status::Disarmed
@@ -188,6 +189,12 @@ impl Fence {
             Ok(_) => Status::Armed,
             Err(_) => Status::Refused,
         }
+    }
+
+    fn arm_at_most(&mut self, deadline: Duration, target: Target) -> Status {
+        let held = self.armed.as_ref().filter(|armed| armed.target == target);
+        let deadline = held.map_or(deadline, |armed| armed.deadline.min(deadline));
+        self.arm(deadline, target)
     }
 
     fn deadline_passed(&mut self) {
@@ -328,5 +335,64 @@ fn timespec(at: Duration) -> Timespec {
     Timespec {
         tv_sec: i64::try_from(at.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: i64::from(at.subsec_nanos()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    fn sleeper() -> (Child, Target) {
+        let child = Command::new("sleep").arg("600").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let start_ticks = stat(pid).unwrap().start_ticks;
+        (child, Target { pid, start_ticks })
+    }
+
+    #[test]
+    fn a_limit_puts_off_no_deadline_that_is_held_for_this_server() {
+        let mut fence = Fence {
+            listener: listen_at(&format!("primacy-fence-test-{}", std::process::id())).unwrap(),
+            timer: timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC).unwrap(),
+            connection: None,
+            armed: None,
+            children: Box::new([]),
+        };
+        let (mut first_child, first) = sleeper();
+        let (mut second_child, second) = sleeper();
+        let start = now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let held = |fence: &Fence| {
+            fence
+                .armed
+                .as_ref()
+                .map(|armed| (armed.deadline, armed.target))
+        };
+
+        assert_eq!(fence.arm_at_most(after(300), first), Status::Armed);
+        assert_eq!(held(&fence), Some((after(300), first)));
+        fence.arm_at_most(after(400), first);
+        assert_eq!(held(&fence), Some((after(300), first)), "not put off");
+        fence.arm_at_most(after(200), first);
+        assert_eq!(held(&fence), Some((after(200), first)), "brought forward");
+        fence.arm_at_most(after(500), second);
+        assert_eq!(
+            held(&fence),
+            Some((after(500), second)),
+            "of another server"
+        );
+        fence.arm(after(600), second);
+        assert_eq!(
+            held(&fence),
+            Some((after(600), second)),
+            "a lease does put it off"
+        );
+
+        for child in [&mut first_child, &mut second_child] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
     }
 }

@@ -22,8 +22,8 @@ pub use decision::{
     Upstream,
 };
 pub use machine::{
-    Action, Answer, CallbackEvent, Event, JobProgress, JobReport, JournalEntry, LogLevel, Machine,
-    OperatorRequest, PrimarySlots, RenewalResult, StepOutcome, StoreKey,
+    Action, Answer, CallbackEvent, Event, FenceOrder, JobProgress, JobReport, JournalEntry,
+    LogLevel, Machine, OperatorRequest, PrimarySlots, RenewalResult, StepOutcome, StoreKey,
 };
 pub use situation::{
     Demotion, Failsafe, FailsafeAnswer, FailsafeLeader, FailsafePromise, FailsafeReply,

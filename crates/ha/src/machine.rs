@@ -45,7 +45,7 @@ use crate::situation::{
 };
 use crate::time::Moment;
 
-pub use action::{Action, Answer, CallbackEvent, LogLevel};
+pub use action::{Action, Answer, CallbackEvent, FenceOrder, LogLevel};
 pub use event::{
     Event, JobProgress, JobReport, OperatorRequest, PrimarySlots, RenewalResult, StepOutcome,
     StoreKey,
@@ -95,8 +95,8 @@ pub struct Machine {
     regained_at: Option<Moment>,
     /// This member asked for the lock, and no view since then has told what came of it.
     acquisition_in_doubt: bool,
-    /// The deadline that the fence was told.
-    fence: Option<Moment>,
+    /// What the fence was told; `None`: nothing yet, so that it may hold the deadline of an agent before this one.
+    fence: Option<FenceOrder>,
     /// The end of the lease that the watchdog was last pinged for.
     watched_until: Option<Moment>,
     view: Option<Cluster>,
@@ -207,7 +207,7 @@ impl Machine {
         self.take(event, now, wall, &mut actions);
         self.keep_lease(now, wall, &mut actions);
         self.tell_changes(now, wall, &mut actions);
-        self.set_fence(&mut actions);
+        self.set_fence(now, &mut actions);
         self.keep_watchdog(now, &mut actions);
         if self.pass == Pass::Idle && (self.again || now >= self.next_pass) {
             self.begin_pass(now, &mut actions);

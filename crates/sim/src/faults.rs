@@ -92,6 +92,7 @@ pub enum What {
     StoreWithoutMajority,
     StoreChangesLeader,
     StoreSlow,
+    AnswersOfStoreLate,
     StoreLosesAnswers(u32),
     Switchover {
         candidate: Option<usize>,
@@ -194,6 +195,19 @@ impl Plan {
                 let what = what.clone();
                 faults.push(Fault { what, ..fault });
             }
+        }
+        // A link that fills up, and then is of no use at all.
+        for _ in 0..apart.random_range(0..3) {
+            let at = apart.random_range(0.0..length.as_secs_f64());
+            let late = draw_fault(&mut apart, whole_millis(at), nodes);
+            let cut = Fault {
+                at: late.at + late.lasts,
+                lasts: whole_millis(apart.random_range(10.0..90.0)),
+                whom: late.whom,
+                what: What::CutFromStore,
+            };
+            let what = What::AnswersOfStoreLate;
+            faults.extend([Fault { what, ..late }, cut]);
         }
         faults.sort_by_key(|fault| fault.at);
         Plan {
@@ -435,6 +449,7 @@ fn apply(world: &mut World, node: NodeId, what: &What, lasts: Duration, begins: 
             }
         }
         What::StoreSlow => count_fault(&mut world.network.slow_store, begins),
+        What::AnswersOfStoreLate => count_fault(&mut world.network.late_store[node], begins),
         What::StoreLosesAnswers(often) => {
             world.network.lossy_store = if begins { *often } else { 0 }
         }
@@ -562,6 +577,7 @@ fn kind(what: &What) -> &'static str {
         What::StoreWithoutMajority => "store without majority",
         What::StoreChangesLeader => "store changes its leader",
         What::StoreSlow => "store slow",
+        What::AnswersOfStoreLate => "store's answers late",
         What::StoreLosesAnswers(_) => "store's answers lost",
         What::Switchover { .. } => "switchover",
         What::ScheduledSwitchover => "switchover, scheduled",

@@ -19,6 +19,8 @@ pub(crate) struct Network {
     cut: Vec<u32>,
     /// The store answers slowly.
     pub(crate) slow_store: u32,
+    /// How many faults make its answers to a node late, by node.
+    pub(crate) late_store: Vec<u32>,
     /// Answers of the store get lost, in a thousand.
     pub(crate) lossy_store: u32,
 }
@@ -30,6 +32,7 @@ impl Network {
             ends,
             cut: vec![0; ends * ends],
             slow_store: 0,
+            late_store: vec![0; nodes],
             lossy_store: 0,
         }
     }
@@ -57,6 +60,7 @@ impl Network {
     pub(crate) fn mend_all(&mut self) {
         self.cut.fill(0);
         self.slow_store = 0;
+        self.late_store.fill(0);
         self.lossy_store = 0;
     }
 
@@ -86,6 +90,15 @@ impl World {
             self.millis(100, 4_000)
         } else {
             self.delay()
+        }
+    }
+
+    /// How long its answer takes to a node.
+    pub(crate) fn store_answer_delay(&mut self, node: NodeId) -> Duration {
+        if self.network.late_store[node] > 0 {
+            self.millis(0, 9_000)
+        } else {
+            self.store_delay()
         }
     }
 }

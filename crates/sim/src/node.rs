@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use primacy_config::{GlobalConfig, TimingLimits};
 use primacy_ha::{
-    Action, Event, FailsafeLeader, FenceState, JobProgress, Lease, Local, Machine, Moment,
-    OperatorRequest, Over, PeerReport, Peers, RenewalResult, Step, StepOutcome, StoreKey,
+    Action, Event, FailsafeLeader, FenceOrder, FenceState, JobProgress, Lease, Local, Machine,
+    Moment, OperatorRequest, Over, PeerReport, Peers, RenewalResult, Step, StepOutcome, StoreKey,
 };
 use primacy_model::{
     Cluster, MemberData, Observation, PostmasterIdentity, Process, Status, Tags, Version,
@@ -122,7 +122,7 @@ pub(crate) struct Agent {
     member_told: Option<MemberData>,
     status: Status,
     watched: Option<PostmasterIdentity>,
-    pub(crate) fence_deadline: Option<Moment>,
+    fence_order: FenceOrder,
     pub(crate) cancelled: bool,
     pub(crate) job_number: u64,
     since: Instant,
@@ -255,7 +255,7 @@ impl World {
             member_told: None,
             status: Status::default(),
             watched: None,
-            fence_deadline: None,
+            fence_order: FenceOrder::Disarm,
             cancelled: false,
             job_number: 0,
             since: now,
@@ -422,7 +422,7 @@ impl World {
             && agent.watched != Some(identity)
         {
             agent.watched = Some(identity);
-            if agent.fence_deadline.is_some() {
+            if agent.fence_order != FenceOrder::Disarm {
                 self.tell_fence(task.node);
             }
             // It may have died between the look and now.
@@ -445,7 +445,7 @@ impl World {
         if let (Some(identity), Some(agent)) = (identity, self.nodes[node].agent.as_mut()) {
             agent.watched = Some(identity);
             let task = agent.task;
-            if agent.fence_deadline.is_some() {
+            if agent.fence_order != FenceOrder::Disarm {
                 self.tell_fence(node);
             }
             let event = Event::JobProgress(JobProgress::Spawned(identity));
@@ -499,11 +499,21 @@ impl World {
     fn tell_fence(&mut self, node: NodeId) {
         let place = &mut self.nodes[node];
         place.fence.number += 1;
-        let wanted = place
-            .agent
-            .as_ref()
-            .and_then(|agent| Some((agent.fence_deadline?, agent.watched?)));
-        place.fence.armed = wanted.map(|(deadline, target)| (deadline - FENCE_MARGIN, target));
+        let agent = place.agent.as_ref();
+        let watched = agent.and_then(|agent| agent.watched);
+        let order = agent.map_or(FenceOrder::Disarm, |agent| agent.fence_order);
+        place.fence.armed = match (order, watched) {
+            (FenceOrder::Until(deadline), Some(target)) => Some((deadline - FENCE_MARGIN, target)),
+            (FenceOrder::AtMost(deadline), Some(target)) => {
+                let deadline = deadline - FENCE_MARGIN;
+                let held = place.fence.armed.filter(|(_, armed)| *armed == target);
+                Some((
+                    held.map_or(deadline, |(held, _)| held.min(deadline)),
+                    target,
+                ))
+            }
+            (FenceOrder::Disarm, _) | (_, None) => None,
+        };
         if let Some((at, _)) = place.fence.armed {
             let number = place.fence.number;
             let wait = place.true_time(at).saturating_sub(self.now());
@@ -517,9 +527,9 @@ impl World {
 
     fn fence_answers(&mut self, task: AgentTask) {
         let agent = self.nodes[task.node].agent.as_ref();
-        let state = match agent.and_then(|agent| agent.fence_deadline) {
-            Some(_) => FenceState::Armed,
-            None => FenceState::Disarmed,
+        let state = match agent.map(|agent| agent.fence_order) {
+            Some(FenceOrder::Until(_) | FenceOrder::AtMost(_)) => FenceState::Armed,
+            Some(FenceOrder::Disarm) | None => FenceState::Disarmed,
         };
         if self
             .machine(task.node)
@@ -627,9 +637,9 @@ impl World {
                     self.kill_server(node, "lease");
                 }
             }
-            Action::SetFence(deadline) => {
+            Action::SetFence(order) => {
                 if let Some(agent) = self.nodes[node].agent.as_mut() {
-                    agent.fence_deadline = deadline;
+                    agent.fence_order = order;
                 }
                 self.tell_fence(node);
                 // Elsewhere nothing depends on what it says.

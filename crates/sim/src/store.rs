@@ -185,7 +185,7 @@ impl World {
                 if world.chance(lost) || !world.network.passes(End::Store, End::Node(node)) {
                     return;
                 }
-                let back = world.store_delay();
+                let back = world.store_answer_delay(node);
                 world.after(back, move |world| {
                     world.for_agent(task, move |world| {
                         if let Some(answered) = slot.borrow_mut().take() {

@@ -28,6 +28,17 @@ pub enum Answer {
     Failed,
 }
 
+/// What the fence is told: when to kill PostgreSQL's processes unless it is told otherwise before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FenceOrder {
+    /// Never.
+    Disarm,
+    /// At this moment, whatever it was told before.
+    Until(Moment),
+    /// At this moment, or at an earlier one that an agent before this one told it for the same server.
+    AtMost(Moment),
+}
+
 /// What the shell must do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
@@ -92,9 +103,8 @@ pub enum Action {
     CancelJob,
     /// SIGKILL PostgreSQL's processes at once. The lease is about to end.
     KillNow,
-    /// Have the fence, a process apart, do that at this moment unless told otherwise before; `None` disarms
-    /// it.
-    SetFence(Option<Moment>),
+    /// Tell the fence, a process apart, when to do that.
+    SetFence(FenceOrder),
     /// Have the watchdog device, which is active, begin to count anew, with this timeout.
     PingWatchdog {
         /// From now.

@@ -3,7 +3,9 @@
 use jiff::Timestamp;
 use primacy_model::{DataDirectory, JournalKind, Readiness};
 
-use super::{Action, FENCE_MARGIN, LogLevel, Machine, Pass, RENEWAL_RETRY, RenewalResult};
+use super::{
+    Action, FENCE_MARGIN, FenceOrder, LogLevel, Machine, Pass, RENEWAL_RETRY, RenewalResult,
+};
 use crate::decision::{DemotionMode, Job, Reason, Step};
 use crate::situation::{Demotion, Lease, RewindState};
 use crate::time::Moment;
@@ -123,19 +125,41 @@ impl Machine {
 
     /// The fence follows the lease. Once the lease is gone the last deadline stands until the server is seen to
     /// accept no writes: an agent that cannot stop it must not take the fence away either.
-    pub(super) fn set_fence(&mut self, actions: &mut Vec<Action>) {
+    pub(super) fn set_fence(&mut self, now: Moment, actions: &mut Vec<Action>) {
         let wanted = match self.lease {
-            _ if self.global.pause => None,
+            _ if self.global.pause => Some(FenceOrder::Disarm),
             // A primary that is being started is under the fence from its first moment, whatever becomes of the agent.
-            _ if !self.server.process.is_alive() && !self.restarts_primary() => None,
-            Lease::Held { until, .. } => Some(until),
+            _ if !self.server.process.is_alive() && !self.restarts_primary() => {
+                self.fence.map(|_| FenceOrder::Disarm)
+            }
+            Lease::Held { until, .. } => Some(FenceOrder::Until(until)),
+            Lease::None if self.is_primary_without_fence() => {
+                Some(FenceOrder::AtMost(now + self.global.ttl))
+            }
             Lease::None if self.may_accept_writes() => self.fence,
-            Lease::None => None,
+            Lease::None => self.fence.map(|_| FenceOrder::Disarm),
         };
-        if wanted != self.fence {
+        if let Some(order) = wanted.filter(|_| wanted != self.fence) {
             self.fence = wanted;
-            actions.push(Action::SetFence(wanted));
+            actions.push(Action::SetFence(order));
         }
+    }
+
+    /// A primary was found that this agent has no lease for: it ran on under an agent before this one, perhaps through a
+    /// pause, or somebody promoted it by hand. Should this agent be frozen before it has the lease or has stopped the
+    /// server, nobody else would. A cluster's first server needs no lock before it is ready.
+    fn is_primary_without_fence(&self) -> bool {
+        let told = matches!(
+            self.fence,
+            Some(FenceOrder::Until(_) | FenceOrder::AtMost(_))
+        );
+        let first = self.memory.bootstrapping.is_some()
+            || self.server.unfinished_bootstrap
+            || matches!(
+                self.job.as_ref().map(|job| &job.job),
+                Some(Job::Bootstrap | Job::PostBootstrap)
+            );
+        !told && !first && self.server.wal.as_ref().is_some_and(|wal| wal.is_primary())
     }
 
     /// Unknown is not no: a server that does not answer was started as a primary or promoted, perhaps under an agent before

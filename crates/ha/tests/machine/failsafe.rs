@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use primacy_ha::{
-    Action, Event, FailsafeAnswer, FailsafeLeader, FailsafeReply, Job, Lease, Moment,
+    Action, Event, FailsafeAnswer, FailsafeLeader, FailsafeReply, FenceOrder, Job, Lease, Moment,
     RenewalResult, Step, StepOutcome,
 };
 use primacy_model::{Lsn, Role, Timeline, Version};
@@ -119,7 +119,7 @@ fn s15_the_right_is_counted_from_before_the_question_and_renewed_once_a_cycle() 
     let first = sent(&driver);
     assert_eq!(until(&driver), first + TTL);
     assert!(driver.saw(
-        |action| matches!(action, Action::SetFence(Some(deadline)) if *deadline == first + TTL)
+        |action| matches!(action, Action::SetFence(FenceOrder::Until(deadline)) if *deadline == first + TTL)
     ));
     driver.seen.clear();
     driver.pass_time(TTL, asks);

@@ -17,7 +17,7 @@ mod world;
 use std::time::Duration;
 
 use primacy_ha::{
-    Action, CallbackEvent, Event, Job, JobProgress, JobReport, Lease, OperatorRequest,
+    Action, CallbackEvent, Event, FenceOrder, Job, JobProgress, JobReport, Lease, OperatorRequest,
     RenewalResult, Step, StepOutcome,
 };
 use primacy_model::{Lsn, Process, Readiness, Role};
@@ -152,7 +152,7 @@ fn a_store_that_stays_away_demotes_in_good_order_before_anything_is_killed() {
 fn the_fence_follows_every_renewal_and_is_kept_while_the_server_may_accept_writes() {
     let mut driver = Driver::starting(World::of("pg1"));
     driver.rest();
-    let armed = |action: &Action| matches!(action, Action::SetFence(Some(_)));
+    let armed = |action: &Action| matches!(action, Action::SetFence(FenceOrder::Until(_)));
     assert!(driver.saw(armed));
     driver.seen.clear();
     driver.pass_time(Duration::from_secs(11), |_| false);
@@ -168,11 +168,11 @@ fn the_fence_follows_every_renewal_and_is_kept_while_the_server_may_accept_write
         sent,
         result: RenewalResult::Lapsed,
     });
-    assert!(!driver.saw(|action| matches!(action, Action::SetFence(None))));
+    assert!(!driver.saw(|action| matches!(action, Action::SetFence(FenceOrder::Disarm))));
     driver.die();
     driver.finish(actions);
     driver.pass_time(Duration::from_secs(11), |_| false);
-    assert!(driver.saw(|action| matches!(action, Action::SetFence(None))));
+    assert!(driver.saw(|action| matches!(action, Action::SetFence(FenceOrder::Disarm))));
 }
 
 #[test]
@@ -181,6 +181,45 @@ fn a_returning_agent_adopts_server_and_lease_without_touching_the_server() {
     driver.rest();
     assert!(driver.machine.lease().is_held(driver.now));
     assert!(!driver.saw(|action| matches!(action, Action::StartJob(_) | Action::KillNow)));
+}
+
+/// Nobody else would stop it, should this agent be frozen before it has the lease, and an agent before this one may have
+/// told the fence less: it ran on through a pause, for example.
+#[test]
+fn a_primary_that_is_found_without_a_lease_is_under_the_fence_before_the_lease_is_asked_for() {
+    let mut driver = Driver::starting(World::of("pg1"));
+    let mut queue = driver.step(Event::Tick);
+    while !queue.is_empty() {
+        let action = queue.remove(0);
+        if matches!(action, Action::Renew { .. }) {
+            break;
+        }
+        if let Some(event) = driver.answer(&action) {
+            queue.extend(driver.step(event));
+        }
+    }
+    assert_eq!(driver.machine.lease(), Lease::None, "not answered yet");
+    let limit = driver.now + TTL;
+    let limited = |action: &Action| matches!(action, Action::SetFence(FenceOrder::AtMost(deadline)) if *deadline <= limit);
+    assert!(driver.saw(limited));
+    // Told once: nothing puts it off but the lease.
+    driver.seen.clear();
+    driver.step(Event::Tick);
+    assert!(!driver.saw(|action| matches!(action, Action::SetFence(_))));
+}
+
+#[test]
+fn the_first_server_of_a_cluster_is_under_no_fence_before_it_holds_the_lock() {
+    let mut world = World::of("pg1");
+    world.server.unfinished_bootstrap = true;
+    let mut driver = Driver::starting(world);
+    let queue = driver.step(Event::Tick);
+    for action in queue {
+        if let Some(event) = driver.answer(&action) {
+            driver.step(event);
+        }
+    }
+    assert!(!driver.saw(|action| matches!(action, Action::SetFence(_))));
 }
 
 #[test]
@@ -449,7 +488,7 @@ fn a_primary_that_is_being_started_when_its_lease_ends_does_not_come_up() {
 
     let mut driver = starting();
     assert!(
-        !driver.saw(|action| matches!(action, Action::SetFence(None))),
+        !driver.saw(|action| matches!(action, Action::SetFence(FenceOrder::Disarm))),
         "the fence stays armed from the crash on, and is aimed as soon as there is a process"
     );
     spawned(&mut driver);

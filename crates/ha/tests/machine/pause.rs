@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use primacy_ha::{Action, Event, Job, Lease, RenewalResult, RewindState, Step};
+use primacy_ha::{Action, Event, FenceOrder, Job, Lease, RenewalResult, RewindState, Step};
 use primacy_model::{Role, State, Version};
 
 use crate::driver::{Driver, TTL, kills};
@@ -49,13 +49,16 @@ fn s4_1_2_a_lock_that_is_lost_in_pause_stops_nothing_and_arms_no_fence() {
     driver.finish(actions);
     assert!(!driver.pass_time(2 * TTL, harms));
     assert_eq!(driver.machine.lease(), Lease::None);
-    assert!(!driver.saw(|action| matches!(action, Action::SetFence(Some(_)))));
-    // Resumed, it is one primary too many.
+    let armed =
+        |action: &Action| matches!(action, Action::SetFence(order) if *order != FenceOrder::Disarm);
+    assert!(!driver.saw(armed));
+    // Resumed, it is one primary too many, and an agent that is frozen now does not stop it.
     let config = driver.cluster.config.as_mut().expect("a configuration");
     config.value.insert("pause".into(), false.into());
     config.version = Version(500);
     let stops = |action: &Action| matches!(action, Action::StartJob(Job::Stop { .. }));
     assert!(driver.pass_time(CYCLE, stops));
+    assert!(driver.saw(armed));
 }
 
 #[test]
