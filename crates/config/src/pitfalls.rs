@@ -114,6 +114,7 @@ pub(crate) fn of_member(tree: &Map, warnings: &mut Vec<Warning>) {
             "group must be an integer, without quotes, and database text",
         );
     }
+    tell.of_restapi(object(tree, "restapi"));
     tell.of_postgresql(object(tree, "postgresql"));
     tell.of_bootstrap(tree);
     tell.flags(tree);
@@ -202,6 +203,33 @@ impl Teller<'_> {
                 &format!("{key}{place}"),
                 &format!("it belongs under {section}"),
             );
+        }
+    }
+
+    /// Values that nobody knows, in Patroni's words: they count as if they were not there.
+    fn of_restapi(&mut self, restapi: &Map) {
+        let unknown = |key: &str, known: &[&str]| {
+            let text = restapi.get(key).and_then(Value::as_str)?;
+            (!known.contains(&text.to_lowercase().as_str())).then_some(text)
+        };
+        if let Some(text) = unknown("verify_client", &["none", "optional", "required"]) {
+            self.0.push(Warning(format!(
+                "Bad value in the \"restapi.verify_client\": {text}: no client needs a certificate"
+            )));
+        }
+        if let Some(text) = unknown("server_tokens", &["original", "minimal", "productonly"]) {
+            self.0.push(Warning(format!(
+                "restapi.server_tokens is set to \"{text}\". The Server header is not modified. Valid values are: \
+                 \"Minimal\", \"ProductOnly\"."
+            )));
+        }
+        for key in ["verify_client", "ciphers", "https_extra_headers"] {
+            if given(restapi, key) && !restapi.get("certfile").is_some_and(truthy) {
+                self.useless(
+                    &format!("restapi.{key}"),
+                    "without restapi.certfile there is no HTTPS",
+                );
+            }
         }
     }
 

@@ -49,6 +49,22 @@ fn settings_of_a_member_that_do_nothing() {
             "citus has no effect: group must be an integer",
         ),
         (
+            json!({"restapi": {"verify_client": "require", "certfile": "c"}}),
+            "Bad value in the \"restapi.verify_client\": require",
+        ),
+        (
+            json!({"restapi": {"server_tokens": "Off"}}),
+            "restapi.server_tokens is set to \"Off\". ",
+        ),
+        (
+            json!({"restapi": {"verify_client": "Required", "server_tokens": "ProductOnly"}}),
+            "restapi.verify_client has no effect: without restapi.certfile",
+        ),
+        (
+            json!({"restapi": {"ciphers": "HIGH"}}),
+            "restapi.ciphers has no effect: ",
+        ),
+        (
             json!({"postgresql": {"use_slots": false}}),
             "postgresql.use_slots has no effect: it is a setting of the whole",
         ),

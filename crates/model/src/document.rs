@@ -180,10 +180,12 @@ fn iso_8601(at: &ScheduledAt) -> String {
                 .ok()
                 .and_then(|pieces| pieces.to_numeric_offset());
             let zone = TimeZone::fixed(offset.unwrap_or(Offset::UTC));
-            timestamp
-                .to_zoned(zone)
-                .strftime("%Y-%m-%dT%H:%M:%S%.f%:z")
-                .to_string()
+            let at = timestamp.to_zoned(zone);
+            let form = match at.subsec_nanosecond() / 1000 {
+                0 => "%Y-%m-%dT%H:%M:%S%:z",
+                _ => "%Y-%m-%dT%H:%M:%S%.6f%:z",
+            };
+            at.strftime(form).to_string()
         }
     }
 }
@@ -364,6 +366,47 @@ mod tests {
         ] {
             assert_eq!(roles(configured.clone()), expected, "{configured}");
         }
+    }
+
+    /// As Python writes them, however the time stands in the key.
+    #[test]
+    fn schedules_are_told_in_one_form() {
+        let cases = [
+            ("2040-01-01 10:00+01", "2040-01-01T10:00:00+01:00"),
+            ("2040-01-01T10:00:00.5Z", "2040-01-01T10:00:00.500000+00:00"),
+            (
+                "2040-01-01T10:00:00.123456-03:30",
+                "2040-01-01T10:00:00.123456-03:30",
+            ),
+        ];
+        for (at, expected) in cases {
+            let mut cluster = demo();
+            let key = json!({"leader": "pg0", "scheduled_at": at}).to_string();
+            cluster.failover = FailoverRequest::parse(&key, V);
+            let told = &cluster_document(&cluster, "demo")["scheduled_switchover"];
+            assert_eq!(*told, json!({"at": expected, "from": "pg0"}));
+        }
+    }
+
+    /// §7.1: what a member's key tells, in this order, and nothing of what it does not.
+    #[test]
+    fn members_are_told_as_their_keys_have_them() {
+        let mut cluster = demo();
+        cluster.leader = None;
+        cluster.members = vec![
+            member(
+                "a",
+                r#"{"conn_url":"postgres://10.0.0.11/postgres","state":"running"}"#,
+            ),
+            member(
+                "b",
+                r#"{"tags":{"x":1},"timeline":3,"xlog_location":99999999,"pending_restart":true,"pending_restart_reason":{"p":{"old_value":"1","new_value":"2"}},"scheduled_restart":{"schedule":"2040-01-01T00:00:00+01:00","postmaster_start_time":"t","role":"replica"},"api_url":"https://b:8008/patroni"}"#,
+            ),
+        ];
+        assert_eq!(
+            text(&cluster),
+            r#"{"members": [{"name": "a", "role": "replica", "state": "running", "api_url": null, "host": "10.0.0.11", "port": 5432, "receive_lsn": "unknown", "receive_lag": "unknown", "replay_lsn": "unknown", "replay_lag": "unknown", "lsn": "unknown", "lag": "unknown"}, {"name": "b", "role": "replica", "state": "", "api_url": "https://b:8008/patroni", "timeline": 3, "pending_restart": true, "pending_restart_reason": {"p": {"old_value": "1", "new_value": "2"}}, "scheduled_restart": {"schedule": "2040-01-01T00:00:00+01:00", "postmaster_start_time": "t", "role": "replica"}, "tags": {"x": 1}, "receive_lsn": "unknown", "receive_lag": "unknown", "replay_lsn": "unknown", "replay_lag": "unknown", "lag": 0, "lsn": "0/5F5E0FF"}], "scope": "demo"}"#
+        );
     }
 
     #[test]

@@ -283,6 +283,8 @@ async fn requests<H: Handler>(
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
+        // As most servers write them: scripts look for `Content-Type` in what curl prints.
+        .title_case_headers(true)
         .max_buf_size(MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);

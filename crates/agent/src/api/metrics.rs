@@ -17,7 +17,8 @@ pub(crate) fn text(status: &Status<'_>) -> String {
     let mut page = Page {
         labels: format!(
             "{{scope=\"{}\",name=\"{}\"}}",
-            published.scope, published.name
+            label(&published.scope),
+            label(published.name.as_str())
         ),
         text: String::new(),
     };
@@ -214,6 +215,14 @@ impl Page {
             "# HELP {name} {help}\n{comment}# TYPE {name} {kind}\n{name}{labels} {value}\n"
         );
     }
+}
+
+/// A label's value in the text format; Patroni writes it as it is, which nobody can read then.
+fn label(value: &str) -> String {
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
 }
 
 fn number(flag: bool) -> u8 {

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use jiff::civil::{DateTime, Time};
+use jiff::fmt::rfc2822;
 use jiff::fmt::temporal::Pieces;
 use jiff::tz::Offset;
 use serde_json::Value;
@@ -16,7 +17,7 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// Reads ISO 8601, basic or extended, with `T` or a blank, and an offset. `what` is `switchover` or
+    /// Reads ISO 8601, basic or extended, with `T` or a blank, and an offset, or what `date -R` writes. `what` is `switchover` or
     /// `restart`.
     pub(crate) fn parse(value: &Value, what: &str, now: Timestamp) -> Result<Self, Answer> {
         const UNPARSABLE: &str = "Unable to parse scheduled timestamp. \
@@ -67,9 +68,14 @@ impl std::fmt::Display for Schedule {
 }
 
 fn read(text: &str) -> Option<(DateTime, Option<Offset>)> {
-    // A blank before the offset is common: `2040-01-01 10:00 +02:00`, `… 10:00 Z`.
+    let text = text.trim();
+    if let Ok(zoned) = rfc2822::parse(text) {
+        return Some((zoned.datetime(), Some(zoned.offset())));
+    }
+    // A blank before the offset is common: `2040-01-01 10:00 +02:00`, `… 10:00 Z`, `… 10:00 UTC`.
     let text = text
-        .trim()
+        .replace("UTC", "Z")
+        .replace("GMT", "Z")
         .replace(" +", "+")
         .replace(" -", "-")
         .replace(" Z", "Z");
@@ -120,6 +126,19 @@ mod tests {
             (
                 json!("2040-01-01T10:00:00.123456789Z"),
                 Ok("2040-01-01T10:00:00.123456+00:00"),
+            ),
+            (
+                json!("2040-01-01 10:00 UTC"),
+                Ok("2040-01-01T10:00:00+00:00"),
+            ),
+            (
+                json!("2040-01-01T10:00:00GMT"),
+                Ok("2040-01-01T10:00:00+00:00"),
+            ),
+            // As `date -R` writes it.
+            (
+                json!("Sun, 01 Jan 2040 10:00:00 +0100"),
+                Ok("2040-01-01T10:00:00+01:00"),
             ),
             (json!("2040-01-01T10:00"), Err(no_zone)),
             (json!("2040-01-01"), Err(no_zone)),

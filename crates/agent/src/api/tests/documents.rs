@@ -218,6 +218,97 @@ fn metrics_of_a_replica_are_golden() {
     );
 }
 
+/// §6, the column of values: each is what the status document says, in every role and state.
+#[test]
+fn metrics_say_what_the_status_says() {
+    let sync = |mode| {
+        replica()
+            .with_view(listed_in_sync)
+            .with_global(|global| global.synchronous_mode = mode)
+    };
+    let standby_leader = primary()
+        .with(|p| p.role = Role::StandbyLeader)
+        .with_global(|global| {
+            global.standby_cluster = Some(StandbyCluster {
+                host: Some("up".into()),
+                ..Default::default()
+            });
+        })
+        .with_wal(|wal| wal.timeline = None);
+    let archive = replica().with_wal(|wal| {
+        wal.receiver = None;
+        wal.restore_command = true;
+    });
+    let failsafe = primary()
+        .without_view()
+        .with(|p| p.failsafe_until = p.lease_until);
+    let waiting = replica().with(|p| p.pending_restart = Some(PendingRestart::default()));
+    let old = replica().with_wal(|wal| wal.server_version = 90_500);
+    let mut situations = vec![
+        (primary(), "primary"),
+        (
+            sync(SynchronousMode::On),
+            "replica sync_standby postgres_streaming",
+        ),
+        (
+            sync(SynchronousMode::Quorum),
+            "replica quorum_standby postgres_streaming",
+        ),
+        (standby_leader, "standby_leader"),
+        (archive, "replica postgres_in_archive_recovery"),
+        (failsafe, "primary cluster_unlocked failsafe_mode_is_active"),
+        (waiting, "replica postgres_streaming pending_restart"),
+        (
+            replica().with_global(|global| global.pause = true),
+            "replica postgres_streaming is_paused",
+        ),
+        (
+            replica().without_view(),
+            "replica postgres_streaming cluster_unlocked",
+        ),
+        (old, "replica"),
+    ];
+    for (situation, flags) in &mut situations {
+        let text = metrics_text(situation);
+        let set: Vec<_> = text
+            .lines()
+            .filter(|line| !line.starts_with('#') && line.ends_with(" 1"))
+            .filter_map(|line| line.strip_prefix("patroni_")?.split('{').next())
+            .filter(|name| {
+                !["postgres_running", "postgres_timeline", "failover_priority"].contains(name)
+            })
+            .collect();
+        assert_eq!(set.join(" "), *flags);
+        let tells_receiver = situation.observation.wal.as_ref().unwrap().server_version >= 90_600;
+        assert_eq!(
+            text.contains("patroni_postgres_streaming"),
+            tells_receiver,
+            "{flags}"
+        );
+    }
+    for &state in State::ALL {
+        let text = metrics_text(&replica().with(|p| p.state = state).without_answer());
+        let number = match state {
+            State::Running => -1,
+            state => i32::from(state.number()),
+        };
+        let line = format!("patroni_postgres_state{{scope=\"demo\",name=\"pg1\"}} {number}\n");
+        assert!(text.contains(&line), "{state:?}");
+        assert!(
+            text.contains("patroni_postgres_running{scope=\"demo\",name=\"pg1\"} 0\n"),
+            "{state:?}"
+        );
+    }
+    let named = metrics_text(&primary().with(|p| {
+        p.scope = "a\"b".into();
+        p.name = "c\\d".into();
+    }));
+    assert!(
+        named.contains(r#"{scope="a\"b",name="c\\d"} 040105"#),
+        "{named:.300}"
+    );
+}
+
 #[test]
 fn metrics_without_an_answer_are_zero() {
     let text = metrics_text(

@@ -10,8 +10,6 @@ use primacy_dcs::{ClusterStore, Expected, Fault, MemoryStore};
 use primacy_model::{Lsn, PendingRestart};
 use primacy_net::{ClientOptions, HttpClient};
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -20,72 +18,6 @@ use super::bench::{Bench, PATIENCE, header, raw, section};
 use super::*;
 use crate::logging::LogQueue;
 use crate::request::Request;
-
-/// `rest-api.md` §1.2.
-#[tokio::test]
-async fn shapes() {
-    let mut section = section();
-    section.http_extra_headers = [("X-Foo", "bar"), ("Bad Name", "x")]
-        .map(|(k, v)| (k.into(), v.into()))
-        .into();
-    let bench = Bench::new(primary(), section).await;
-
-    let json = bench.raw("GET / HTTP/1.0\r\n\r\n").await;
-    assert!(json.starts_with("HTTP/1.0 200 OK\r\n"), "{json}");
-    assert_eq!(header(&json, "Content-Type"), Some("application/json"));
-    assert_eq!(header(&json, "X-Foo"), Some("bar"));
-    assert!(header(&json, "Server").unwrap().starts_with("Patroni/4."));
-    assert!(header(&json, "Date").is_some());
-    let age: u128 = header(&json, "X-Primacy-Observed-Ago-Ms")
-        .unwrap()
-        .parse()
-        .unwrap();
-    assert!(age < PATIENCE.as_millis());
-    assert!(json.contains("\r\n\r\n{\"state\": \"running\", "), "{json}");
-
-    for request in [
-        "HEAD / HTTP/1.0\r\n\r\n",
-        "OPTIONS /primary HTTP/1.0\r\n\r\n",
-        "GET /liveness HTTP/1.0\r\n\r\n",
-    ] {
-        let status = bench.raw(request).await;
-        assert!(
-            status.starts_with("HTTP/1.0 200 OK\r\n") && status.ends_with("\r\n\r\n"),
-            "{status}"
-        );
-        assert_eq!(header(&status, "X-Foo"), None);
-        assert_eq!(header(&status, "Server"), None);
-    }
-    let unavailable = bench.raw("OPTIONS /replica HTTP/1.0\r\n\r\n").await;
-    assert!(
-        unavailable.starts_with("HTTP/1.0 503 Service Unavailable\r\n"),
-        "{unavailable}"
-    );
-
-    let text = bench.raw("POST /reload HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    assert!(text.starts_with("HTTP/1.1 202 Accepted\r\n"), "{text}");
-    assert!(text.ends_with("\r\n\r\nreload scheduled"), "{text}");
-    assert_eq!(header(&text, "Content-Type"), Some("text/html"));
-    assert_eq!(header(&text, "Connection"), Some("close"));
-
-    let page = bench.raw("POST /nowhere HTTP/1.0\r\n\r\n").await;
-    assert!(
-        page.starts_with("HTTP/1.0 501 Unsupported method ('POST')\r\n"),
-        "{page}"
-    );
-    assert_eq!(
-        header(&page, "Content-Type"),
-        Some("text/html;charset=utf-8")
-    );
-    assert_eq!(header(&page, "Content-Length"), Some("357"));
-    assert_eq!(header(&page, "X-Foo"), None);
-    assert!(page.contains("Server does not support this operation"));
-
-    let metrics = bench.raw("GET /metrics HTTP/1.0\r\n\r\n").await;
-    assert_eq!(header(&metrics, "Content-Type"), Some("text/plain"));
-    assert!(metrics.ends_with('\n'));
-    bench.server.stop().await;
-}
 
 #[tokio::test]
 async fn protected_requests_need_credentials_and_an_address() {
@@ -192,113 +124,6 @@ async fn a_wider_address_of_the_same_port_can_be_taken() {
     assert_eq!(bench.ask("GET", "/replica", None).await.0, 200);
     bench.server.reconfigure(&narrow, peers()).await.unwrap();
     assert_eq!(bench.ask("GET", "/replica", None).await.0, 200);
-}
-
-/// Whoever reads may ask again over the same connection; members, who ask once in a while, may not.
-#[tokio::test]
-async fn connections_are_kept_for_those_who_read() {
-    let bench = Bench::new(primary(), section()).await;
-    let mut stream = TcpStream::connect(bench.address).await.unwrap();
-    let mut answers = String::new();
-    for path in ["/primary", "/patroni", "/metrics"] {
-        let request = format!("OPTIONS {path} HTTP/1.1\r\nHost: x\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-    }
-    let last = "GET /liveness HTTP/1.1\r\nHost: x\r\nUser-Agent: Patroni/4.1.5 Python/3.11.2 Linux\r\n\r\n";
-    stream.write_all(last.as_bytes()).await.unwrap();
-    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answers))
-        .await
-        .expect("the answer to a member does not end the connection")
-        .unwrap();
-    assert_eq!(answers.matches("HTTP/1.1 ").count(), 4, "{answers}");
-    assert_eq!(
-        answers.to_lowercase().matches("connection: close").count(),
-        1,
-        "{answers}"
-    );
-
-    for unlike in [
-        "POST /reload HTTP/1.1\r\nHost: x\r\n\r\n",
-        "GET /primary HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
-    ] {
-        let answer = bench.raw(unlike).await;
-        assert_eq!(header(&answer, "Connection"), Some("close"), "{answer}");
-    }
-}
-
-/// A5: more silent clients than the original has workers.
-#[tokio::test]
-async fn slow_clients_hold_nobody_up() {
-    let bench = Bench::new(primary(), section()).await;
-    let mut slow = Vec::new();
-    for _ in 0..50 {
-        let mut stream = TcpStream::connect(bench.address).await.unwrap();
-        stream.write_all(b"GET /pri").await.unwrap();
-        slow.push(stream);
-    }
-    assert_eq!(bench.ask("GET", "/primary", None).await.0, 200);
-    drop(slow);
-}
-
-/// `rest-api.md` §1.5.
-#[tokio::test]
-async fn bodies() {
-    let bench = Bench::new(replica(), section()).await;
-    let post = |path: &str, rest: &str| format!("POST {path} HTTP/1.0\r\n{rest}");
-    let cases = [
-        ("/switchover", "\r\n", "411 Length Required"),
-        (
-            "/switchover",
-            "Content-Length: 0\r\n\r\n",
-            "400 Bad Request",
-        ),
-        (
-            "/switchover",
-            "Content-Length: 2\r\n\r\n{}",
-            "400 Bad Request",
-        ),
-        (
-            "/switchover",
-            "Content-Length: 2\r\n\r\n[]",
-            "400 Bad Request",
-        ),
-        ("/citus", "Content-Length: 3\r\n\r\n{x}", "400 Bad Request"),
-        ("/citus", "Content-Length: 7\r\n\r\n{\"a\":1}", "200 OK"),
-        ("/restart", "\r\n", "200 OK"),
-        ("/restart", "Content-Length: 0\r\n\r\n", "200 OK"),
-        ("/restart", "Content-Length: 2\r\n\r\n{}", "200 OK"),
-        ("/restart", "Content-Length: 1\r\n\r\n{", "400 Bad Request"),
-        (
-            "/reinitialize",
-            "Content-Length: 1\r\n\r\n{",
-            "400 Bad Request",
-        ),
-    ];
-    for (path, rest, expected) in cases {
-        let answer = bench.raw(&post(path, rest)).await;
-        assert!(
-            answer.starts_with(&format!("HTTP/1.0 {expected}\r\n")),
-            "{path} {rest:?}: {answer}"
-        );
-    }
-}
-
-/// A length that is not told beforehand hides no filter.
-#[tokio::test]
-async fn a_body_in_chunks_counts() {
-    let bench = Bench::new(replica(), section()).await;
-    let chunks = "Transfer-Encoding: chunked\r\n\r\n19\r\n{\"restart_pending\": true}\r\n0\r\n\r\n";
-    for (path, expected) in [
-        ("/restart", "restart conditions are not satisfied"),
-        (
-            "/switchover",
-            "Switchover could be performed only from a specific leader",
-        ),
-    ] {
-        let request = format!("POST {path} HTTP/1.1\r\nHost: x\r\n{chunks}");
-        let answer = bench.raw(&request).await;
-        assert!(answer.ends_with(expected), "{answer}");
-    }
 }
 
 #[tokio::test]
@@ -441,6 +266,89 @@ async fn configuration_is_written_and_read() {
         bench.ask("GET", "/cluster", None).await,
         text(r#"{"members": [], "scope": "demo"}"#)
     );
+}
+
+/// §7.3, §8.2: another one's write between reading and writing.
+#[tokio::test]
+async fn who_comes_second_is_told_so() {
+    let bench = Bench::new(replica(), section()).await;
+    let deadline = || Instant::now() + PATIENCE;
+    let others = async {
+        for number in 0_u64.. {
+            let config = object(json!({"ttl": 30 + number}));
+            let at =
+                format!(r#"{{"leader":"pg0","scheduled_at":"2999-01-01T10:00:00.{number:06}Z"}}"#);
+            let store = &bench.store;
+            store
+                .write_config(&config, Expected::Anything, deadline())
+                .await
+                .unwrap();
+            store
+                .write_failover(&at, Expected::Anything, deadline())
+                .await
+                .unwrap();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let asked = async {
+        while bench
+            .store
+            .read(deadline())
+            .await
+            .unwrap()
+            .failover
+            .is_none()
+        {}
+        // The look at the store is told of late.
+        bench
+            .memory
+            .set_fault(Fault::Slow(Duration::from_millis(100)));
+        let change = Some(json!({"pause": true}));
+        let codes = [
+            bench.ask("PATCH", "/config", change).await.0,
+            bench.ask("DELETE", "/switchover", None).await.0,
+        ];
+        assert_eq!(codes, [409, 409]);
+    };
+    tokio::select! {
+        () = others => unreachable!("it never ends"),
+        () = asked => {}
+    }
+}
+
+/// §7.3: the store is lost between reading and writing.
+#[tokio::test]
+async fn a_configuration_that_was_not_written_is_not_told_as_written() {
+    let bench = Bench::new(replica(), section()).await;
+    let lost = async {
+        for number in 0.. {
+            bench
+                .memory
+                .set_fault(Fault::Slow(Duration::from_millis(40)));
+            let change = json!({"ttl": 30 + number}).to_string();
+            let request = format!(
+                "PUT /config HTTP/1.0\r\nContent-Length: {}\r\n\r\n{change}",
+                change.len()
+            );
+            let ask = bench.raw(&request);
+            let lose = async {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                bench.memory.set_fault(Fault::Unavailable);
+            };
+            // Nothing at all where the store was lost before it was read.
+            let (answer, ()) = tokio::join!(ask, lose);
+            if answer.starts_with("HTTP/1.0 502 Bad Gateway") {
+                break;
+            }
+            assert!(
+                answer.is_empty() || answer.starts_with("HTTP/1.0 200"),
+                "{answer}"
+            );
+        }
+    };
+    tokio::time::timeout(PATIENCE, lost)
+        .await
+        .expect("no write fails");
 }
 
 #[tokio::test]

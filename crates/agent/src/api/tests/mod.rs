@@ -7,6 +7,7 @@ mod fuzz;
 mod http;
 mod situations;
 mod tls;
+mod wire;
 mod wishes;
 
 use std::sync::Arc;

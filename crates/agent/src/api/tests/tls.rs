@@ -206,6 +206,62 @@ async fn certificates_can_be_required() {
     }
 }
 
+/// §2.3: which requests need a certificate, and that one by a stranger is refused before any. 0 is no connection.
+#[tokio::test]
+async fn certificates_are_needed_by_mode_and_request() {
+    let files = Files::new();
+    files.make("ca", None).await;
+    files.make("member", Some("ca")).await;
+    files.make("other", None).await;
+    let bodiless = [
+        (Method::GET, "/liveness", 200),
+        (Method::GET, "/primary", 200),
+        (Method::OPTIONS, "/primary", 200),
+        (Method::GET, "/metrics", 200),
+        (Method::GET, "/config", 502),
+        (Method::POST, "/nowhere", 501),
+        (Method::PATCH, "/config", 411),
+        (Method::PUT, "/config", 411),
+        (Method::POST, "/reload", 202),
+        (Method::POST, "/restart", 200),
+        (Method::POST, "/reinitialize", 503),
+        (Method::POST, "/failover", 411),
+        (Method::POST, "/switchover", 411),
+        (Method::POST, "/failsafe", 502),
+        (Method::POST, "/sigterm", 202),
+        (Method::POST, "/citus", 411),
+        (Method::POST, "/mpp", 411),
+        (Method::DELETE, "/restart", 404),
+        (Method::DELETE, "/switchover", 404),
+    ];
+    let reads = |method: &Method, path: &str| {
+        [Method::GET, Method::OPTIONS].contains(method) || path == "/nowhere"
+    };
+    use VerifyClient::{None as Never, Optional, Required};
+    for mode in [Never, Optional, Required] {
+        for shown in [None, Some("member"), Some("other")] {
+            let mut bench = Bench::new(primary(), section()).await;
+            let https = files.section(&bench, mode);
+            bench.server.reconfigure(&https, no_peers()).await.unwrap();
+            let client = files.client("ca", shown);
+            for (method, path, code) in &bodiless {
+                let expected = match (mode, shown) {
+                    (Never, _) | (_, Some("member")) => *code,
+                    (Optional, None) if reads(method, path) => *code,
+                    (Optional, None) => 403,
+                    _ => 0,
+                };
+                let answer = ask(&bench, &client, method.clone(), path).await;
+                let given = answer.as_ref().map_or(0, |answer| answer.status.as_u16());
+                assert_eq!(
+                    given, expected,
+                    "{mode:?} {shown:?} {method} {path}: {answer:?}"
+                );
+            }
+        }
+    }
+}
+
 /// `keyfile_password`, for keys as OpenSSL encrypts them, now and in former days.
 #[tokio::test]
 async fn keys_may_be_encrypted() {
