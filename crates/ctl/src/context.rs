@@ -12,6 +12,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::cli::{Options, Parsed};
+use crate::clusters::Clusters;
 use crate::http::MemberApi;
 use crate::render::{Format, Style, View, member_table};
 use crate::store::override_store;
@@ -168,21 +169,21 @@ impl Context {
         target: &Target,
         cluster: &Cluster,
     ) -> Result<(), Failure> {
-        self.show_members_as(target, cluster, Format::Pretty)
+        self.show(target, target.view(cluster), Format::Pretty)
     }
 
-    pub(crate) fn show_members_as(
+    /// Draws the members of all clusters that a command is about.
+    pub(crate) fn show_all(&mut self, target: &Target, clusters: &Clusters) -> Result<(), Failure> {
+        self.show(target, clusters.view(target), Format::Pretty)
+    }
+
+    pub(crate) fn show(
         &mut self,
         target: &Target,
-        cluster: &Cluster,
+        view: View<'_>,
         format: Format,
     ) -> Result<(), Failure> {
-        let table = member_table(
-            &target.scope,
-            target.view(cluster),
-            false,
-            Style::List(format),
-        );
+        let table = member_table(&target.scope, view, false, Style::List(format));
         self.console.write(&table)
     }
 
@@ -193,6 +194,14 @@ impl Context {
 }
 
 impl Target {
+    /// The same cluster's group of that number.
+    pub(crate) fn in_group(&self, group: u32) -> Target {
+        Target {
+            group: Some(group),
+            ..self.clone()
+        }
+    }
+
     pub(crate) fn view<'a>(&self, cluster: &'a Cluster) -> View<'a> {
         self.group
             .map_or(View::Cluster(cluster), |group| View::Group(group, cluster))

@@ -7,6 +7,7 @@
 //! on the [`Console`], and then asks members over REST or writes the store. Nothing waits without a bound.
 
 mod cli;
+mod clusters;
 mod commands;
 mod console;
 mod context;

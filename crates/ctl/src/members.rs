@@ -1,6 +1,7 @@
 use primacy_model::{Cluster, Member, MemberData, Role, Version};
 
 use crate::Failure;
+use crate::clusters::Clusters;
 use crate::context::{Context, Target};
 
 /// Which members a command is about (`patronictl.md` §6.1).
@@ -80,28 +81,28 @@ pub(crate) struct Purpose<'a> {
 pub(crate) async fn choose(
     context: &mut Context,
     target: &Target,
-    cluster: &Cluster,
+    clusters: &Clusters,
     purpose: Purpose<'_>,
 ) -> Result<Vec<Member>, Failure> {
     let names = context.options.texts("MEMBER_NAMES");
-    choose_among(context, target, cluster, purpose, names).await
+    choose_among(context, target, clusters, purpose, names).await
 }
 
 pub(crate) async fn choose_among(
     context: &mut Context,
     target: &Target,
-    cluster: &Cluster,
+    clusters: &Clusters,
     purpose: Purpose<'_>,
     names: Vec<String>,
 ) -> Result<Vec<Member>, Failure> {
-    let candidates = of_role(cluster, Wanted::parse(purpose.role));
+    let candidates = clusters.of_role(Wanted::parse(purpose.role));
     if candidates.is_empty() && names.is_empty() {
         return Err(Failure::refused(format!(
             "{} cluster doesn't have any members",
             target.scope
         )));
     }
-    context.show_members(target, cluster)?;
+    context.show_all(target, clusters)?;
 
     let named = |names: &[String]| -> Vec<Member> {
         candidates

@@ -328,6 +328,12 @@ fn extended_list_has_the_columns_about_restarts() {
         drawn.lines().nth(1).unwrap(),
         "| Member | Host            | Role    | State     | TL | Receive LSN | Lag | Replay LSN | Lag | Pending restart | Pending restart reason | Scheduled restart | Tags             |"
     );
+    // Also where nobody has anything to show there.
+    let tsv = Style::List(Format::Tsv);
+    assert_eq!(
+        member_table("demo", View::Cluster(&Cluster::default()), true, tsv),
+        "Cluster\tMember\tHost\tRole\tState\tTL\tReceive LSN\tReceive Lag\tReplay LSN\tReplay Lag\tPending restart\tPending restart reason\tScheduled restart\tTags\n"
+    );
 }
 
 #[test]

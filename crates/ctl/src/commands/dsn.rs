@@ -1,6 +1,6 @@
 use crate::Failure;
+use crate::clusters::Clusters;
 use crate::context::Context;
-use crate::members::{Wanted, of_role};
 
 /// `dsn` (`patronictl.md` §7.2).
 pub(super) async fn run(context: &mut Context) -> Result<(), Failure> {
@@ -12,14 +12,8 @@ pub(super) async fn run(context: &mut Context) -> Result<(), Failure> {
             "--role and --member are mutually exclusive options",
         ));
     }
-    let cluster = context.connect()?.read(&target).await?;
-    let member = match (&name, &role) {
-        (Some(name), _) => cluster.member(name).cloned(),
-        (None, role) => {
-            let wanted = role.as_deref().map_or(Wanted::Leader, Wanted::parse);
-            of_role(&cluster, wanted).into_iter().next()
-        }
-    };
+    let clusters = Clusters::read(context, &context.connect()?, &target).await?;
+    let member = clusters.find(name.as_deref(), role.as_deref());
     let member = member.ok_or_else(|| Failure::refused("Can not find a suitable member"))?;
     let connection = member.data.connection().ok_or_else(|| {
         Failure::refused(format!(

@@ -4,6 +4,7 @@ use primacy_net::Method;
 
 use super::written;
 use crate::Failure;
+use crate::clusters::{COORDINATOR, Clusters};
 use crate::context::{Context, Remote, Target, store_deadline};
 use crate::http::PROMPT;
 use crate::members::{Purpose, choose_among, leader_first, names};
@@ -33,13 +34,13 @@ async fn restarts(
 ) -> Result<(), Failure> {
     let role = context.options.role()?.unwrap_or("any").to_owned();
     let remote = context.connect()?;
-    let cluster = remote.read(target).await?;
+    let clusters = Clusters::read(context, &remote, target).await?;
     let purpose = Purpose {
         action: "flush",
         role: &role,
         ask: false,
     };
-    let members = choose_among(context, target, &cluster, purpose, members).await?;
+    let members = choose_among(context, target, &clusters, purpose, members).await?;
     if !context
         .confirmed(&format!(
             "Are you sure you want to flush members {}?",
@@ -84,12 +85,9 @@ pub(super) async fn discard_restart(remote: &Remote, member: &Member) -> Result<
 
 async fn switchover(context: &mut Context, target: &Target) -> Result<(), Failure> {
     // The coordinator's group is the one that switchovers are scheduled in, unless another is named.
-    let group = target
-        .group
-        .or_else(|| context.configured_group().map(|_| 0));
-    let target = Target {
-        group,
-        ..target.clone()
+    let target = match (target.group, context.configured_group()) {
+        (None, Some(_)) => target.in_group(COORDINATOR),
+        _ => target.clone(),
     };
     let remote = context.connect()?;
     let cluster = remote.read(&target).await?;

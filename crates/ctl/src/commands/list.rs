@@ -1,11 +1,11 @@
 use std::time::Duration;
 
-use primacy_model::Cluster;
 use tokio::time::Instant;
 
 use crate::Failure;
-use crate::context::{Context, Remote, Target, store_deadline};
-use crate::render::{Style, View, member_table};
+use crate::clusters::Clusters;
+use crate::context::{Context, Remote, Target};
+use crate::render::{Style, member_table};
 use crate::schedule::timestamp;
 
 /// `list` or `topology`.
@@ -66,42 +66,7 @@ async fn show(
     style: Style,
 ) -> Result<(), Failure> {
     let extended = context.options.is_set("extended");
-    let table = if target.group.is_none() && context.configured_group().is_some() {
-        let groups = read_groups(remote, target).await?;
-        member_table(&target.scope, View::Groups(&groups), extended, style)
-    } else {
-        let cluster = remote.read(target).await?;
-        member_table(&target.scope, target.view(&cluster), extended, style)
-    };
+    let clusters = Clusters::read(context, remote, target).await?;
+    let table = member_table(&target.scope, clusters.view(target), extended, style);
     context.console.write(&table)
-}
-
-/// Every group of a Citus cluster: those that have a key.
-async fn read_groups(remote: &Remote, target: &Target) -> Result<Vec<(u32, Cluster)>, Failure> {
-    let prefix = format!("{}/", remote.cluster(target).base_path());
-    let keys = remote.store.read(&prefix, store_deadline()).await?;
-    let mut numbers: Vec<u32> = keys
-        .entries
-        .iter()
-        .filter_map(|entry| {
-            entry
-                .key
-                .strip_prefix(&prefix)?
-                .split_once('/')?
-                .0
-                .parse()
-                .ok()
-        })
-        .collect();
-    numbers.sort_unstable();
-    numbers.dedup();
-    let mut groups = Vec::new();
-    for group in numbers {
-        let target = Target {
-            group: Some(group),
-            ..target.clone()
-        };
-        groups.push((group, remote.read(&target).await?));
-    }
-    Ok(groups)
 }

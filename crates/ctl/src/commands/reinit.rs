@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::all_answered;
 use crate::Failure;
+use crate::clusters::Clusters;
 use crate::context::{Context, Remote};
 use crate::http::PROMPT;
 use crate::members::{Purpose, choose, names};
@@ -27,13 +28,13 @@ pub(super) async fn run(context: &mut Context) -> Result<(), Failure> {
     let target = context.target()?;
     let wait = context.options.is_set("wait");
     let remote = context.connect()?;
-    let cluster = remote.read(&target).await?;
+    let clusters = Clusters::read(context, &remote, &target).await?;
     let purpose = Purpose {
         action: "reinitialize",
         role: "replica",
         ask: true,
     };
-    let members = choose(context, &target, &cluster, purpose).await?;
+    let members = choose(context, &target, &clusters, purpose).await?;
     if members.is_empty() {
         return Ok(());
     }

@@ -2,6 +2,7 @@ use primacy_net::Method;
 
 use super::all_answered;
 use crate::Failure;
+use crate::clusters::Clusters;
 use crate::context::{Context, global_config};
 use crate::http::PROMPT;
 use crate::members::{Purpose, choose, names};
@@ -11,13 +12,13 @@ pub(super) async fn run(context: &mut Context) -> Result<(), Failure> {
     let target = context.target()?;
     let role = context.options.role()?.unwrap_or("any").to_owned();
     let remote = context.connect()?;
-    let cluster = remote.read(&target).await?;
+    let clusters = Clusters::read(context, &remote, &target).await?;
     let purpose = Purpose {
         action: "reload",
         role: &role,
         ask: false,
     };
-    let members = choose(context, &target, &cluster, purpose).await?;
+    let members = choose(context, &target, &clusters, purpose).await?;
     if !context
         .confirmed(&format!(
             "Are you sure you want to reload members {}?",
@@ -27,7 +28,7 @@ pub(super) async fn run(context: &mut Context) -> Result<(), Failure> {
     {
         return Err(Failure::refused("Aborted reload"));
     }
-    let loop_wait = global_config(&cluster).loop_wait.as_secs();
+    let loop_wait = global_config(clusters.main()).loop_wait.as_secs();
     let mut silent = Vec::new();
     for member in &members {
         let name = &member.name;

@@ -12,7 +12,7 @@ pub(super) async fn run(context: &mut Context) -> Result<(), Failure> {
     }
     let remote = context.connect()?;
     let cluster = remote.read(&target).await?;
-    context.show_members_as(&target, &cluster, format)?;
+    context.show(&target, target.view(&cluster), format)?;
 
     let scope = &target.scope;
     if context

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::all_answered;
 use super::flush::discard_restart;
 use crate::Failure;
+use crate::clusters::Clusters;
 use crate::context::{Context, Remote, global_config};
 use crate::http::PROMPT;
 use crate::members::{Purpose, choose, names};
@@ -23,13 +24,13 @@ pub(super) async fn run(context: &mut Context) -> Result<(), Failure> {
     let target = context.target()?;
     let role = context.options.role()?.unwrap_or("any").to_owned();
     let remote = context.connect()?;
-    let cluster = remote.read(&target).await?;
+    let clusters = Clusters::read(context, &remote, &target).await?;
     let purpose = Purpose {
         action: "restart",
         role: &role,
         ask: false,
     };
-    let mut members = choose(context, &target, &cluster, purpose).await?;
+    let mut members = choose(context, &target, &clusters, purpose).await?;
 
     let scheduled = choose_time(context).await?;
     let pending = context.options.is_set("pending");
@@ -45,7 +46,7 @@ pub(super) async fn run(context: &mut Context) -> Result<(), Failure> {
     }
     confirm(context, &members, scheduled.as_ref(), pending).await?;
     let version = choose_version(context).await?;
-    if scheduled.is_some() && global_config(&cluster).pause {
+    if scheduled.is_some() && global_config(clusters.main()).pause {
         return Err(Failure::refused(
             "Can't schedule restart in the paused state",
         ));

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::Failure;
+use crate::clusters::Clusters;
 use crate::context::{Context, Remote, Target};
 use crate::http::PROMPT;
 use crate::members::leader;
@@ -56,11 +57,12 @@ pub(super) async fn run(context: &mut Context, kind: Kind) -> Result<(), Failure
         Kind::Demote => Value::Object(remote_primary(context)?),
         Kind::Promote => Value::Null,
     };
-    let target = context.target_of_own_group()?;
+    let target = context.target()?;
     let remote = context.connect()?;
-    let cluster = remote.read(&target).await?;
+    let clusters = Clusters::read(context, &remote, &target).await?;
+    let cluster = clusters.main();
     let (verb, noun) = (kind.verb(), kind.noun());
-    let Some(leader) = leader(&cluster) else {
+    let Some(leader) = leader(cluster) else {
         return Err(Failure::refused(format!(
             "Cluster has no leader, {noun} is not possible"
         )));
@@ -69,7 +71,7 @@ pub(super) async fn run(context: &mut Context, kind: Kind) -> Result<(), Failure
         return Err(Failure::refused("Cluster is already in the required state"));
     }
     context.console.print("Current cluster topology")?;
-    context.show_members(&target, &cluster)?;
+    context.show_all(&target, &clusters)?;
     let scope = &target.scope;
     let question = format!("Are you sure you want to {verb} {scope} cluster?");
     if !context.confirmed(&question).await? {
@@ -141,15 +143,16 @@ async fn wait_for(
 ) -> Result<(), Failure> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let cluster = remote.read(target).await?;
+        let clusters = Clusters::read(context, remote, target).await?;
+        let cluster = clusters.main();
         let now = timestamp();
-        if is_done(&cluster, kind, before) {
+        if is_done(cluster, kind, before) {
             context
                 .console
                 .print(&format!("{now} cluster is successfully {}d", kind.verb()))?;
-            return context.show_members(target, &cluster);
+            return context.show_all(target, &clusters);
         }
-        let text = progress(&cluster, kind, before);
+        let text = progress(cluster, kind, before);
         context.console.print(&format!("{now} {text}"))?;
         if Instant::now() > deadline {
             return Err(Failure::refused(format!(

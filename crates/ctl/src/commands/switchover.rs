@@ -7,6 +7,7 @@ use primacy_net::Method;
 use serde_json::{Map, Value, json};
 
 use crate::Failure;
+use crate::clusters::Clusters;
 use crate::context::{Context, Remote, Target, global_config, store_deadline};
 use crate::http::{Answer, PROMPT};
 use crate::members::leader;
@@ -41,6 +42,9 @@ impl Kind {
 pub(super) async fn run(context: &mut Context, kind: Kind) -> Result<(), Failure> {
     let mut target = context.target()?;
     let remote = context.connect()?;
+    let clusters = Clusters::read(context, &remote, &target).await?;
+    context.console.print("Current cluster topology")?;
+    context.show_all(&target, &clusters)?;
     if target.group.is_none() && context.configured_group().is_some() {
         if context.options.is_set("force") {
             return Err(Failure::refused(
@@ -49,9 +53,10 @@ pub(super) async fn run(context: &mut Context, kind: Kind) -> Result<(), Failure
         }
         target.group = Some(ask_group(context).await?);
     }
-    let cluster = remote.read(&target).await?;
-    context.console.print("Current cluster topology")?;
-    context.show_members(&target, &cluster)?;
+    let cluster = match clusters {
+        Clusters::One(cluster) => *cluster,
+        Clusters::Groups(_) => remote.read(&target).await?,
+    };
 
     let plan = plan(context, &target, &cluster, kind).await?;
     match ask_member(&remote, &cluster, &plan).await {

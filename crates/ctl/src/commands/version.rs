@@ -2,8 +2,10 @@ use primacy_model::{Member, PATRONI_VERSION};
 use primacy_net::Method;
 use serde_json::Value;
 
+use crate::clusters::Clusters;
 use crate::context::{Context, Remote};
 use crate::http::PROMPT;
+use crate::members::Wanted;
 use crate::{Failure, Program};
 
 /// `version` (`patronictl.md` §7.4).
@@ -26,15 +28,14 @@ pub(super) async fn run(context: &mut Context) -> Result<(), Failure> {
     let target = context.target()?;
     let names = context.options.texts("MEMBER_NAMES");
     let remote = context.connect()?;
-    let cluster = remote.read(&target).await?;
+    let mut members = Clusters::read(context, &remote, &target)
+        .await?
+        .of_role(Wanted::Any);
+    members.retain(|member| member.data.api_url.is_some());
     context.console.print("")?;
-    for member in cluster
-        .members
-        .iter()
-        .filter(|member| member.data.api_url.is_some())
-    {
+    for member in members {
         if names.is_empty() || names.iter().any(|name| member.name == **name) {
-            let version = of_member(&remote, member).await;
+            let version = of_member(&remote, &member).await;
             let line = version.unwrap_or_else(|error| format!("failed to get version: {error}"));
             context.console.print(&format!("{}: {line}", member.name))?;
         }

@@ -29,7 +29,7 @@ pub enum Style {
 const REASON_WIDTH: usize = 50;
 
 /// Draws the member table with its title and footer (`patronictl.md` §5). `extended` shows the columns
-/// about restarts even when they are empty. Ends with a newline.
+/// about restarts and the tags even when they are empty. Ends with a newline.
 pub fn member_table(scope: &str, view: View<'_>, extended: bool, style: Style) -> String {
     let groups: Vec<(Option<u32>, &Cluster)> = match view {
         View::Cluster(cluster) => vec![(None, cluster)],
@@ -147,6 +147,7 @@ fn columns(
         "Pending restart",
         "Pending restart reason",
         "Scheduled restart",
+        "Tags",
     ];
     columns.extend(
         optional
@@ -154,7 +155,6 @@ fn columns(
             .filter(|name| extended || any(name))
             .map(Column::left),
     );
-    columns.extend(any("Tags").then_some(Column::left("Tags")));
     // Ours: the table is Patroni's, unless it is asked for more, where fences are as they should be and every server
     // answers.
     let fence_tells = rows

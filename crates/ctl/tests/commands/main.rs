@@ -2,6 +2,7 @@
 
 mod command_line;
 mod edit_config;
+mod groups;
 mod members;
 mod query;
 mod restart;

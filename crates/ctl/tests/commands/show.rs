@@ -27,26 +27,6 @@ async fn list() {
 }
 
 #[tokio::test]
-async fn groups_have_paths_of_their_own() {
-    let world = World::demo().await;
-    world.put("1/initialize", "7000000000000000001").await;
-    world
-        .put(
-            "1/members/n1a",
-            r#"{"conn_url":"postgres://10.0.1.1/p","state":"running"}"#,
-        )
-        .await;
-    let group = world.run("list --group 1", "").await;
-    assert!(
-        group
-            .output
-            .starts_with("+ Citus cluster: demo (group: 1, 7000000000000000001) ")
-            && group.output.contains("| n1a "),
-        "{group:?}"
-    );
-}
-
-#[tokio::test]
 async fn dsn_history_show_config() {
     let world = World::demo().await;
     world

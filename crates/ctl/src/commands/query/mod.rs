@@ -6,15 +6,16 @@ mod value;
 
 use std::time::Duration;
 
-use primacy_model::{Cluster, ConnUrl};
+use primacy_model::ConnUrl;
 use serde_json::Value;
 use tokio::time::Instant;
 
 use self::connection::{Connection, Outcome, QueryError};
 use self::libpq::Login;
 use crate::Failure;
+use crate::clusters::Clusters;
 use crate::context::{Context, Remote, Target};
-use crate::members::{Wanted, of_role};
+use crate::members::Wanted;
 use crate::render::write_result;
 use crate::schedule::timestamp;
 
@@ -114,13 +115,13 @@ async fn ask(
     question: &Question,
     login: &Login,
 ) -> Result<Result<Outcome, String>, Failure> {
-    let cluster = remote.read(target).await?;
+    let clusters = Clusters::read(context, remote, target).await?;
     let nobody = || match (&question.member, &question.role) {
         (Some(member), _) => format!("No connection to member {member} is available"),
         (None, Some(role)) => format!("No connection to role '{role}' is available"),
         (None, None) => "No connection is available".to_owned(),
     };
-    let Some(address) = address(&cluster, question)? else {
+    let Some(address) = address(&clusters, question)? else {
         return Ok(Err(nobody()));
     };
     let told = |error: QueryError, context: &mut Context| {
@@ -150,15 +151,8 @@ async fn ask(
     }
 }
 
-fn address(cluster: &Cluster, question: &Question) -> Result<Option<ConnUrl>, Failure> {
-    let member = match (&question.member, question.role.as_deref()) {
-        (Some(name), _) => cluster.member(name).cloned(),
-        (None, role) => {
-            let wanted = role.map_or(Wanted::Leader, Wanted::parse);
-            of_role(cluster, wanted).into_iter().next()
-        }
-    };
-    let Some(member) = member else {
+fn address(clusters: &Clusters, question: &Question) -> Result<Option<ConnUrl>, Failure> {
+    let Some(member) = clusters.find(question.member.as_deref(), question.role.as_deref()) else {
         return Ok(None);
     };
     let address = member.data.connection().ok_or_else(|| {
