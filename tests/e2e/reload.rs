@@ -134,6 +134,44 @@ async fn a_configuration_changes() -> Result<()> {
     })
     .await?;
 
+    // The same while no agent runs: the next one finds the server where it is.
+    let (postmaster, (last_port, rest_port)) =
+        (agent.postmaster_pid(), (ports::free()?, ports::free()?));
+    let old_rest_port = agent.rest_port;
+    cluster.agents[0].sigkill().await?;
+    edit(&cluster, &format!(":{new_port}"), &format!(":{last_port}"))?;
+    edit(
+        &cluster,
+        &format!(":{old_rest_port}"),
+        &format!(":{rest_port}"),
+    )?;
+    cluster.agents[0].rest_port = rest_port;
+    cluster.start_agent(0)?;
+    let agent = &cluster.agents[0];
+    let port = json!({"old_value": new_port.to_string(), "new_value": last_port.to_string()});
+    wait_for_pending(agent, within, json!({ "port": port })).await?;
+    wait_until("the member to lead again", within, async || {
+        ensure!(agent.check("/primary").await? == 200);
+        Ok(())
+    })
+    .await?;
+    ensure!(told_port(agent).await? == json!(new_port));
+    let api_url = agent.get("/cluster").await?["members"][0]["api_url"].clone();
+    ensure!(
+        api_url == format!("http://127.0.0.1:{rest_port}/patroni"),
+        "{api_url}"
+    );
+    ensure!(agent.postmaster_pid() == postmaster, "it was restarted");
+    let answer = agent.send("POST", "/restart", &json!({})).await?;
+    ensure!(answer.status == 200, "{answer:?}");
+    wait_for_pending(agent, within, Value::Null).await?;
+    let new_port = last_port;
+    wait_until("the others to be told", within, async || {
+        ensure!(told_port(agent).await? == json!(new_port));
+        Ok(())
+    })
+    .await?;
+
     // The dynamic configuration is kept beside the data, as everybody writes it.
     let change =
         json!({"postgresql": {"parameters": {"work_mem": "9MB"}}, "maximum_lag_on_failover": 5});

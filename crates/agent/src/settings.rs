@@ -2,6 +2,7 @@
 //! situation, the client for members.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ pub(crate) fn local(effective: &Effective, fence_required: bool) -> Local {
     } else {
         "http"
     };
-    let url = |address: &HostPort| format!("postgres://{address}/{}", postgresql.database);
+    let url = |address| conn_url(address, postgresql);
     Local {
         name: config.name.clone(),
         tags: config.tags.clone(),
@@ -43,6 +44,36 @@ pub(crate) fn local(effective: &Effective, fence_required: bool) -> Local {
         watchdog: config.watchdog.clone(),
         fence_required,
     }
+}
+
+fn conn_url(address: &HostPort, section: &local::Postgresql) -> String {
+    format!("postgres://{address}/{}", section.database)
+}
+
+/// Where the others find a server that listens at these addresses and this port, and not as configured: where they are to
+/// connect to, as far as that is possible.
+pub(crate) fn found_at(config: &LocalConfig, addresses: &str, port: u16) -> String {
+    let section = &config.postgresql;
+    let mut address = section.connect_address.clone();
+    // Otherwise something between forwards to a port of its own.
+    if address.port == section.listen.port {
+        address.port = port;
+    }
+    let here = |host: &str| ["localhost", "127.0.0.1", "::1"].contains(&host);
+    let mut listened = addresses.split(',').map(str::trim);
+    let everywhere = ["*", "0.0.0.0", "::"];
+    let reached = listened
+        .clone()
+        .any(|host| host == address.host || everywhere.contains(&host));
+    // A name is left to the name service.
+    if !reached
+        && addresses != section.listen.addresses()
+        && address.host.parse::<IpAddr>().is_ok()
+        && let Some(host) = listened.find(|host| !here(host))
+    {
+        address.host = host.to_owned();
+    }
+    conn_url(&address, section)
 }
 
 /// The settings of the server, for a server of this version in this role. Without a version there are no
@@ -248,4 +279,43 @@ fn object(effective: &Effective, section: &str, key: &str) -> Map<String, Value>
         .as_object()
         .cloned()
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use primacy_config::TimingLimits;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn others_are_sent_to_where_the_server_is() {
+        for (listen, connect, (addresses, port), expected) in [
+            ("*:2", "db1:2", ("*", 1), "db1:1"),
+            (
+                "10.0.0.2,127.0.0.1:2",
+                "10.0.0.2:2",
+                ("127.0.0.1,10.0.0.1", 1),
+                "10.0.0.1:1",
+            ),
+            ("10.0.0.2,127.0.0.1:2", "db2:2", ("10.0.0.1", 1), "db2:1"),
+            (
+                "10.0.0.2,127.0.0.1:2",
+                "10.0.0.2:2",
+                ("10.0.0.2,127.0.0.1", 1),
+                "10.0.0.2:1",
+            ),
+            ("10.0.0.2:2", "10.0.0.2:2", ("127.0.0.1", 2), "10.0.0.2:2"),
+            // Forwarded from elsewhere.
+            ("*:2", "gateway:9", ("*", 1), "gateway:9"),
+        ] {
+            let tree = json!({
+                "scope": "demo", "name": "pg1", "raft": {}, "restapi": {"listen": "a:1"},
+                "postgresql": {"listen": listen, "connect_address": connect, "data_dir": "/data", "authentication": {}},
+            });
+            let effective = Effective::build(&tree, &Map::new(), TimingLimits::PATRONI).unwrap();
+            let found = found_at(&effective.local, addresses, port);
+            assert_eq!(found, format!("postgres://{expected}/postgres"), "{listen}");
+        }
+    }
 }

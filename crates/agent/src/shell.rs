@@ -281,7 +281,10 @@ impl Shell {
 
     fn step(&mut self, event: Event) {
         match &event {
-            Event::Observed(observation) => self.saw(observation),
+            Event::Observed(observation) => {
+                self.saw(observation);
+                self.follow_address();
+            }
             Event::JobProgress(JobProgress::Spawned(identity)) => self.watch(*identity),
             Event::ClusterRead(Ok(_)) | Event::ClusterFollowed(_) | Event::ClusterUnchanged => {
                 self.dcs_last_seen = Timestamp::now().as_second();
@@ -304,9 +307,6 @@ impl Shell {
                 && self.machine.job().is_none()
             {
                 self.apply_configuration();
-            }
-            if self.address_waits && !self.server.listens_elsewhere() {
-                self.tell_machine();
             }
             self.looking -= 1;
             for reply in std::mem::take(&mut self.looks) {
@@ -746,6 +746,21 @@ impl Shell {
             self.conn_url.clone_from(&local.conn_url);
         }
         self.step(Event::Configured(Box::new(local)));
+    }
+
+    /// The server may have begun to listen where it is configured to, or turn out to listen elsewhere: its files were
+    /// changed while no agent ran, or somebody else started it.
+    fn follow_address(&mut self) {
+        let elsewhere = self.server.listens_elsewhere();
+        if elsewhere == self.address_waits {
+            return;
+        }
+        if elsewhere {
+            let config = &self.configuration.effective().local;
+            let found = self.server.settings();
+            self.conn_url = settings::found_at(config, &found.listen_addresses, found.port);
+        }
+        self.tell_machine();
     }
 
     /// Brings PostgreSQL's files up to the configuration, reloads it where it runs, and finds out which

@@ -71,6 +71,14 @@ impl Process {
     pub fn is_alive(self) -> bool {
         !matches!(self, Process::Absent | Process::Dying(_))
     }
+
+    /// The postmaster, also while it is dying.
+    pub fn postmaster(self) -> Option<PostmasterIdentity> {
+        match self {
+            Process::Running(identity) | Process::Dying(identity) => Some(identity),
+            Process::Absent | Process::SingleUser(_) => None,
+        }
+    }
 }
 
 /// A process that cannot be confused with another one of the same number.

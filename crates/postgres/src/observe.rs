@@ -11,6 +11,7 @@ use primacy_model::{
 use serde_json::Value;
 use tokio::time::Instant;
 
+use crate::postmaster::Listens;
 use crate::{Error, Server, postmaster, session};
 
 /// What to look at.
@@ -25,6 +26,7 @@ struct Files {
     data_directory: DataDirectory,
     major_version: Option<u32>,
     process: Process,
+    listens: Option<Listens>,
     recovery_signal: bool,
     backup_label: bool,
     unfinished_bootstrap: bool,
@@ -48,7 +50,7 @@ impl Server {
             .await;
         let files = match look {
             Ok(files) => {
-                self.saw(files.process);
+                self.saw(files.process, files.listens.as_ref());
                 self.memory(|memory| memory.major = files.major_version.or(memory.major));
                 files
             }
@@ -59,6 +61,7 @@ impl Server {
                 )),
                 major_version: self.memory(|memory| memory.major),
                 process: self.last_process(),
+                listens: None,
                 recovery_signal: false,
                 backup_label: false,
                 unfinished_bootstrap: false,
@@ -168,6 +171,11 @@ fn look(data_dir: &Path) -> Files {
         major_version: std::fs::read_to_string(data_dir.join("PG_VERSION"))
             .ok()
             .and_then(|text| text.trim().parse().ok()),
+        listens: process
+            .as_ref()
+            .ok()
+            .and_then(|process| process.postmaster())
+            .and_then(|postmaster| postmaster::listens(data_dir, postmaster)),
         process: process.unwrap_or_default(),
         recovery_signal: ["standby.signal", "recovery.signal"]
             .iter()

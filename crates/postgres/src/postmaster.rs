@@ -24,6 +24,12 @@ pub(crate) struct PidFile {
     pub(crate) single_user: bool,
     /// Seconds since the epoch.
     pub(crate) start_time: Option<u64>,
+    /// The port of the addresses and of the sockets.
+    pub(crate) port: Option<u16>,
+    /// Directory of the first socket; not there yet while it starts.
+    pub(crate) socket_directory: Option<PathBuf>,
+    /// The first of the `listen_addresses`, as it was written there.
+    pub(crate) address: Option<String>,
 }
 
 /// Reads the text of `postmaster.pid`; `None` when it names no process.
@@ -31,10 +37,49 @@ pub(crate) fn parse_pid_file(text: &str) -> Option<PidFile> {
     let mut lines = text.lines();
     let pid: i32 = lines.next()?.trim().parse().ok()?;
     let start_time = lines.nth(1).and_then(|line| line.trim().parse().ok());
+    let port = lines.next().and_then(|line| line.trim().parse().ok());
+    let mut text = || {
+        let line = lines.next().map(str::trim)?;
+        (!line.is_empty()).then(|| line.to_owned())
+    };
+    let (socket_directory, address) = (text().map(PathBuf::from), text());
     (pid != 0 && pid != i32::MIN).then(|| PidFile {
         pid: pid.abs(),
         single_user: pid < 0,
         start_time,
+        port,
+        socket_directory,
+        address,
+    })
+}
+
+/// Where a postmaster says that it listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Listens {
+    pub(crate) port: Option<u16>,
+    /// The first one.
+    pub(crate) socket_directory: Option<PathBuf>,
+    /// `listen_addresses`, or the first of them.
+    pub(crate) addresses: Option<String>,
+    /// All of them are told.
+    pub(crate) all: bool,
+}
+
+/// Where this postmaster says that it listens: in its file, and on the command line with which agents start it. `None`
+/// while the file does not name it. Reads the disk.
+pub(crate) fn listens(data_dir: &Path, postmaster: PostmasterIdentity) -> Option<Listens> {
+    let text = std::fs::read_to_string(data_dir.join("postmaster.pid")).ok()?;
+    let file = parse_pid_file(&text).filter(|file| file.pid == postmaster.pid)?;
+    let command_line = Proc::new(postmaster.pid).and_then(|process| process.cmdline());
+    let given = command_line.ok().and_then(|arguments| {
+        let given = |argument: &String| Some(argument.strip_prefix("--listen_addresses=")?.into());
+        arguments.iter().find_map(given)
+    });
+    Some(Listens {
+        port: file.port,
+        socket_directory: file.socket_directory,
+        all: given.is_some(),
+        addresses: given.or(file.address),
     })
 }
 
@@ -303,19 +348,35 @@ mod tests {
             pid: 1234,
             single_user: false,
             start_time: Some(1_700_000_000),
+            port: Some(5432),
+            socket_directory: Some("/tmp".into()),
+            address: Some("localhost".into()),
         };
         assert_eq!(parse_pid_file(full), Some(expected.clone()));
+        let starting = PidFile {
+            port: Some(5432),
+            socket_directory: None,
+            address: None,
+            ..expected
+        };
+        assert_eq!(
+            parse_pid_file("1234\n/data\n1700000000\n5432\n\n"),
+            Some(starting.clone())
+        );
         let single = PidFile {
             pid: 77,
             single_user: true,
             start_time: Some(5),
+            port: None,
+            ..starting.clone()
         };
         assert_eq!(parse_pid_file("-77\n/data\n5\n"), Some(single));
         assert_eq!(
             parse_pid_file("1234"),
             Some(PidFile {
                 start_time: None,
-                ..expected
+                port: None,
+                ..starting
             })
         );
         for text in ["", "\n", "x\n", "0\n/data\n1\n", "99999999999\n"] {

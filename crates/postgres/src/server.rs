@@ -6,7 +6,8 @@ use primacy_model::{Lsn, PostmasterIdentity, Probes, Process, Timeline};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
-use crate::listening::Listening;
+use crate::listening::{self, Listening};
+use crate::postmaster::Listens;
 use crate::session::Session;
 use crate::settings::Settings;
 use crate::{Error, postmaster};
@@ -163,13 +164,16 @@ impl Server {
         let data_dir = self.settings().data_dir.clone();
         let found = self
             .disk("reading postmaster.pid", deadline, move || {
-                postmaster::find(&data_dir)
-                    .map_err(Error::file("read", data_dir.join("postmaster.pid")))
+                let process = postmaster::find(&data_dir)
+                    .map_err(Error::file("read", data_dir.join("postmaster.pid")))?;
+                let running = process.postmaster();
+                let listens = running.and_then(|running| postmaster::listens(&data_dir, running));
+                Ok((process, listens))
             })
             .await;
         match found {
-            Ok(process) => {
-                self.saw(process);
+            Ok((process, listens)) => {
+                self.saw(process, listens.as_ref());
                 Ok(process)
             }
             Err(error @ Error::Deadline { .. }) => match self.last_process() {
@@ -180,12 +184,9 @@ impl Server {
         }
     }
 
-    /// Remembers the postmaster.
-    pub(crate) fn saw(&self, process: Process) {
-        let postmaster = match process {
-            Process::Running(identity) | Process::Dying(identity) => Some(identity),
-            Process::Absent | Process::SingleUser(_) => None,
-        };
+    /// Remembers the postmaster, and where it says that it listens: the configuration may have changed while no agent ran.
+    pub(crate) fn saw(&self, process: Process, listens: Option<&Listens>) {
+        let postmaster = process.postmaster();
         let anew = self.memory(|memory| {
             memory.postmaster = postmaster;
             let postmaster = postmaster?;
@@ -194,12 +195,17 @@ impl Server {
                 return None;
             }
             let configured = memory.configured.clone();
-            let settings = configured.clone().unwrap_or_else(|| self.settings());
-            memory.listening = Some(Listening::new(postmaster, &settings));
-            configured
+            let configured = configured.unwrap_or_else(|| self.settings());
+            let mut in_force = Settings::clone(&configured);
+            if let Some(listens) = listens {
+                listening::adopt(&mut in_force, listens);
+            }
+            memory.configured = Some(configured);
+            memory.listening = Some(Listening::new(postmaster, &in_force));
+            Some(in_force)
         });
         if let Some(settings) = anew {
-            self.put_in_force(settings);
+            self.put_in_force(Arc::new(settings));
         }
     }
 

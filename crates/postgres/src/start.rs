@@ -130,7 +130,7 @@ impl Server {
                     });
                 }
                 let spawned = self.spawn(&raised, prepare).await?;
-                self.saw(Process::Running(spawned.identity));
+                self.saw(Process::Running(spawned.identity), None);
                 if let Some(sender) = &request.spawned {
                     let _ = sender.send(spawned.identity);
                 }

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use primacy_model::{ControlState, DataDirectory, Process, Readiness, Timeline};
 use primacy_postgres::{
-    Error, Server, StartRequest, StartedState, StopEvent, StopMode, StopRequest, Stopped,
+    Error, LocalAddress, ObserveOptions, Server, StartRequest, StartedState, StopEvent, StopMode,
+    StopRequest, Stopped,
 };
 use tokio::sync::mpsc;
 
-use crate::scratch::{LONG, Scratch, mode, soon, until};
+use crate::scratch::{LONG, Scratch, free_port, mode, soon, until};
 use crate::server_test;
 
 server_test!(life, a_server_from_initdb_to_the_end, {
@@ -185,6 +186,48 @@ server_test!(life, a_server_that_cannot_start_says_why, {
     let error = node.server.check(soon()).await.unwrap_err().to_string();
     assert!(error.contains("/no/such/directory/postgres"), "{error}");
 });
+
+server_test!(
+    life,
+    a_server_is_found_although_its_port_was_configured_anew,
+    {
+        let scratch = Scratch::new();
+        let node = scratch.primary("pg1").await;
+        let old = node.server.settings();
+        let mut settings = (*old).clone();
+        settings.port = free_port();
+        settings.listen_addresses = "127.0.0.1,127.0.0.2".into();
+        settings.local = LocalAddress::Tcp("127.0.0.2".into());
+        settings.local_replication = LocalAddress::Unix(scratch.path("elsewhere"));
+        let (port, addresses) = (settings.port.to_string(), settings.listen_addresses.clone());
+        settings.command_line[0].1 = addresses.clone();
+        settings.command_line[1].1 = port.clone();
+        settings.parameters.insert("port".into(), port);
+        settings
+            .parameters
+            .insert("listen_addresses".into(), addresses);
+        // As an agent that begins.
+        let server = Server::new(settings.clone());
+        server.replace_settings(settings.clone());
+        let seen = server.observe(ObserveOptions::default(), soon()).await;
+        assert_eq!(seen.readiness, Readiness::Accepting);
+        assert!(seen.wal.is_some());
+        assert!(server.listens_elsewhere());
+        assert_eq!(server.settings().port, old.port);
+        assert_eq!(
+            server.settings().local_replication,
+            LocalAddress::Unix(scratch.path(""))
+        );
+
+        node.stop(StopMode::Fast).await;
+        let started = server.start(StartRequest::default()).await.unwrap();
+        assert_eq!(started.state, StartedState::Ready);
+        let seen = server.observe(ObserveOptions::default(), soon()).await;
+        assert!(seen.wal.is_some());
+        assert!(!server.listens_elsewhere());
+        assert_eq!(server.settings().port, settings.port);
+    }
+);
 
 server_test!(life, crash_recovery_brings_a_clean_end, {
     let scratch = Scratch::new();
