@@ -33,7 +33,7 @@ const OWN_KEYS: [&str; 2] = ["fence", "hang"];
 
 /// Health checks, documents, and requests that are refused, as method, target and body. `LEADER` and `REPLICA` are
 /// replaced by names. What one of them schedules, a later one cancels.
-const REQUESTS: [(&str, &str, Option<&str>); 74] = [
+const REQUESTS: [(&str, &str, Option<&str>); 86] = [
     ("GET", "/", None),
     ("HEAD", "/", None),
     ("OPTIONS", "/", None),
@@ -57,6 +57,19 @@ const REQUESTS: [(&str, &str, Option<&str>); 74] = [
     ("OPTIONS", "/quorum", None),
     ("OPTIONS", "/read-only-sync", None),
     ("OPTIONS", "/read-only-quorum", None),
+    (
+        "OPTIONS",
+        "/health?tag_clonefrom=true&tag_clonefrom=x",
+        None,
+    ),
+    (
+        "OPTIONS",
+        "/health?tag_clonefrom=&tag_%63lonefrom=%74rue",
+        None,
+    ),
+    ("OPTIONS", "/health?tag_clonefrom=true;x", None),
+    ("OPTIONS", "*", None),
+    ("GET", "http://x/primary", None),
     ("OPTIONS", "//replica//x", None),
     ("OPTIONS", "/%70rimary", None),
     ("GET", "/nowhere", None),
@@ -77,6 +90,7 @@ const REQUESTS: [(&str, &str, Option<&str>); 74] = [
     ("PUT", "/patroni", Some("{}")),
     ("DELETE", "/config", None),
     ("get", "/patroni", None),
+    ("TRACE", "/", None),
     ("PATCH", "/config", None),
     ("PATCH", "/config", Some("")),
     ("PATCH", "/config", Some("[1]")),
@@ -131,6 +145,20 @@ const REQUESTS: [(&str, &str, Option<&str>); 74] = [
     ("POST", "/restart", Some(r#"{"role": "master"}"#)),
     ("POST", "/restart", Some(r#"{"postgres_version": "15"}"#)),
     ("POST", "/restart", Some(r#"{"timeout": "0"}"#)),
+    ("POST", "/restart", Some(r#"{"timeout": 0.2}"#)),
+    ("POST", "/restart", Some(r#"{"timeout": false}"#)),
+    ("POST", "/restart", Some(r#"{"schedule": 12}"#)),
+    (
+        "POST",
+        "/restart",
+        Some(r#"{"schedule": "2040-01-01 10:00 UTC", "nonsense": 1}"#),
+    ),
+    (
+        "POST",
+        "/restart",
+        Some(r#"{"schedule": "Sun, 01 Jan 2040 10:00:00 +0100", "nonsense": 1}"#),
+    ),
+    ("POST", "/restart", Some(r#"{"postgres_version": "15.x"}"#)),
     ("POST", "/restart", Some(r#"{"nonsense": 1, "role": "x"}"#)),
     ("POST", "/restart", Some(r#"{"restart_pending": false}"#)),
     (

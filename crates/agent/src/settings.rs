@@ -23,17 +23,12 @@ use serde_json::{Map, Value};
 pub(crate) fn local(effective: &Effective, fence_required: bool) -> Local {
     let config = &effective.local;
     let postgresql = &config.postgresql;
-    let scheme = if config.restapi.certfile.is_some() {
-        "https"
-    } else {
-        "http"
-    };
     let url = |address| conn_url(address, postgresql);
     Local {
         name: config.name.clone(),
         tags: config.tags.clone(),
         conn_url: url(&postgresql.connect_address),
-        api_url: format!("{scheme}://{}/patroni", config.restapi.connect_address),
+        api_url: config.restapi.api_url(),
         proxy_url: postgresql.proxy_address.as_ref().map(url),
         may_bootstrap: config.bootstrap.is_some(),
         replica_methods: postgresql.create_replica_methods.clone(),

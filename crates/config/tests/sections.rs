@@ -1003,6 +1003,35 @@ fn restapi_2_14_and_ctl_2_15() {
             "b:2",
         ),
         (
+            "restapi.connect_address",
+            |c| c.restapi.api_url(),
+            "http://127.0.0.1:8008/patroni",
+            json!("[fd00::1]:8009"),
+            "http://[fd00::1]:8009/patroni",
+        ),
+        // Behind a proxy, at the protocol's own port.
+        (
+            "restapi.connect_address",
+            |c| c.restapi.api_url(),
+            "http://127.0.0.1:8008/patroni",
+            json!("db.example"),
+            "http://db.example/patroni",
+        ),
+        (
+            "restapi.connect_address",
+            |c| c.restapi.api_url(),
+            "http://127.0.0.1:8008/patroni",
+            json!("fd00::1:0"),
+            "http://[fd00::1]/patroni",
+        ),
+        (
+            "restapi.certfile",
+            |c| c.restapi.api_url(),
+            "http://127.0.0.1:8008/patroni",
+            json!("c.pem"),
+            "https://127.0.0.1:8008/patroni",
+        ),
+        (
             "restapi.authentication",
             |c| {
                 show(

@@ -136,11 +136,13 @@ impl Api {
         };
         let answer = answer.unwrap_or_else(|other| other);
         tracing::debug!(
-            "API: {} - - \"{method} {path} {:?}\" {} latency: {:.3} ms",
-            peer.address,
-            head.version,
-            answer.code(),
-            started.elapsed().as_secs_f64() * 1e3,
+            "{}",
+            log_line(
+                peer.address.ip(),
+                &format!("{method} {} {:?}", head.uri, head.version),
+                answer.code(),
+                started.elapsed(),
+            )
         );
         answer
     }
@@ -315,6 +317,12 @@ impl Api {
             _ => Err(Answer::Dropped("the agent's loop gave no answer".into())),
         }
     }
+}
+
+/// A request in the log (§1.7), in Patroni's form.
+fn log_line(client: IpAddr, request: &str, code: u16, latency: Duration) -> String {
+    let (client, latency) = (client.to_canonical(), latency.as_secs_f64() * 1e3);
+    format!("API thread: {client} - - \"{request}\" {code} - latency: {latency:.3} ms")
 }
 
 /// The host of `http[s]://host[:port]/path`.

@@ -12,7 +12,7 @@ const BACKLOG: u32 = 128;
 pub struct RestApi {
     /// Where to listen; the host `*` or an empty one means all addresses.
     pub listen: HostPort,
-    /// Where others reach it; `listen` when not configured.
+    /// Where others reach it; `listen` when not configured. Port 0: the usual one of the protocol, behind a proxy, say.
     pub connect_address: HostPort,
     /// Required of callers of unsafe endpoints.
     pub authentication: Option<BasicAuth>,
@@ -93,6 +93,17 @@ pub struct Ctl {
 }
 
 impl RestApi {
+    /// What the member publishes of itself, such as `http://10.0.0.11:8008/patroni` (`rest-api.md` §1.8).
+    pub fn api_url(&self) -> String {
+        let scheme = match self.certfile {
+            Some(_) => "https",
+            None => "http",
+        };
+        let address = self.connect_address.to_string();
+        let address = address.strip_suffix(":0").unwrap_or(&address);
+        format!("{scheme}://{address}/patroni")
+    }
+
     pub(crate) fn parse(root: &Map) -> Result<RestApi, ConfigError> {
         let section = Section::of("restapi", root, "restapi")?.ok_or_else(|| {
             ConfigError::missing("restapi", "Set restapi.listen, such as 0.0.0.0:8008")
@@ -100,7 +111,7 @@ impl RestApi {
         let listen = section.required("listen", "Set it to <host>:<port>, such as 0.0.0.0:8008")?;
         let listen = HostPort::parse_with_port("restapi.listen", &listen)?;
         let connect_address = match section.text("connect_address")? {
-            Some(text) => HostPort::parse_with_port("restapi.connect_address", &text)?,
+            Some(text) => HostPort::parse("restapi.connect_address", &text, 0)?,
             None => listen.clone(),
         };
         Ok(RestApi {

@@ -109,6 +109,26 @@ async fn an_address_in_use_is_told_in_patronis_words() {
     );
 }
 
+/// §1.8, `request_queue_size`: what waits in the kernel, as `ss` tells it, and never less than a burst of health checks.
+#[tokio::test]
+async fn a_burst_of_connections_finds_a_place() {
+    for (configured, expected) in [(5, "128"), (1, "128"), (300, "300")] {
+        let mut section = section();
+        section.request_queue_size = configured;
+        let bench = Bench::new(replica(), section).await;
+        let port = format!("sport = :{}", bench.address.port());
+        let listening = tokio::process::Command::new("ss")
+            .args(["-Hltn", &port])
+            .output();
+        let told = String::from_utf8(listening.await.unwrap().stdout).unwrap();
+        assert_eq!(
+            told.split_whitespace().nth(2),
+            Some(expected),
+            "{configured}: {told}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_wider_address_of_the_same_port_can_be_taken() {
     let mut bench = Bench::new(replica(), section()).await;

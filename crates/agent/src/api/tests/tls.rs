@@ -2,17 +2,19 @@
 
 use std::process::Stdio;
 
-use primacy_config::Secret;
-use primacy_config::local::{RestApi, VerifyClient};
+use primacy_config::local::{BasicAuth, RestApi, VerifyClient};
+use primacy_config::{Effective, Secret, TimingLimits};
 use primacy_net::{
     ClientCertificate, ClientOptions, HeaderValue, HttpAnswer, HttpClient, HttpError, Method,
     Roots, Verify, header,
 };
+use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::bench::{Bench, PATIENCE, section};
 use super::primary;
+use crate::settings::peer_client;
 
 /// A scratch directory with certificates and keys, as an operator would make them.
 struct Files(TempDir);
@@ -258,6 +260,72 @@ async fn certificates_are_needed_by_mode_and_request() {
                     "{mode:?} {shown:?} {method} {path}: {answer:?}"
                 );
             }
+        }
+    }
+}
+
+/// §10: members bring the credentials of `ctl`, else of `restapi`. Whom they ask is verified only with a client certificate
+/// to show, and then without looking at the name.
+#[tokio::test]
+async fn members_ask_each_other() {
+    let files = Files::new();
+    files.make("ca", None).await;
+    files.make("member", Some("ca")).await;
+    files.make("other", None).await;
+    let member = |restapi: Value, ctl: Value| {
+        let mut restapi = restapi;
+        restapi["listen"] = "127.0.0.1:8008".into();
+        let tree = json!({
+            "scope": "demo", "name": "pg1", "restapi": restapi, "ctl": ctl, "etcd3": {"host": "h"},
+            "postgresql": {
+                "listen": "127.0.0.1:5432", "data_dir": "/data",
+                "authentication": {"superuser": {"username": "postgres"}},
+            },
+        });
+        let effective = Effective::build(&tree, &Map::new(), TimingLimits::PATRONI).unwrap();
+        peer_client(&effective.local)
+    };
+    let user = |password: &str| json!({"username": "patroni", "password": password});
+    let certificate =
+        json!({"certfile": files.path("member.pem"), "keyfile": files.path("member-key.pem")});
+    let with_cafile = || json!({"cafile": files.path("ca.pem"), "authentication": user("secret")});
+    let mut by_ctl = certificate.clone();
+    by_ctl["authentication"] = user("secret");
+    by_ctl["cacert"] = files.path("ca.pem").into();
+    // What `POST /reload` of a server with the first and of one with the second certificate answers.
+    let cases = [
+        (json!({}), json!({}), [401, 401]),
+        (
+            json!({"authentication": user("wrong")}),
+            json!({}),
+            [401, 401],
+        ),
+        (with_cafile(), json!({}), [202, 202]),
+        (with_cafile(), certificate, [202, 0]),
+        (json!({"authentication": user("wrong")}), by_ctl, [202, 0]),
+    ];
+    for (restapi, ctl, expected) in cases {
+        let asked = format!("{restapi} {ctl}");
+        let client = member(restapi, ctl);
+        for (server, expected) in ["member", "other"].into_iter().zip(expected) {
+            let mut bench = Bench::new(primary(), section()).await;
+            let mut https = files.section(&bench, VerifyClient::None);
+            https.certfile = Some(files.path(&format!("{server}.pem")));
+            https.keyfile = Some(files.path(&format!("{server}-key.pem")));
+            https.authentication = Some(BasicAuth {
+                username: "patroni".into(),
+                password: Secret::new("secret"),
+            });
+            bench.server.reconfigure(&https, no_peers()).await.unwrap();
+            // Neither certificate is of that name.
+            let url = format!("https://localhost:{}/reload", bench.address.port());
+            let deadline = Instant::now() + PATIENCE;
+            let (headers, body) = Default::default();
+            let answer = client
+                .request(Method::POST, &url, headers, body, deadline)
+                .await;
+            let given = answer.as_ref().map_or(0, |answer| answer.status.as_u16());
+            assert_eq!(given, expected, "{server} {asked}: {answer:?}");
         }
     }
 }

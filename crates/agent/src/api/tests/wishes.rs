@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::super::answer::Answer;
 use super::super::switchover::{Action, Wish, somebody_can};
-use super::super::{host, restart};
+use super::super::{host, log_line, restart};
 use super::*;
 use crate::peers::PeerStatus;
 use crate::request::RestartFilters;
@@ -400,4 +400,19 @@ fn hosts_of_api_urls() {
     for (url, expected) in cases {
         assert_eq!(host(url).as_deref(), expected, "{url}");
     }
+}
+
+#[test]
+fn requests_are_logged_as_patroni_does() {
+    let client = "::ffff:10.0.0.9".parse().unwrap();
+    let line = log_line(
+        client,
+        "GET /replica?lag=1MB HTTP/1.1",
+        503,
+        Duration::from_micros(5016),
+    );
+    assert_eq!(
+        line,
+        "API thread: 10.0.0.9 - - \"GET /replica?lag=1MB HTTP/1.1\" 503 - latency: 5.016 ms"
+    );
 }
