@@ -45,6 +45,7 @@ mod mixed;
 mod mixed_matrix;
 mod mixed_pause;
 mod mixed_schedule;
+mod mixed_tags;
 mod packaging;
 mod parameters;
 mod partition;

@@ -217,7 +217,7 @@ async fn is_paused(cluster: &TestCluster) -> Result<bool> {
 }
 
 /// Positions move between two questions, so the answers must be the same once.
-async fn same_answer(cluster: &TestCluster, command: &[&str]) -> Result<()> {
+pub(crate) async fn same_answer(cluster: &TestCluster, command: &[&str]) -> Result<()> {
     wait_until(
         &format!("the same answer to {command:?}"),
         Duration::from_secs(60),

@@ -10,7 +10,7 @@ use Implementation::{Patroni, Primacy};
 use crate::standby_cluster::wait_standby_leader;
 
 /// The members that Python's Patroni runs; the first and the third are ours.
-const THEIRS: [usize; 2] = [1, 3];
+pub(crate) const THEIRS: [usize; 2] = [1, 3];
 
 #[derive(Clone, Copy, Debug)]
 enum Fault {
@@ -59,7 +59,7 @@ mod long {
     }
 }
 
-fn runs(member: usize) -> Implementation {
+pub(crate) fn runs(member: usize) -> Implementation {
     match THEIRS.contains(&member) {
         true => Patroni,
         false => Primacy,
@@ -149,7 +149,7 @@ async fn inflict(cluster: &mut TestCluster, fault: Fault, old: usize) -> Result<
 }
 
 /// Hands the lead to a member of that implementation, by the other one's command, unless it has it.
-async fn have_lead(
+pub(crate) async fn have_lead(
     cluster: &TestCluster,
     wanted: Implementation,
     synchronous: bool,
@@ -187,7 +187,7 @@ async fn have_lead(
     Ok(candidate)
 }
 
-async fn wait_all_synchronous(cluster: &TestCluster) -> Result<()> {
+pub(crate) async fn wait_all_synchronous(cluster: &TestCluster) -> Result<()> {
     wait_until(
         "all standbys to be synchronous",
         cluster.timing.recovery(),

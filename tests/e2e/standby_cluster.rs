@@ -37,7 +37,7 @@ async fn standby_leader(cluster: &TestCluster) -> Result<usize> {
 }
 
 /// The port that a standby streams from; empty when it does not.
-async fn upstream(cluster: &TestCluster, member: usize) -> Result<String> {
+pub(crate) async fn upstream(cluster: &TestCluster, member: usize) -> Result<String> {
     let statement =
         "select (select sender_port::text from pg_stat_wal_receiver where status = 'streaming')";
     sql::text(cluster.agents[member].postgres_port, statement).await
