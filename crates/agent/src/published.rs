@@ -70,8 +70,10 @@ impl Published {
         self.lease_until.is_some_and(|until| now < until)
     }
 
-    /// The view, while it counts.
+    /// The view, while it counts. One in which there is nothing at all is none: somebody has deleted everything, and a
+    /// primary in pause goes on without it (`rest-api.md` §3.1).
     pub fn view(&self, now: Instant) -> Option<&Cluster> {
-        self.view.as_deref().filter(|_| now < self.view_until)
+        let view = self.view.as_deref().filter(|_| now < self.view_until)?;
+        (*view != Cluster::default()).then_some(view)
     }
 }

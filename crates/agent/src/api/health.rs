@@ -214,3 +214,38 @@ pub(crate) fn readiness(query: &Query, status: &Status<'_>) -> Result<(), NotRea
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `rest-api.md` §4.3, the table of sizes.
+    #[test]
+    fn lags_are_sizes() {
+        const MB: i128 = 1024 * 1024;
+        let cases = [
+            ("1048576", Some(MB)),
+            ("16kB", Some(16_384)),
+            ("1024kB", Some(MB)),
+            ("10MB", Some(10 * MB)),
+            ("10 MB", Some(10 * MB)),
+            ("+10MB", Some(10 * MB)),
+            ("1.5MB", Some(MB + MB / 2)),
+            ("1GB", Some(1024 * MB)),
+            ("1TB", Some(1024 * 1024 * MB)),
+            ("0x10", Some(16)),
+            ("010", Some(8)),
+            ("1e3", Some(1000)),
+            ("-1", Some(-1)),
+            ("1M", None),
+            ("1mb", None),
+            ("1kb", None),
+            ("08", None),
+            ("abc", None),
+            ("", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(bytes(text), expected, "{text}");
+        }
+    }
+}

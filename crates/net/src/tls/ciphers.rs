@@ -253,3 +253,30 @@ mod tests {
         );
     }
 }
+
+/// What operators write, spoiled; `make fuzz`.
+#[cfg(test)]
+mod fuzz {
+    use super::*;
+
+    #[test]
+    #[ignore = "long: make fuzz"]
+    fn cipher_lists() {
+        let samples = [
+            "ECDHE-RSA-AES256-GCM-SHA384:DHE-RSA-AES256-GCM-SHA384:!SSLv3",
+            "ALL:-AES128:+ECDHE+aRSA:@STRENGTH",
+            "TLS_AES_256_GCM_SHA384,TLS_CHACHA20_POLY1305_SHA256 EECDH+CHACHA20:!ECDSA",
+        ];
+        primacy_fuzz::text(&samples, |input| {
+            let Ok(ciphers) = Ciphers::parse(input) else {
+                return false;
+            };
+            let suites = ciphers.suites();
+            assert!(!suites.is_empty());
+            for (index, suite) in suites.iter().enumerate() {
+                assert!(!suites[..index].contains(suite), "{suite:?} twice");
+            }
+            true
+        });
+    }
+}

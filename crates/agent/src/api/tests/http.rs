@@ -548,6 +548,7 @@ async fn a_member_that_asks_has_the_server_looked_at() {
     assert!(answer.contains(new), "{answer}");
 }
 
+/// §9, the DCS is lost.
 #[tokio::test]
 async fn without_the_store_only_what_needs_it_fails() {
     let bench = Bench::new(primary(), section()).await;
@@ -563,7 +564,39 @@ async fn without_the_store_only_what_needs_it_fails() {
     bench
         .published
         .send_modify(|published| *published = Arc::new(primary().without_view()));
-    assert_eq!(bench.ask("GET", "/primary", None).await.0, 200);
+    // 0: the connection is closed.
+    let cases = [
+        ("GET", "/primary", "", 200),
+        ("GET", "/liveness", "", 200),
+        ("GET", "/readiness", "", 200),
+        ("GET", "/patroni", "", 200),
+        ("GET", "/metrics", "", 200),
+        ("GET", "/cluster", "", 0),
+        ("GET", "/history", "", 0),
+        ("GET", "/config", "", 0),
+        ("GET", "/failsafe", "", 502),
+        ("PATCH", "/config", r#"{"ttl": 20}"#, 0),
+        ("PUT", "/config", r#"{"ttl": 20}"#, 0),
+        ("POST", "/switchover", r#"{"leader": "pg0"}"#, 0),
+        ("POST", "/failover", r#"{"candidate": "pg1"}"#, 0),
+        ("DELETE", "/switchover", "", 0),
+        ("DELETE", "/restart", "", 404),
+        ("POST", "/restart", "", 200),
+        ("POST", "/reinitialize", "", 503),
+        ("POST", "/reload", "", 202),
+        ("POST", "/sigterm", "", 202),
+        ("POST", "/mpp", r#"{"type": "after_promote"}"#, 200),
+    ];
+    for (method, path, body, expected) in cases {
+        let length = body.len();
+        let request = format!("{method} {path} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body}");
+        let answer = bench.raw(&request).await;
+        let code = answer
+            .split(' ')
+            .nth(1)
+            .map_or(0, |code| code.parse().unwrap());
+        assert_eq!(code, expected, "{method} {path}: {answer}");
+    }
 }
 
 #[tokio::test]

@@ -89,6 +89,9 @@ fn codes_in_common_situations() {
          primary().without_view().with(|p| p.failsafe_until = p.lease_until), "11..1.....111"),
         ("no DCS, paused: primary", paused(primary()).without_view(), "11..1.....111"),
         ("no DCS, paused: primary, ttl passed", paused(no_lock(primary())).without_view(), "11..1.....11."),
+        ("everything deleted, paused: primary",
+         paused(no_lock(primary())).with_view(|view| *view = Cluster::default()), "11..1.....11."),
+        ("everything deleted: replica", replica().with_view(|view| *view = Cluster::default()), "...11.....111"),
         ("no DCS, paused: replica", paused(replica()).without_view(), "...11.....111"),
         // W5: the lease has passed and nobody has noticed yet.
         ("frozen leader awakes",
