@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 use Implementation::{Patroni, Primacy};
 
+use crate::clients::check_patroni;
+use crate::mixed::same_answer;
 use crate::standby_cluster::wait_standby_leader;
 
 /// The members that Python's Patroni runs; the first and the third are ours.
@@ -207,8 +209,8 @@ pub(crate) async fn wait_all_synchronous(cluster: &TestCluster) -> Result<()> {
     .await
 }
 
-/// A standby cluster of one of each follows a primary elsewhere; either leads it, and the commands of both change its
-/// role.
+/// A standby cluster of one of each follows a primary elsewhere; either leads it, and the commands of both show it alike
+/// and change its role. So do the checks of check_patroni.
 async fn sites() -> Result<()> {
     let first = crate::cluster(StoreKind::Embedded)
         .members(1)
@@ -228,8 +230,18 @@ async fn sites() -> Result<()> {
         .await?;
     second.start_all()?;
 
+    let mut checks = None;
     for _ in 0..2 {
         let old = wait_standby_leader(&second).await?;
+        for command in ["list", "topology", "history", "show-config"] {
+            same_answer(&second, &[command, SCOPE]).await?;
+        }
+        let told = check_patroni::of_standby_cluster(&second, old).await?;
+        let before = checks.get_or_insert_with(|| told.clone());
+        ensure!(
+            told == *before,
+            "with the roles exchanged, the checks say\n{told:#?}\nnot\n{before:#?}"
+        );
         second.agents[old].kill_node().await?;
         let new = second.others(old)[0];
         wait_until(

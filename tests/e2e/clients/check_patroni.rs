@@ -71,6 +71,46 @@ const NODE: &[(&str, i32, i32)] = &[
     ),
 ];
 
+/// The checks of a standby cluster of two, in which nobody is synchronous, as the sample wants it.
+const STANDBY_CLUSTER: &[(&str, i32)] = &[
+    ("cluster_node_count", WARNING),
+    ("cluster_has_leader", OK),
+    ("cluster_has_replica -w 1: -c 1:", CRITICAL),
+    (
+        "cluster_has_replica -w 1: -c 1: --sync-warning 0: --sync-critical 0:",
+        OK,
+    ),
+    ("cluster_config_has_changed", OK),
+    ("cluster_is_in_maintenance", OK),
+    ("cluster_has_scheduled_action", OK),
+];
+
+/// What the standby leader's agent gets, and what the replica's.
+const STANDBY_NODE: &[(&str, i32, i32)] = &[
+    ("node_is_alive", OK, OK),
+    ("node_is_leader", OK, CRITICAL),
+    ("node_is_leader --is-standby-leader", OK, CRITICAL),
+    ("node_is_primary", CRITICAL, CRITICAL),
+    ("node_is_replica", CRITICAL, OK),
+    ("node_is_replica --max-lag 1GB", CRITICAL, OK),
+    ("node_is_replica --is-sync", CRITICAL, CRITICAL),
+    ("node_is_replica --is-async", CRITICAL, OK),
+    ("node_is_pending_restart", OK, OK),
+    ("node_patroni_version --patroni-version 4.1.5", OK, OK),
+];
+
+/// Has all checks say of a standby cluster of one of each what they ought to, in the same words whoever is asked.
+/// Returns what those of a node say, to be compared when the other leads.
+pub(crate) async fn of_standby_cluster(
+    cluster: &TestCluster,
+    leader: usize,
+) -> Result<Vec<(Said, Said)>> {
+    let check = Check::prepare(cluster)?;
+    check.run(0, "cluster_config_has_changed --save").await?;
+    check.both_say(STANDBY_CLUSTER).await?;
+    check.nodes(leader, STANDBY_NODE).await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_check_says_what_it_says_of_patroni() -> Result<()> {
     let cluster = crate::cluster(StoreKind::Etcd3)
@@ -83,12 +123,12 @@ async fn every_check_says_what_it_says_of_patroni() -> Result<()> {
 
     check.run(0, "cluster_config_has_changed --save").await?;
     check.both_say(WHOLE).await?;
-    let first = check.nodes().await?;
+    let first = check.nodes(cluster.leader().await?, NODE).await?;
     cluster
         .control_ok(&["switchover", SCOPE, "--force"])
         .await?;
-    cluster.wait_healthy().await?;
-    let second = check.nodes().await?;
+    let leader = cluster.wait_healthy().await?;
+    let second = check.nodes(leader, NODE).await?;
     ensure!(
         first == second,
         "with the roles exchanged, the checks say\n{second:#?}\nnot\n{first:#?}"
@@ -133,7 +173,7 @@ struct Check<'a> {
 }
 
 /// What a check ended with, and what it printed.
-type Said = (i32, String);
+pub(crate) type Said = (i32, String);
 
 impl<'a> Check<'a> {
     fn prepare(cluster: &'a TestCluster) -> Result<Self> {
@@ -187,14 +227,13 @@ impl<'a> Check<'a> {
         .await
     }
 
-    /// What the checks of a node say of the primary, and of the synchronous standby.
-    async fn nodes(&self) -> Result<Vec<(Said, Said)>> {
-        let leader = self.cluster.leader().await?;
+    /// What the checks of a node say of the leader, and of the other member.
+    async fn nodes(&self, leader: usize, checks: &[(&str, i32, i32)]) -> Result<Vec<(Said, Said)>> {
         let standby = 1 - leader;
         let mut told = Vec::new();
-        for (check, of_primary, of_standby) in NODE {
+        for (check, of_leader, of_standby) in checks {
             told.push(tokio::try_join!(
-                self.wait(leader, check, *of_primary),
+                self.wait(leader, check, *of_leader),
                 self.wait(standby, check, *of_standby),
             )?);
         }

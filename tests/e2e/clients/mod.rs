@@ -1,6 +1,6 @@
 //! What people run beside a cluster, unmodified, by the samples in `packaging/samples`.
 
-mod check_patroni;
+pub(crate) mod check_patroni;
 mod haproxy;
 mod libpq;
 mod pgbackrest;
