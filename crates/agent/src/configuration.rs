@@ -2,10 +2,11 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use primacy_config::parameters::Managed;
 use primacy_config::scalar;
-use primacy_config::{ConfigError, Effective, Environment, TimingLimits, layers};
+use primacy_config::{ConfigError, Effective, Environment, TimingLimits, Warning, layers};
 use primacy_model::{PendingRestartReasons, Role};
 use primacy_postgres::{Server, SettingRow, Settings, is_recovery_guc};
 use serde::Serialize;
@@ -23,6 +24,8 @@ pub(crate) struct Configuration {
     /// Parameters that the installed server knows.
     known: Option<Vec<String>>,
     umask: u32,
+    /// What was told of the server's settings when they were made last: they are made often.
+    told: Mutex<Vec<Warning>>,
 }
 
 impl Configuration {
@@ -56,6 +59,7 @@ impl Configuration {
             limits,
             known: None,
             umask,
+            told: Mutex::default(),
         })
     }
 
@@ -123,7 +127,16 @@ impl Configuration {
             known_to_server: self.known.as_deref(),
             ..managed
         };
-        settings::server(&self.effective, version, role, &managed, self.umask)
+        let (settings, warnings) =
+            settings::server(&self.effective, version, role, &managed, self.umask);
+        if version.is_some() {
+            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            for warning in warnings.iter().filter(|warning| !told.contains(warning)) {
+                tracing::warn!("{warning}");
+            }
+            *told = warnings;
+        }
+        settings
     }
 }
 

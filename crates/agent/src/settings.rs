@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 use primacy_config::local::{self, LocalConfig};
-use primacy_config::parameters::{Managed, ServerParameters, server_parameters};
+use primacy_config::parameters::{
+    Managed, ServerParameters, recovery_parameters, server_parameters,
+};
 use primacy_config::scalar::{python_str, truthy};
-use primacy_config::{Effective, HostPort};
+use primacy_config::{Effective, HostPort, Warning};
 use primacy_ha::Local;
 use primacy_model::Role;
 use primacy_net::{
@@ -71,28 +73,25 @@ pub(crate) fn found_at(config: &LocalConfig, addresses: &str, port: u16) -> Stri
     conn_url(&address, section)
 }
 
-/// The settings of the server, for a server of this version in this role. Without a version there are no
-/// parameters: good for looking, not for starting.
+/// The settings of the server, for a server of this version in this role, and what was adjusted or left out. Without a
+/// version there are no parameters: good for looking, not for starting.
 pub(crate) fn server(
     effective: &Effective,
     version: Option<u32>,
     role: Role,
     managed: &Managed<'_>,
     umask: u32,
-) -> postgres::Settings {
+) -> (postgres::Settings, Vec<Warning>) {
     let config = &effective.local;
     let section = &config.postgresql;
     let ServerParameters {
         conf,
         command_line,
         recovery_conf,
-        warnings,
+        mut warnings,
     } = version
         .map(|version| server_parameters(effective, version, Some(role), managed))
         .unwrap_or_default();
-    for warning in warnings {
-        tracing::warn!("{warning}");
-    }
     let mut settings =
         postgres::Settings::new(config.name.as_str(), &config.scope, &section.data_dir);
     settings.config_dir = section.config_dir.clone();
@@ -118,11 +117,15 @@ pub(crate) fn server(
     settings.pg_hba = section.pg_hba(role).unwrap_or_default().to_vec();
     settings.pg_ident = section.pg_ident(role).unwrap_or_default().to_vec();
     settings.recovery_conf = recovery_conf.unwrap_or_else(|| {
-        section
-            .recovery_conf
-            .iter()
-            .map(|(k, v)| (k.to_owned(), python_str(v)))
-            .collect()
+        let mut given = section.recovery_conf.clone();
+        let version = version.unwrap_or_default();
+        if version >= 120_000 {
+            // A file says so since then.
+            given.remove("standby_mode");
+        }
+        let (settings, told) = recovery_parameters(&given, version);
+        warnings.extend(told);
+        settings
     });
     settings.custom_conf = section.custom_conf.clone();
     settings.pg_ctl_timeout = section.pg_ctl_timeout;
@@ -150,7 +153,7 @@ pub(crate) fn server(
     settings.basebackup_options = raw(effective, "postgresql", "basebackup");
     settings.rewind_options = raw(effective, "postgresql", "rewind");
     settings.umask = umask;
-    settings
+    (settings, warnings)
 }
 
 /// The sections of `postgresql` that are replica creation methods which need nobody to copy.
@@ -282,6 +285,33 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn recovery_settings_of_their_own_section_are_judged() {
+        let recovery = json!({
+            "restore_command": "cp", "archive_cleanup_command": null, "recovery_min_apply_delay": "soon",
+            "standby_mode": "on",
+        });
+        let tree = json!({
+            "scope": "demo", "name": "pg1", "raft": {}, "restapi": {"listen": "a:1"},
+            "postgresql": {"listen": "a:2", "data_dir": "/data", "authentication": {}, "recovery_conf": recovery},
+        });
+        let effective = Effective::build(&tree, &Map::new(), TimingLimits::PATRONI).unwrap();
+        let (settings, warnings) = server(
+            &effective,
+            Some(150_018),
+            Role::Replica,
+            &Managed::default(),
+            0,
+        );
+        let written: Vec<_> = settings.recovery_conf.iter().collect();
+        assert_eq!(written, [(&"restore_command".to_owned(), &"cp".to_owned())]);
+        assert_eq!(
+            warnings[0].to_string(),
+            "Removing integer parameter=recovery_min_apply_delay from the config due to the invalid value=soon"
+        );
+        assert_eq!(warnings.len(), 1);
+    }
 
     #[test]
     fn others_are_sent_to_where_the_server_is() {

@@ -148,6 +148,28 @@ fn parameters_are_judged_before_they_are_written() {
 }
 
 #[test]
+fn a_parameter_without_a_value_is_not_written() {
+    let own = json!({"parameters": {
+        "search_path": null, "track_functions": null, "my.own": null, "vendors_own": null, "work_mem": null,
+    }});
+    let dynamic = dynamic_parameters(json!({"search_path": "x", "work_mem": "5MB"}));
+    let listed = ["vendors_own".to_owned()];
+    let managed = Managed {
+        known_to_server: Some(&listed),
+        ..Managed::default()
+    };
+    let written = server_parameters(&effective(own.clone(), dynamic), 150_018, None, &managed);
+    for name in own["parameters"].as_object().unwrap().keys() {
+        assert_eq!(written.conf.get(name), None, "{name}");
+    }
+    assert_eq!(written.warnings, []);
+    let recovery: GucMap = [("restore_command".to_owned(), Value::Null)]
+        .into_iter()
+        .collect();
+    assert_eq!(recovery_parameters(&recovery, 150_018).0.len(), 0);
+}
+
+#[test]
 fn roles_override_but_not_what_is_protected() {
     let own = json!({
         "parameters": {"work_mem": "4MB"},

@@ -178,6 +178,7 @@ impl Server {
             if session::readiness(&settings, probe).await == Readiness::Accepting
                 && postmaster::is_alive(spawned.identity)
             {
+                self.keep_what_it_runs_with().await;
                 return Ok(StartedState::Ready);
             }
             if Instant::now() >= deadline {
@@ -192,6 +193,17 @@ impl Server {
                 }
                 () = sleep(POLL) => {}
             }
+        }
+    }
+
+    /// The files that a server starts with are the ones to restore (`configuration.md` §6.1, §6.4). It runs all the same
+    /// when they cannot be copied.
+    async fn keep_what_it_runs_with(&self) {
+        if self.memory(|memory| memory.bootstrap.is_some()) {
+            return;
+        }
+        if let Err(error) = self.save_backups(Instant::now() + PREPARE).await {
+            tracing::warn!("the configuration files were not backed up: {error}");
         }
     }
 

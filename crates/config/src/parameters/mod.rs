@@ -219,6 +219,10 @@ fn judged(
     known: impl Fn(&str) -> bool,
     warnings: &mut Vec<Warning>,
 ) -> Option<String> {
+    // Taken back: the server's own default.
+    if value.is_null() {
+        return None;
+    }
     match table.judge(name, value, server_version) {
         Verdict::Kept(text) => Some(text),
         Verdict::Clamped(text, warning) => {

@@ -45,6 +45,17 @@ server_test!(life, a_server_from_initdb_to_the_end, {
     assert_eq!(wal.slots, Some(vec![]));
     assert_eq!(wal.synchronous_commit, "on");
 
+    // What it runs with is what a copy of the directory is completed from, if its configuration lies elsewhere.
+    for name in [
+        "postgresql.conf",
+        "postgresql.base.conf",
+        "pg_hba.conf",
+        "pg_ident.conf",
+    ] {
+        let read = |name: &str| std::fs::read_to_string(node.data_dir.join(name)).unwrap();
+        assert_eq!(read(&format!("{name}.backup")), read(name), "{name}");
+    }
+
     // Its own session, not our child, nothing of ours open.
     let process = procfs::process::Process::new(started.identity.pid).unwrap();
     let stat = process.stat().unwrap();
