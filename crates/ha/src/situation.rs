@@ -405,6 +405,9 @@ pub struct SyncProgress {
     pub position: Option<Lsn>,
     /// The standbys that have confirmed it.
     pub confirmed: BTreeSet<MemberName>,
+    /// What became of a write of `/sync` is not known, or the lock is new and other agents may have sent one: it may
+    /// arrive yet, over what `/sync` holds now.
+    pub doubtful: bool,
 }
 
 impl Memory {

@@ -34,5 +34,13 @@ pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) ->
         why.outcome("writing the dynamic configuration");
         return Some(write_config(cluster));
     }
+    if s.memory.sync.doubtful && s.wants_sync() && cluster.sync.has_leader(s.me()) {
+        why.note(
+            "ha.md §13",
+            "a write of /sync may arrive yet: whatever follows relies on what it holds now",
+        );
+        why.outcome("writing /sync once more");
+        return Some(Step::WriteSync(cluster.sync.clone()));
+    }
     None
 }

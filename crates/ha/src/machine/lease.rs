@@ -67,6 +67,9 @@ impl Machine {
         }
         match result {
             RenewalResult::Renewed => {
+                if adopting {
+                    self.memory.sync.doubtful = true;
+                }
                 // A lease that was given up, or that ended, is not brought back by a late answer.
                 if adopting || self.lease != Lease::None {
                     if self.failsafe_holds(now) {
@@ -159,7 +162,16 @@ impl Machine {
                 self.job.as_ref().map(|job| &job.job),
                 Some(Job::Bootstrap | Job::PostBootstrap)
             );
-        !told && !first && self.server.wal.as_ref().is_some_and(|wal| wal.is_primary())
+        // One that says nothing is none only if its files say so.
+        let primary = match &self.server.wal {
+            Some(wal) => wal.is_primary(),
+            None => {
+                !self.server.recovery_signal
+                    && self.server.data_directory == DataDirectory::Valid
+                    && self.server.process.is_alive()
+            }
+        };
+        primary && !told && !first
     }
 
     /// Unknown is not no: a server that does not answer was started as a primary or promoted, perhaps under an agent before

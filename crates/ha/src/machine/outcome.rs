@@ -48,8 +48,14 @@ impl Machine {
                 self.memory.bootstrapping = None;
                 self.memory.demotion = None;
                 self.memory.slots.seen.clear();
+                self.memory.sync.doubtful = true;
                 self.status = None;
             }
+            Step::WriteSync(_) | Step::DeleteSync(_) => match outcome {
+                StepOutcome::Done => self.memory.sync.doubtful = false,
+                StepOutcome::Failed(_) => self.memory.sync.doubtful = true,
+                _ => {}
+            },
             Step::ReleaseLeader { .. } => {
                 if let Some(demotion) = &mut self.memory.demotion
                     && done

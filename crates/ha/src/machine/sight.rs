@@ -69,9 +69,11 @@ impl Machine {
                 None if memory.role == Role::Uninitialized
                     && observation.data_directory == DataDirectory::Valid =>
                 {
-                    // Found like this: a primary's data unless it says otherwise. It is not a primary now.
-                    memory.role = if observation.recovery_signal || observation.process.is_alive() {
+                    // Found like this: a primary's data unless it says otherwise, and a primary if it runs and hangs.
+                    memory.role = if observation.recovery_signal || starting {
                         Role::Replica
+                    } else if observation.process.is_alive() {
+                        Role::Primary
                     } else {
                         Role::Demoted
                     };

@@ -76,6 +76,23 @@ fn s3_d_the_owner_repairs_keys() {
     assert_eq!(empty.step(), Step::WriteConfig(Some(Version(1))));
 }
 
+/// Of a write of `/sync` whose answer did not come, its own or that of an agent that led before, nobody knows whether it is
+/// over: one more write makes sure that it is, before anything relies on what `/sync` holds.
+#[test]
+fn s13_a_write_of_sync_without_an_answer_is_followed_by_one_with_an_answer() {
+    let doubtful = |leader: &str| {
+        let world = World::of("pg1").sync(leader, &["pg3"]);
+        world.with(|w| w.memory.sync.doubtful = true)
+    };
+    let once_more = Step::WriteSync(doubtful("pg1").cluster.sync);
+    assert_eq!(doubtful("pg1").because("ha.md §13"), once_more);
+    let settled = doubtful("pg1").with(|w| w.memory.sync.doubtful = false);
+    assert_ne!(settled.step(), once_more);
+    // Where another is named, it is written anyway.
+    let other = Step::WriteSync(doubtful("pg2").cluster.sync);
+    assert_ne!(doubtful("pg2").step(), other);
+}
+
 /// Nobody could lead if the primary were lost between the two: some would be on a timeline that was left, the others too
 /// far behind a position on it.
 #[test]

@@ -208,6 +208,71 @@ fn a_primary_that_is_found_without_a_lease_is_under_the_fence_before_the_lease_i
     assert!(!driver.saw(|action| matches!(action, Action::SetFence(_))));
 }
 
+/// An agent that led before may have sent one, and of its own it may not have heard.
+#[test]
+fn s13_what_became_of_writes_of_sync_is_in_doubt_until_one_was_answered() {
+    let mut world = World::of("pg1").sync("pg1", &["pg2"]);
+    world
+        .cluster
+        .config
+        .as_mut()
+        .expect("a configuration")
+        .value = [("synchronous_mode".to_owned(), true.into())]
+        .into_iter()
+        .collect();
+    let mut driver = Driver::starting(world);
+    let is_write = |action: &Action| {
+        matches!(
+            action,
+            Action::Perform {
+                step: Step::WriteSync(_),
+                ..
+            }
+        )
+    };
+    let mut queue = Vec::new();
+    let mut unanswered = true;
+    while unanswered || driver.machine.memory().sync.doubtful {
+        let Some(action) = queue.pop() else {
+            driver.now = driver.now + Duration::from_secs(1);
+            queue = driver.step(Event::Tick);
+            continue;
+        };
+        let event = if is_write(&action) && std::mem::take(&mut unanswered) {
+            Some(Event::StepDone(StepOutcome::Failed("no answer".into())))
+        } else {
+            driver.answer(&action)
+        };
+        if let Some(event) = event {
+            queue.extend(driver.step(event));
+        }
+    }
+    assert_eq!(
+        driver.seen.iter().filter(|action| is_write(action)).count(),
+        2
+    );
+}
+
+/// It led before its agent was restarted, and hangs: unknown is not no.
+#[test]
+fn a_server_that_says_nothing_and_is_no_standby_by_its_files_is_stopped_where_another_leads() {
+    let stopped = |standby: bool| {
+        let mut world = World::of("pg1");
+        world.cluster.leader = Some(world::leader("pg2"));
+        world.server.wal = None;
+        world.server.readiness = Readiness::NoAnswer;
+        world.server.recovery_signal = standby;
+        let mut driver = Driver::starting(world);
+        let stops = |action: &Action| matches!(action, Action::StartJob(Job::Stop { .. }));
+        let stopped = driver.pass_time(TTL, stops);
+        let limited = |action: &Action| matches!(action, Action::SetFence(FenceOrder::AtMost(_)));
+        assert_eq!(driver.saw(limited), stopped);
+        stopped
+    };
+    assert!(stopped(false));
+    assert!(!stopped(true));
+}
+
 #[test]
 fn the_first_server_of_a_cluster_is_under_no_fence_before_it_holds_the_lock() {
     let mut world = World::of("pg1");
@@ -619,7 +684,9 @@ fn a_server_that_says_nothing_is_killed_with_the_lease_unless_it_is_a_standby_th
         driver.rest();
         assert!(driver.machine.lease().is_held(driver.now), "taken over");
         driver.reachable = false;
-        driver.pass_time(2 * TTL, kills)
+        let ends =
+            |action: &Action| kills(action) || matches!(action, Action::StartJob(Job::Stop { .. }));
+        driver.pass_time(2 * TTL, ends)
     };
     assert!(loses(false, Readiness::NoAnswer));
     assert!(loses(false, Readiness::Rejecting));
