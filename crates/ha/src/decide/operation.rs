@@ -34,7 +34,8 @@ pub(super) fn decide(
             );
             why.outcome("restarting on request");
             let may_not_fit = s.left_the_leader() || rewind::is_to_be_compared(s);
-            let upstream = || match may_not_fit && !s.global.pause {
+            let apart = may_not_fit && !s.global.pause || rewind::is_to_be_promoted(s, cluster);
+            let upstream = || match apart {
                 true => Upstream::Nobody,
                 false => follow::upstream(s, cluster),
             };

@@ -6,7 +6,7 @@ use primacy_config::SynchronousMode;
 use primacy_ha::{
     DemotionMode, Job, PendingOperation, RewindState, Shutdown, Step, StopReason, Upstream,
 };
-use primacy_model::{ControlState, History, Readiness, State, Timeline};
+use primacy_model::{ControlState, History, Readiness, Role, State, Timeline};
 
 use crate::world::{NOW, POSITION, World, primary_wal};
 
@@ -210,4 +210,7 @@ fn s20_a_restart_follows_nobody_whose_wal_may_be_another_one() {
     assert_eq!(upstream(diverged), Some(Upstream::Nobody));
     let compared = stopped().with(|w| w.memory.rewind = RewindState::NotNeeded);
     assert!(matches!(upstream(compared), Some(Upstream::Member { .. })));
+    // What its new timeline forks from is not known before it has begun.
+    let promoting = World::of("pg2").with(|w| w.cluster.members[0].data.role = Some(Role::Replica));
+    assert_eq!(upstream(promoting), Some(Upstream::Nobody));
 }
