@@ -42,6 +42,8 @@ pub struct Published {
     pub failsafe_until: Option<Instant>,
     /// The tags in force.
     pub tags: Tags,
+    /// Those configured, without what the member says of itself for a while (`nosync` before a restart, say).
+    pub configured_tags: Tags,
     /// Seconds since the epoch of the last successful DCS read.
     pub dcs_last_seen: i64,
     /// Parameters that wait for a restart.

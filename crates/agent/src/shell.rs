@@ -959,6 +959,7 @@ impl Shell {
             },
             failsafe_until: machine.failsafe_until().map(clock::instant),
             tags: machine.effective_tags(),
+            configured_tags: effective.local.tags.published(),
             dcs_last_seen: self.dcs_last_seen,
             pending_restart: memory.pending_restart.clone(),
             scheduled_restart: memory.scheduled_restart.clone(),

@@ -301,6 +301,7 @@ fn first_snapshot(configuration: &Configuration, observation: Observation) -> Pu
         lease_until: None,
         failsafe_until: None,
         tags: effective.local.tags.published(),
+        configured_tags: effective.local.tags.published(),
         dcs_last_seen: 0,
         pending_restart: None,
         scheduled_restart: None,

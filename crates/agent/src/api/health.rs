@@ -135,15 +135,14 @@ fn bytes(text: &str) -> Option<i128> {
     scalar::parse_int_in(&Value::from(text), Some("B")).map(i128::from)
 }
 
-/// Every tag that is asked for is there and has that value. A falsy predefined tag is not there.
+/// Every tag that is asked for is configured and has that value. A falsy predefined tag is not there.
 fn tags_match(query: &Query, status: &Status<'_>) -> bool {
-    query
-        .tags()
-        .all(|(name, wanted)| match status.tags.get(name) {
-            None | Some(Value::Null) => false,
-            Some(Value::String(value)) => value == wanted,
-            Some(value) => scalar::python_str(value).to_lowercase() == wanted,
-        })
+    let tags = &status.published.configured_tags;
+    query.tags().all(|(name, wanted)| match tags.get(name) {
+        None | Some(Value::Null) => false,
+        Some(Value::String(value)) => value == wanted,
+        Some(value) => scalar::python_str(value).to_lowercase() == wanted,
+    })
 }
 
 /// The code of GET `/liveness` (§4.5): whether the loop still turns.

@@ -43,6 +43,7 @@ fn replica() -> Published {
         lease_until: None,
         failsafe_until: None,
         tags: Default::default(),
+        configured_tags: Default::default(),
         dcs_last_seen: 1_795_216_450,
         pending_restart: None,
         scheduled_restart: None,

@@ -162,7 +162,7 @@ fn parameters_limit_replicas() {
 fn tags_must_be_there_and_match() {
     let tagged = |published: Published| {
         published.with(|p| {
-            p.tags = Tags::from_json(&json!({
+            p.configured_tags = Tags::from_json(&json!({
                 "key": "value", "flag": true, "number": 1.4, "list": [1, "two"], "nothing": null,
                 "nofailover": false, "clonefrom": true,
             }))
@@ -186,6 +186,13 @@ fn tags_must_be_there_and_match() {
     ];
     assert_eq!(codes(&tagged(replica()), &paths), "1.1.11..1....");
     assert_eq!(codes(&tagged(primary()), &paths), "...........11");
+    let withdrawing = replica().with(|p| {
+        p.tags = Tags::from_json(&json!({"nosync": true, "sync_priority": 0}));
+    });
+    assert_eq!(
+        codes(&withdrawing, &["/replica", "/replica?tag_nosync=true"]),
+        "1."
+    );
     let unbalanced = replica().with(|p| p.tags = Tags::from_json(&json!({"noloadbalance": true})));
     assert_eq!(
         codes(

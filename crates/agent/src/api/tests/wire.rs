@@ -79,8 +79,8 @@ async fn shapes() {
 /// §1.1, §1.3, §1.4: what clients write on the first line, and the status line that they get.
 #[tokio::test]
 async fn status_lines() {
-    let tagged =
-        primary().with(|p| p.tags = Tags::from_json(&json!({"zone": "a", "clonefrom": true})));
+    let tagged = primary()
+        .with(|p| p.configured_tags = Tags::from_json(&json!({"zone": "a", "clonefrom": true})));
     let bench = Bench::new(tagged, section()).await;
     let cases = [
         ("GET http://x/primary HTTP/1.0", "HTTP/1.0 200 OK"),
