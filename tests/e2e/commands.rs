@@ -154,16 +154,19 @@ async fn both_command_lines_say_the_same() -> Result<()> {
 }
 
 /// The two programs, and where they run.
-struct Pair<'a> {
+pub(crate) struct Pair<'a> {
     cluster: &'a TestCluster,
+    /// The configuration of both.
+    pub(crate) config: PathBuf,
     ours: PathBuf,
     theirs: PathBuf,
 }
 
 impl<'a> Pair<'a> {
-    fn new(cluster: &'a TestCluster) -> Result<Self> {
+    pub(crate) fn new(cluster: &'a TestCluster) -> Result<Self> {
         Ok(Pair {
             cluster,
+            config: cluster.agents[0].config.clone(),
             ours: cluster.executable.with_file_name("patronictl"),
             theirs: patroni::program("patronictl")?,
         })
@@ -201,7 +204,7 @@ impl<'a> Pair<'a> {
             .scratch()
             .command(program)
             .args(words)
-            .env("PATRONICTL_CONFIG_FILE", &self.cluster.agents[0].config)
+            .env("PATRONICTL_CONFIG_FILE", &self.config)
             .env("PGUSER", sql::SUPERUSER)
             .env("PGPASSWORD", sql::SUPERUSER_PASSWORD)
             .env("EDITOR", "true")
@@ -224,7 +227,7 @@ impl<'a> Pair<'a> {
 
     /// Lines with what is typed, one after the other by each program. Positions and minutes move between the two, so the
     /// answers must be the same once.
-    async fn agree(&self, lines: &[(&str, &str)]) -> Result<()> {
+    pub(crate) async fn agree(&self, lines: &[(&str, &str)]) -> Result<()> {
         let all = |program: &Path| -> Result<Vec<Seen>> {
             let run = |(line, typed): &(&str, &str)| self.run(program, line, typed);
             lines.iter().map(run).collect()

@@ -27,6 +27,7 @@ mod bad_input;
 mod bootstrap;
 mod clients;
 mod commands;
+mod commands_keys;
 mod config_commands;
 mod control;
 mod failsafe;
