@@ -117,6 +117,27 @@ fn the_rules_of_8_are_told_in_the_known_words() {
             ],
         ),
         (json!({"thread_stack_size": 524_288}), vec![]),
+        // In the order of Patroni's rules, whatever that of the file is.
+        (
+            json!({
+                "bootstrap": {"dcs": {
+                    "synchronous_node_count": 0, "synchronous_mode": "x", "primary_stop_timeout": -1, "retry_timeout": 1,
+                    "postgresql": {"use_slots": 1, "pg_ctl_timeout": -1, "pg_hba": [], "use_pg_rewind": 1},
+                    "standby_cluster": {"port": 70_000},
+                }},
+            }),
+            vec![
+                "bootstrap.dcs.retry_timeout 1 didn't pass validation: Wrong value",
+                "bootstrap.dcs.postgresql.use_pg_rewind 1 is not a boolean",
+                "bootstrap.dcs.postgresql.pg_hba [] is an empty list",
+                "bootstrap.dcs.postgresql.pg_ctl_timeout -1 didn't pass validation: Wrong value",
+                "bootstrap.dcs.postgresql.use_slots 1 is not a boolean",
+                "bootstrap.dcs.primary_stop_timeout -1 didn't pass validation: Wrong value",
+                "bootstrap.dcs.standby_cluster.port 70000 didn't pass validation: Wrong value",
+                "bootstrap.dcs.synchronous_mode x didn't pass validation: invalid value for synchronous_mode",
+                "bootstrap.dcs.synchronous_node_count 0 didn't pass validation: Wrong value",
+            ],
+        ),
         (
             json!({"watchdog": {"mode": true}}),
             vec!["watchdog.mode True didn't pass validation: Wrong value"],
@@ -174,14 +195,14 @@ fn the_rules_of_8_are_told_in_the_known_words() {
             }, "initdb": ["x", 5]}}),
             vec![
                 "bootstrap.dcs.ttl 5 didn't pass validation: Wrong value",
-                "bootstrap.dcs.synchronous_mode maybe didn't pass validation: invalid value for \
-                 synchronous_mode",
+                "bootstrap.dcs.postgresql.pg_hba [] is an empty list",
+                "bootstrap.dcs.postgresql.use_slots yes is not a boolean",
                 "bootstrap.dcs.standby_cluster.host  is not defined.",
                 "bootstrap.dcs.standby_cluster.port  is not defined.",
                 "bootstrap.dcs.standby_cluster.restore_command  is not defined.",
                 "bootstrap.dcs.standby_cluster.primary_slot_name 1 is not a string",
-                "bootstrap.dcs.postgresql.use_slots yes is not a boolean",
-                "bootstrap.dcs.postgresql.pg_hba [] is an empty list",
+                "bootstrap.dcs.synchronous_mode maybe didn't pass validation: invalid value for \
+                 synchronous_mode",
                 "bootstrap.initdb.1 5 is not a string",
                 "bootstrap.initdb.1 5 is not a dictionary",
             ],

@@ -21,9 +21,9 @@ const BINARIES: [&str; 6] = [
     "pg_isready",
 ];
 
-/// Whether `bin_name` may give it another name; other keys mean nothing.
-pub(super) fn is_binary(name: &str) -> bool {
-    BINARIES.contains(&name) || name == "pg_rewind"
+/// To which `bin_name` may give other names; its other keys mean nothing.
+pub(super) fn renameable() -> impl Iterator<Item = &'static str> {
+    BINARIES.into_iter().chain(["pg_rewind"])
 }
 
 /// `postgres --version` prints a line and exits; a disk that sleeps takes a few seconds.

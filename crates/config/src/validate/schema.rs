@@ -131,6 +131,7 @@ fn bootstrap(report: &mut Report, root: &Place<'_>) {
             &Rule::Number(-1, i64::MAX, None),
         );
         report.optional(&dcs, "member_slots_ttl", &SECONDS);
+        dynamic_postgresql(report, &dcs);
         report.all(
             &dcs,
             &[
@@ -139,13 +140,6 @@ fn bootstrap(report: &mut Report, root: &Place<'_>) {
                 "primary_hang_timeout",
             ],
             &NATURAL,
-        );
-        report.optional(&dcs, "synchronous_mode", &Rule::SynchronousMode);
-        report.optional(&dcs, "synchronous_mode_strict", &Rule::Bool);
-        report.optional(
-            &dcs,
-            "synchronous_node_count",
-            &Rule::Number(1, i64::MAX, None),
         );
         if let Some(standby) = report.enter(&dcs, "standby_cluster", false) {
             let remote = [
@@ -159,7 +153,13 @@ fn bootstrap(report: &mut Report, root: &Place<'_>) {
             let texts = ["archive_cleanup_command", "recovery_min_apply_delay"];
             report.all(&standby, &texts, &Rule::Text);
         }
-        dynamic_postgresql(report, &dcs);
+        report.optional(&dcs, "synchronous_mode", &Rule::SynchronousMode);
+        report.optional(&dcs, "synchronous_mode_strict", &Rule::Bool);
+        report.optional(
+            &dcs,
+            "synchronous_node_count",
+            &Rule::Number(1, i64::MAX, None),
+        );
     }
     report.optional(&bootstrap, "initdb", &TEXTS_OR_DICTS);
     report.optional(&bootstrap, "method", &Rule::Text);
@@ -186,9 +186,10 @@ fn dynamic_postgresql(report: &mut Report, dcs: &Place<'_>) {
         ];
         report.all(&parameters, &names, &counts);
     }
-    report.all(&postgresql, &["use_pg_rewind", "use_slots"], &Rule::Bool);
+    report.optional(&postgresql, "use_pg_rewind", &Rule::Bool);
     report.all(&postgresql, &["pg_hba", "pg_ident"], &TEXTS);
     report.optional(&postgresql, "pg_ctl_timeout", &NATURAL);
+    report.optional(&postgresql, "use_slots", &Rule::Bool);
 }
 
 fn stores(report: &mut Report, root: &Place<'_>) {
@@ -346,16 +347,16 @@ fn postgresql(report: &mut Report, root: &Place<'_>) {
         Some(other) => report.line(&path, &python_str(other), "is not a string"),
     }
     if let Some(names) = report.enter(&postgresql, "bin_name", false) {
-        for (binary, name) in names.map {
+        for binary in files::renameable() {
             let path = names.key(binary);
-            match name {
-                _ if !files::is_binary(binary) => {}
-                Value::String(name) => {
+            match names.map.get(binary) {
+                None => {}
+                Some(Value::String(name)) => {
                     if let Err(detail) = binaries.find(name) {
                         report.line(&path, name, &format!("didn't pass validation: {detail}"));
                     }
                 }
-                other => report.line(&path, &python_str(other), "is not a string"),
+                Some(other) => report.line(&path, &python_str(other), "is not a string"),
             }
         }
     }
