@@ -1,5 +1,5 @@
-//! What our `patronictl` and Python's make of the same keys: clusters that no test could have run, and those that neither
-//! side finds anything wrong with. No server runs.
+//! What our `patronictl` and Python's make of the same keys, written by hand: no server runs, so they can be those of any
+//! cluster.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::commands::Pair;
 
 mod long {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    #[ignore = "some minutes of Python's start"]
+    #[ignore = "Python's start, two hundred times"]
     async fn both_command_lines_make_the_same_of_them() -> anyhow::Result<()> {
         super::both().await
     }

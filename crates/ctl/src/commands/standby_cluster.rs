@@ -200,3 +200,59 @@ fn progress(cluster: &Cluster, kind: Kind, before: &MemberName) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use primacy_model::{Leader, Member, MemberData, Version};
+
+    /// `b` leads now, `a` did before.
+    fn changing(role: Role, before: State) -> Cluster {
+        let version = Version(1);
+        let member = |name: &str, role, state| Member {
+            name: name.into(),
+            version,
+            session: None,
+            data: MemberData {
+                role: Some(role),
+                state: Some(state),
+                ..MemberData::default()
+            },
+        };
+        Cluster {
+            leader: Some(Leader {
+                name: "b".into(),
+                version,
+                session: None,
+            }),
+            members: vec![
+                member("a", Role::Replica, before),
+                member("b", role, State::Running),
+            ],
+            ..Cluster::default()
+        }
+    }
+
+    #[test]
+    fn it_is_told_what_is_waited_for() {
+        let a = MemberName::from("a");
+        let stopped = changing(Role::StandbyLeader, State::Stopped);
+        assert_eq!(
+            progress(&stopped, Kind::Demote, &a),
+            "cluster is unlocked: False, leader role: standby_leader, leader state: running, previous leader state: 'stopped'"
+        );
+        assert_eq!(
+            progress(&stopped, Kind::Promote, &a),
+            "cluster is unlocked: False, leader role: standby_leader, leader state: running"
+        );
+        assert_eq!(
+            progress(&Cluster::default(), Kind::Promote, &a),
+            "cluster is unlocked: True, leader role: None, leader state: None"
+        );
+        assert!(!is_done(&stopped, Kind::Demote, &a));
+        let all = changing(Role::StandbyLeader, State::Running);
+        assert!(is_done(&all, Kind::Demote, &a) && !is_done(&all, Kind::Promote, &a));
+        let promoted = changing(Role::Primary, State::Stopped);
+        assert!(is_done(&promoted, Kind::Promote, &a));
+    }
+}

@@ -70,3 +70,66 @@ async fn store_that_does_not_answer_is_an_error() {
         "{outcome:?}"
     );
 }
+
+/// The precedence of `patronictl.md` §1.1 and §1.3.
+#[tokio::test]
+async fn configuration_is_found_where_it_may_be() {
+    let mut world = World::demo().await;
+    let home = world.directory.path().display().to_string();
+    let variables = |set: &[(&str, &str)]| {
+        let home = [("XDG_CONFIG_HOME", home.as_str())];
+        let all = home.iter().chain(set);
+        all.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
+    };
+    // The whole of it, and then no other variable.
+    let whole = "{scope: demo, etcd3: {host: h:1}}";
+    world.variables = variables(&[("PATRONI_SCOPE", "other"), ("PATRONI_CONFIGURATION", whole)]);
+    world.run("list", "").await.is(0, TABLE, "");
+
+    // The usual file, and variables on top of it.
+    let usual = world.directory.path().join("patroni");
+    std::fs::create_dir(&usual).unwrap();
+    std::fs::write(
+        usual.join("patronictl.yaml"),
+        "{scope: other, etcd3: {host: h:1}}",
+    )
+    .unwrap();
+    world.variables = variables(&[("PATRONI_SCOPE", "demo")]);
+    world.run("list", "").await.is(0, TABLE, "");
+
+    // A directory: its files in the order of their names.
+    let several = world.directory.path().join("several");
+    std::fs::create_dir(&several).unwrap();
+    std::fs::write(several.join("a.yml"), "scope: other").unwrap();
+    std::fs::write(several.join("b.yaml"), "{scope: demo, etcd3: {host: h:1}}").unwrap();
+    std::fs::write(several.join("c.txt"), "scope: other").unwrap();
+    world.variables = variables(&[]);
+    let line = format!("-c {} list", several.display());
+    world.run(&line, "").await.is(0, TABLE, "");
+
+    world.variables = variables(&[("DCS_URL", "redis://h")]);
+    let refusal = "Error: Unknown dcs scheme: redis\n";
+    world.run("list", "").await.is(1, "", refusal);
+    world
+        .run("-d etcd3://h list demo", "")
+        .await
+        .is(0, TABLE, "");
+}
+
+/// The last one set of the three counts.
+#[tokio::test]
+async fn warnings_are_told_unless_the_level_is_higher() {
+    let mut world = World::demo().await;
+    let warning = "TIME - WARNING - nosuch is left out: it is no member in the role any\n";
+    for (name, level, told) in [
+        ("LOGLEVEL", "ERROR", ""),
+        ("PATRONI_LOGLEVEL", "info", warning),
+        ("PATRONI_LOG_LEVEL", "CRITICAL", ""),
+    ] {
+        world.variables.insert(name.into(), level.into());
+        world.answer(200, "restarted successfully");
+        let outcome = world.run("restart demo pg1 nosuch --force", "").await;
+        assert_eq!(outcome.errors, told, "{name}={level}");
+    }
+}

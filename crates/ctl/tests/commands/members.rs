@@ -49,6 +49,17 @@ async fn reinit() {
             json!({"force": true, "from_leader": false})
         ]
     );
+    world.answer(200, "reinitialize started");
+    world
+        .run("reinit demo pg1 --force --from-leader", "")
+        .await
+        .is(
+            0,
+            &after_table("Success: reinitialize for member pg1\n"),
+            "",
+        );
+    let expected = json!({"force": true, "from_leader": true});
+    assert_eq!(body(&world.asked()[0]), expected);
     world.run("reinit demo --force", "").await.is(0, TABLE, "");
     world.run("reinit demo pg0", "").await.is(
         1,

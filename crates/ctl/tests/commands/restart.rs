@@ -159,3 +159,33 @@ async fn flush() {
     let failed = world.run("flush demo pg1 restart --force", "").await;
     assert!(failed.output.ends_with("Failed: flush scheduled restart for member pg1, status code=404, (no restarts are scheduled)\n"), "{failed:?}");
 }
+
+#[tokio::test]
+async fn restart_of_those_that_wait_for_one_and_of_any() {
+    let world = World::demo().await;
+    world.member("pg1", json!({"pending_restart": true})).await;
+    world.answer(200, "restarted successfully");
+    let outcome = world.run("restart demo --pending --force", "").await;
+    outcome.is(0, &outcome.output, "");
+    assert!(
+        outcome
+            .output
+            .ends_with("\nSuccess: restart on member pg1\n"),
+        "{outcome:?}"
+    );
+    assert_eq!(world.asked(), [r#"POST /restart {"restart_pending":true}"#]);
+
+    // Who waits for one then is not known yet.
+    for _ in 0..2 {
+        world.answer(202, "Restart scheduled");
+    }
+    let line = "restart demo --pending --scheduled 2040-01-01T10:00Z";
+    let outcome = world.run(line, "y\n\n").await;
+    let question = "The nodes needing a restart will be identified at the scheduled time, and might be different from the ones showing pending restart right now. Is this fine? [y/N]: ";
+    assert!(outcome.output.contains(question), "{outcome:?}");
+    assert_eq!(world.asked().len(), 2);
+
+    world.answer(200, "restarted successfully");
+    world.run("restart demo --any --force", "").await;
+    assert_eq!(world.asked().len(), 1);
+}

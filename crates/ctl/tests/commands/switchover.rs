@@ -161,3 +161,24 @@ async fn failover_to_an_asynchronous_member_is_asked_about() {
     assert!(done.output.contains("Are you sure you want to failover cluster demo, demoting current leader pg0? [y/N]: PRECISE Successfully failed over to \"pg1\"\n"), "{done:?}");
     assert_eq!(body(&world.asked()[0]), json!({"candidate": "pg1"}));
 }
+
+/// Members of before there were two endpoints.
+#[tokio::test]
+async fn switchover_that_a_member_does_not_know_becomes_a_failover() {
+    let world = World::demo().await;
+    world.answer(501, "Server does not support this operation");
+    world.answer(200, "Successfully failed over to \"pg1\"");
+    let outcome = world.run("switchover --candidate pg1 --force", "").await;
+    assert!(
+        outcome
+            .output
+            .contains("PRECISE Successfully failed over to \"pg1\"\n"),
+        "{outcome:?}"
+    );
+    let asked = world.asked();
+    assert!(
+        asked[0].starts_with("POST /switchover ") && asked[1].starts_with("POST /failover "),
+        "{asked:?}"
+    );
+    assert_eq!(body(&asked[0]), body(&asked[1]));
+}
