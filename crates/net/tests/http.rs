@@ -156,7 +156,7 @@ async fn old_clients_are_answered_and_hung_up_on() {
     ] {
         let answer = raw(server.address, request.as_bytes()).await;
         assert!(
-            answer.contains(" 200 OK\r\n") && answer.contains("connection: close"),
+            answer.contains(" 200 OK\r\n") && answer.contains("Connection: close"),
             "{answer}"
         );
     }
