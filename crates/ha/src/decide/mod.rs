@@ -207,9 +207,12 @@ fn unreachable_store(s: &Situation<'_>, why: &mut Reasons) -> Step {
             s.now >= until
                 || failing_since.is_some_and(|since| s.now.since(since) >= s.global.retry_timeout)
         }
-        // An agent that begins gives the store a ttl to answer; a primary that then still cannot know who
-        // leads may not accept writes.
-        Lease::None => s.memory.store_seen || s.now.since(s.memory.began) >= s.global.ttl,
+        // A lock that an agent before this one held lasts for a ttl at most: so long the store may take to answer an agent
+        // that begins, and the server to stop in good order before it is fenced.
+        Lease::None => {
+            let patience = s.global.ttl.saturating_sub(s.global.retry_timeout);
+            s.memory.store_seen || s.now.since(s.memory.began) >= patience
+        }
     };
     if !lost {
         why.note(

@@ -314,10 +314,14 @@ fn is_healthiest(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Ver
             ),
         );
     }
-    if s.needs_votes(cluster)
-        && !cluster.sync.has_member(s.me())
-        && matches!(s.memory.rewind, RewindState::Check { .. })
-    {
+    let old_leader = s.last_healthy.and_then(Cluster::leader_name);
+    let compared = match s.memory.rewind {
+        RewindState::Check { .. } => false,
+        // An agent that has not seen anybody lead does not know whom its server followed.
+        RewindState::Initial => old_leader.is_some(),
+        _ => true,
+    };
+    if s.needs_votes(cluster) && !cluster.sync.has_member(s.me()) && !compared {
         // Voters tell positions, and two timelines of one number may have been begun apart.
         return no(
             "ha.md §10.2.5",
@@ -331,7 +335,6 @@ fn is_healthiest(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Ver
         .into_iter()
         .filter(|(name, _)| !sync_active || cluster.sync.has_member(name))
         .collect();
-    let old_leader = s.last_healthy.and_then(Cluster::leader_name);
     compare_with_peers(s, cluster, candidates, true, old_leader, why)
 }
 

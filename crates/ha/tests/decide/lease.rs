@@ -57,7 +57,7 @@ fn s3_3_a_replica_without_the_store_stays_as_it_is() {
 }
 
 #[test]
-fn s3_3_an_agent_that_begins_gives_the_store_a_ttl() {
+fn s3_3_an_agent_that_begins_gives_the_store_as_long_as_a_lock_lasts() {
     let beginning = |seconds| {
         World::of("pg1").with(|w| {
             w.reachable = false;
@@ -66,8 +66,9 @@ fn s3_3_an_agent_that_begins_gives_the_store_a_ttl() {
             w.memory.began = NOW - Duration::from_secs(seconds);
         })
     };
-    assert_eq!(beginning(29).step(), Step::Wait);
-    assert!(demotes(&beginning(30).step(), DemotionMode::Offline));
+    // Less what the server has to stop in good order.
+    assert_eq!(beginning(19).step(), Step::Wait);
+    assert!(demotes(&beginning(20).step(), DemotionMode::Offline));
 }
 
 #[test]

@@ -276,6 +276,14 @@ fn s10_2_5_who_is_no_voter_and_was_not_compared_needs_more_than_votes() {
     assert!(!acquires(&race(&[], pending).because("ha.md §10.2.5")));
     assert!(acquires(&race(&[], RewindState::NotNeeded).step()));
     assert!(acquires(&race(&["pg2"], pending).step()));
+    // Nobody has led since the agent began.
+    let begun = |standbys: &[&str]| {
+        let world = race(standbys, RewindState::Initial);
+        world.with(|w| w.last_healthy.as_mut().expect("a view").leader = None)
+    };
+    assert!(!acquires(&begun(&[]).because("ha.md §10.2.5")));
+    assert!(acquires(&begun(&["pg2"]).step()));
+    assert!(acquires(&race(&[], RewindState::Initial).step()));
 }
 
 /// The mode was switched to `on`, and the primary is lost before it could publish that.
