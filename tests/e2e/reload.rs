@@ -107,6 +107,34 @@ async fn a_configuration_changes() -> Result<()> {
         "it does not lead any more"
     );
 
+    // Rules that keep the agent itself out are put right by a reload as well.
+    let (open, closed) = (
+        "  - local all nobody reject\n",
+        "  - host all all all reject\n",
+    );
+    let keeper = sql::connect(old_port, "test").await?;
+    edit(&cluster, open, closed)?;
+    agent.sighup()?;
+    wait_until("the agent to be kept out", within, async || {
+        keeper
+            .batch_execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'Patroni heartbeat'")
+            .await?;
+        let status = agent.get("/patroni").await?;
+        ensure!(status["state"] != "running", "{status}");
+        Ok(())
+    })
+    .await?;
+    edit(&cluster, closed, open)?;
+    agent.sighup()?;
+    wait_until("the agent to be let in again", within, async || {
+        let status = agent.get("/patroni").await?;
+        ensure!(status["state"] == "running", "{status}");
+        let session = heartbeat_session(old_port).await?;
+        ensure!(!session.is_empty(), "no session of the agent");
+        Ok(())
+    })
+    .await?;
+
     // What cannot be read changes nothing. PostgreSQL reads its files again all the same.
     let config = std::fs::read_to_string(&agent.config)?;
     cluster

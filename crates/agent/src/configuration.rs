@@ -200,6 +200,16 @@ fn spaced_json(value: &Map<String, Value>) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// Brings the files of a server up to its settings and has it read them, whether it answers or not
+/// (`configuration.md` §5.3, steps 1 and 6).
+pub(crate) async fn write_and_reload(
+    server: &Server,
+    deadline: Instant,
+) -> Result<(), primacy_postgres::Error> {
+    server.write_files(None, deadline).await?;
+    server.reload(deadline).await
+}
+
 /// Brings the files of a running server up to its settings, reloads it, and returns which parameters wait for
 /// a restart: name to (value in force, value in the files) (`configuration.md` §5.3).
 pub(crate) async fn apply_to_running(

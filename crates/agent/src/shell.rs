@@ -30,7 +30,9 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::ApiServer;
-use crate::configuration::{Configuration, apply_deadline, apply_to_running, cache};
+use crate::configuration::{
+    Configuration, apply_deadline, apply_to_running, cache, write_and_reload,
+};
 use crate::fencing::{Fencing, Keeper};
 use crate::jobs::{self, JobContext, RecoveryContext, chain};
 use crate::journal::Journal;
@@ -774,7 +776,9 @@ impl Shell {
             return;
         }
         self.settings_changed = !running;
-        let always_reload = running && std::mem::take(&mut self.reload_wanted);
+        // Files that keep the agent itself out are put right by a reload that somebody asks for.
+        let unanswered = self.observation.process.is_alive() && self.machine.memory().store_seen;
+        let always_reload = (running || unanswered) && std::mem::take(&mut self.reload_wanted);
         let server = self.server.clone();
         let events = self.events.clone();
         let configuration = self.configuration.dynamic().clone();
@@ -787,6 +791,9 @@ impl Shell {
                 );
             }
             if !running {
+                if always_reload && let Err(error) = write_and_reload(&server, deadline).await {
+                    tracing::warn!("the new settings are not in force: {}", chain(&error));
+                }
                 return;
             }
             match apply_to_running(&server, always_reload, deadline).await {
