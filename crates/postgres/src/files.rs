@@ -130,6 +130,9 @@ impl Server {
             for (file, backup) in backups(&settings) {
                 if !file.exists() && backup.exists() {
                     std::fs::copy(&backup, &file).map_err(Error::file("write", &file))?;
+                    let mode = std::fs::Permissions::from_mode(mode_of(&settings, &file));
+                    std::fs::set_permissions(&file, mode)
+                        .map_err(Error::file("change the mode of", &file))?;
                 }
             }
             let ident = settings.config_dir.join("pg_ident.conf");
@@ -457,6 +460,31 @@ mod tests {
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[tokio::test]
+    async fn restored_files_are_as_open_as_their_place_asks() {
+        let directory = tempfile::tempdir().unwrap();
+        let (data, conf) = (directory.path().join("data"), directory.path().join("conf"));
+        for path in [&data, &conf] {
+            std::fs::create_dir(path).unwrap();
+        }
+        let private = std::fs::Permissions::from_mode(0o600);
+        let backup = data.join("pg_hba.conf.backup");
+        std::fs::write(&backup, "local all all trust").unwrap();
+        std::fs::set_permissions(&backup, private).unwrap();
+        let mut settings = settings(&data);
+        settings.config_dir = conf.clone();
+        let server = Server::new(settings);
+        let deadline = Instant::now() + std::time::Duration::from_secs(60);
+        server.restore_backups(deadline).await.unwrap();
+        for name in ["pg_hba.conf", "pg_ident.conf"] {
+            let mode = std::fs::metadata(conf.join(name))
+                .unwrap()
+                .permissions()
+                .mode();
+            assert_eq!(mode & 0o777, 0o644, "{name}");
+        }
     }
 
     #[test]
