@@ -54,7 +54,6 @@ fn cases_that_failed_once() {
 
 /// For a minute, or for as long as `PRIMACY_SIM_SECONDS` says. The first seed is drawn; the failing one is told.
 #[test]
-#[ignore = "a few seeds in a thousand still fail: docs/simulator.md"]
 fn seeds_that_were_never_run() {
     let seconds = std::env::var("PRIMACY_SIM_SECONDS").ok();
     let seconds = seconds.and_then(|text| text.parse().ok()).unwrap_or(60);
