@@ -52,11 +52,11 @@ fn cases_that_failed_once() {
     assert!(cases > 0);
 }
 
-/// For a minute, or for as long as `PRIMACY_SIM_SECONDS` says. The first seed is drawn; the failing one is told.
+/// For two minutes, or for as long as `PRIMACY_SIM_SECONDS` says. The first seed is drawn; the failing one is told.
 #[test]
 fn seeds_that_were_never_run() {
     let seconds = std::env::var("PRIMACY_SIM_SECONDS").ok();
-    let seconds = seconds.and_then(|text| text.parse().ok()).unwrap_or(60);
+    let seconds = seconds.and_then(|text| text.parse().ok()).unwrap_or(120);
     let begin = Instant::now();
     let mut seed: u64 = rand::random::<u32>().into();
     while begin.elapsed() < Duration::from_secs(seconds) {

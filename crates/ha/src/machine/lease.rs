@@ -1,7 +1,7 @@
 //! The lease is kept by the clock, beside the passes.
 
 use jiff::Timestamp;
-use primacy_model::{DataDirectory, JournalKind, Readiness};
+use primacy_model::{DataDirectory, JournalKind, Process, Readiness};
 
 use super::{
     Action, FENCE_MARGIN, FenceOrder, LogLevel, Machine, Pass, RENEWAL_RETRY, RenewalResult,
@@ -130,7 +130,10 @@ impl Machine {
     /// accept no writes: an agent that cannot stop it must not take the fence away either.
     pub(super) fn set_fence(&mut self, now: Moment, actions: &mut Vec<Action>) {
         let wanted = match self.lease {
-            _ if self.global.pause => Some(FenceOrder::Disarm),
+            // What an agent before this one told is not undone by a pause that the store may not know any more.
+            _ if self.global.pause => {
+                (self.memory.store_seen || self.fence.is_some()).then_some(FenceOrder::Disarm)
+            }
             // A primary that is being started is under the fence from its first moment, whatever becomes of the agent.
             _ if !self.server.process.is_alive() && !self.restarts_primary() => {
                 self.fence.map(|_| FenceOrder::Disarm)
@@ -168,7 +171,7 @@ impl Machine {
             None => {
                 !self.server.recovery_signal
                     && self.server.data_directory == DataDirectory::Valid
-                    && self.server.process.is_alive()
+                    && matches!(self.server.process, Process::Running(_))
             }
         };
         primary && !told && !first

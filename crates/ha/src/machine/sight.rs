@@ -70,12 +70,11 @@ impl Machine {
                     && observation.data_directory == DataDirectory::Valid =>
                 {
                     // Found like this: a primary's data unless it says otherwise, and a primary if it runs and hangs.
-                    memory.role = if observation.recovery_signal || starting {
-                        Role::Replica
-                    } else if observation.process.is_alive() {
-                        Role::Primary
-                    } else {
-                        Role::Demoted
+                    let standby = observation.recovery_signal || starting;
+                    memory.role = match observation.process {
+                        Process::Running(_) if !standby => Role::Primary,
+                        process if standby || process.is_alive() => Role::Replica,
+                        _ => Role::Demoted,
                     };
                 }
                 None => {}

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use primacy_ha::{Action, Event, FenceOrder, Job, Lease, RenewalResult, RewindState, Step};
+use primacy_config::{GlobalConfig, TimingLimits};
+use primacy_ha::{
+    Action, Event, FenceOrder, Job, Lease, Machine, RenewalResult, RewindState, Step,
+};
 use primacy_model::{Role, State, Version};
 
 use crate::driver::{Driver, TTL, kills};
@@ -150,4 +153,30 @@ fn s3_b_leaving_pause_forgets_what_was_known_of_divergence() {
     let compares =
         |action: &Action| matches!(action, Action::StartJob(Job::CheckDivergence { .. }));
     assert!(driver.pass_time(CYCLE, compares), "compared afresh");
+}
+
+#[test]
+fn what_an_earlier_agent_told_the_fence_stands_until_the_store_tells_of_the_pause() {
+    let disarms = |action: &Action| matches!(action, Action::SetFence(FenceOrder::Disarm));
+    let mut driver = Driver::starting(World::of("pg1"));
+    let paused = GlobalConfig {
+        pause: true,
+        ..GlobalConfig::default()
+    };
+    driver.machine = Machine::new(
+        World::of("pg1").local,
+        paused,
+        TimingLimits::PATRONI,
+        driver.now,
+    );
+    let config = driver.cluster.config.as_mut().expect("a configuration");
+    config.value.insert("pause".into(), true.into());
+    driver.reachable = false;
+    driver.rest();
+    assert!(
+        !driver.saw(disarms),
+        "known from the cached configuration alone"
+    );
+    driver.reachable = true;
+    assert!(driver.pass_time(CYCLE, disarms));
 }
