@@ -178,14 +178,6 @@ fn unreachable_store(s: &Situation<'_>, why: &mut Reasons) -> Step {
         why.outcome("DCS is not accessible, a long action is under way");
         return Step::Wait;
     }
-    if s.memory.bootstrapping.is_some() {
-        why.note(
-            "ha.md §6.2",
-            "the new cluster is nobody's yet: it goes on, or is given up, once the store answers",
-        );
-        why.outcome("DCS is not accessible, the new cluster is not published yet");
-        return Step::Wait;
-    }
     if !s.server.process.is_alive() {
         if s.memory
             .demotion

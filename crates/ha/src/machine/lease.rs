@@ -227,6 +227,10 @@ impl Machine {
     }
 
     pub(super) fn begin_demotion(&mut self, mode: DemotionMode) {
+        if self.memory.bootstrapping.is_some() {
+            // Another member may make the cluster meanwhile: this one is given up.
+            self.memory.bootstrapping = Some(Some(false));
+        }
         self.memory.demotion = Some(Demotion {
             mode,
             stopped: false,

@@ -1,12 +1,12 @@
 //! `ha.md` §6: a new cluster, a new member.
 
-use primacy_ha::{Job, Lease, Over, Step};
+use primacy_ha::{Job, Over, Step};
 use primacy_model::{
     Cluster, ControlState, DataDirectory, Initialize, Role, SystemIdentifier, Tags,
 };
 use serde_json::json;
 
-use crate::world::{World, leader, primary_wal, system};
+use crate::world::{World, leader, system};
 
 fn empty(me: &str) -> World {
     World::of(me).stopped(ControlState::ShutDown).with(|w| {
@@ -115,20 +115,6 @@ fn s6_2_a_bootstrap_that_failed_is_taken_back() {
     assert_eq!(failed.because("ha.md §6.2"), Step::CancelBootstrap);
     let primary = World::unlocked("pg1").with(|w| w.memory.bootstrapping = Some(None));
     assert_eq!(primary.step(), Step::StartJob(Job::PostBootstrap));
-}
-
-/// Another member may make the cluster meanwhile; a server that was demoted could never tell that it is to be given up.
-#[test]
-fn s6_2_while_the_store_is_away_a_new_cluster_is_left_as_it_is() {
-    for result in [None, Some(true)] {
-        let world = World::unlocked("pg1").with(|w| {
-            w.memory.bootstrapping = Some(result);
-            w.lease = Lease::None;
-            w.server.wal = Some(primary_wal());
-            w.reachable = false;
-        });
-        assert_eq!(world.because("ha.md §6.2"), Step::Wait);
-    }
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! What the end of a job does to the pass that is under way.
 
-use primacy_ha::{Action, Event, Job, JobReport};
+use primacy_ha::{Action, Event, Job, JobReport, Step};
 use primacy_model::{
     Cluster, ControlState, DataDirectory, Initialize, Observation, Process, Role, State,
 };
 
-use crate::driver::Driver;
+use crate::driver::{Driver, TTL};
 use crate::world::{self, World};
 
 /// Answers these actions and all that follow from them, but not the job that begins: it is under way then.
@@ -62,6 +62,44 @@ fn s6_2_a_new_cluster_is_not_judged_by_a_look_from_before_it_was_there() {
     assert!(actions.iter().any(looks), "{actions:?}");
     assert_eq!(driver.machine.server().0.process, Process::Absent);
     begin_job(&mut driver, actions, |job| *job == Job::PostBootstrap);
+}
+
+/// The store went away, and the server was demoted: another member may have made the cluster meanwhile.
+#[test]
+fn s6_2_a_new_cluster_whose_server_was_demoted_is_given_up() {
+    let mut world = World::of("pg1").stopped(ControlState::ShutDown);
+    let there = World::of("pg1").server;
+    world.server.data_directory = DataDirectory::Empty;
+    world.server.system_identifier = None;
+    world.server.control = None;
+    world.cluster = Cluster::default();
+    let mut driver = Driver::starting(world);
+    let actions = driver.step(Event::Tick);
+    begin_job(&mut driver, actions, |job| *job == Job::Bootstrap);
+    driver.cluster.initialize = Initialize::Running;
+
+    driver.reachable = false;
+    let actions = end_during_a_pass(&mut driver, there);
+    driver.finish(actions);
+    let stops = |action: &Action| matches!(action, Action::StartJob(Job::Stop { .. }));
+    assert!(driver.saw(stops) || driver.pass_time(TTL, stops));
+    driver.pass_time(TTL, |_| false);
+    driver.reachable = true;
+    let mut queue = Vec::new();
+    for _ in 0..100 {
+        let Some(action) = queue.pop() else {
+            driver.now = driver.machine.wake_at().expect("something is due");
+            queue = driver.step(Event::Tick);
+            continue;
+        };
+        if let Action::Perform { step, .. } = action {
+            assert_eq!(step, Step::CancelBootstrap);
+            return;
+        }
+        let event = driver.answer(&action);
+        queue.extend(event.into_iter().flat_map(|event| driver.step(event)));
+    }
+    panic!("it is kept");
 }
 
 #[test]
