@@ -44,9 +44,8 @@ fn looks(action: &Action) -> bool {
     matches!(action, Action::Observe { .. })
 }
 
-/// Taken for what it is, the earlier look would say that the new cluster did not come up.
-#[test]
-fn s6_2_a_new_cluster_is_not_judged_by_a_look_from_before_it_was_there() {
+/// A member that makes the cluster, and the server that will be there.
+fn bootstrapping() -> (Driver, Observation) {
     let mut world = World::of("pg1").stopped(ControlState::ShutDown);
     let there = World::of("pg1").server;
     world.server.data_directory = DataDirectory::Empty;
@@ -57,6 +56,13 @@ fn s6_2_a_new_cluster_is_not_judged_by_a_look_from_before_it_was_there() {
     let actions = driver.step(Event::Tick);
     begin_job(&mut driver, actions, |job| *job == Job::Bootstrap);
     driver.cluster.initialize = Initialize::Running;
+    (driver, there)
+}
+
+/// Taken for what it is, the earlier look would say that the new cluster did not come up.
+#[test]
+fn s6_2_a_new_cluster_is_not_judged_by_a_look_from_before_it_was_there() {
+    let (mut driver, there) = bootstrapping();
 
     let actions = end_during_a_pass(&mut driver, there);
     assert!(actions.iter().any(looks), "{actions:?}");
@@ -67,16 +73,7 @@ fn s6_2_a_new_cluster_is_not_judged_by_a_look_from_before_it_was_there() {
 /// The store went away, and the server was demoted: another member may have made the cluster meanwhile.
 #[test]
 fn s6_2_a_new_cluster_whose_server_was_demoted_is_given_up() {
-    let mut world = World::of("pg1").stopped(ControlState::ShutDown);
-    let there = World::of("pg1").server;
-    world.server.data_directory = DataDirectory::Empty;
-    world.server.system_identifier = None;
-    world.server.control = None;
-    world.cluster = Cluster::default();
-    let mut driver = Driver::starting(world);
-    let actions = driver.step(Event::Tick);
-    begin_job(&mut driver, actions, |job| *job == Job::Bootstrap);
-    driver.cluster.initialize = Initialize::Running;
+    let (mut driver, there) = bootstrapping();
 
     driver.reachable = false;
     let actions = end_during_a_pass(&mut driver, there);
