@@ -114,6 +114,7 @@ pub(crate) fn of_member(tree: &Map, warnings: &mut Vec<Warning>) {
             "group must be an integer, without quotes, and database text",
         );
     }
+    tell.of_raft(object(tree, "raft"));
     tell.of_restapi(object(tree, "restapi"));
     tell.of_postgresql(object(tree, "postgresql"));
     tell.of_bootstrap(tree);
@@ -203,6 +204,23 @@ impl Teller<'_> {
                 &format!("{key}{place}"),
                 &format!("it belongs under {section}"),
             );
+        }
+    }
+
+    fn of_raft(&mut self, raft: &Map) {
+        for (key, why) in [
+            (
+                "connection_retry_time",
+                "a lost connection is made again as soon as it is needed, ten times a second at most",
+            ),
+            (
+                "leader_fallback_timeout",
+                "a leader of the embedded store that lost its majority answers nothing from then on",
+            ),
+        ] {
+            if given(raft, key) {
+                self.useless(&format!("raft.{key}"), why);
+            }
         }
     }
 

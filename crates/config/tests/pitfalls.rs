@@ -49,6 +49,14 @@ fn settings_of_a_member_that_do_nothing() {
             "citus has no effect: group must be an integer",
         ),
         (
+            json!({"raft": {"connection_retry_time": 5, "min_timeout": 0.4}}),
+            "raft.connection_retry_time has no effect: a lost connection is made again",
+        ),
+        (
+            json!({"raft": {"leader_fallback_timeout": 30}}),
+            "raft.leader_fallback_timeout has no effect: a leader of the embedded store",
+        ),
+        (
             json!({"restapi": {"verify_client": "require", "certfile": "c"}}),
             "Bad value in the \"restapi.verify_client\": require",
         ),

@@ -56,6 +56,21 @@ struct Sight {
     age: Duration,
 }
 
+impl Sight {
+    /// Whether it is the look that every reader of the snapshot has.
+    fn is_last(&self) -> bool {
+        let last = &self.published.observation;
+        self.fresh
+            .as_ref()
+            .is_some_and(|look| Arc::ptr_eq(look, last))
+    }
+
+    /// Tells how old the sight is that the answer was made of.
+    fn date(&self, answer: Answer) -> Answer {
+        answer.with_header(OBSERVED_AGO, self.age.as_millis().to_string())
+    }
+}
+
 impl Api {
     /// GET `/patroni`. For a member with a look that begins after the question: those that race for the lock rely on a
     /// position not being older than the lease that has just ended.
@@ -165,14 +180,13 @@ impl Api {
     }
 
     fn tell(&self, sight: &Sight, answer: impl FnOnce(&Status<'_>) -> Answer) -> Answer {
-        let log = self.log.status();
         let status = Status::new(
             &sight.published,
             sight.fresh.as_deref(),
-            log,
+            self.log.status(),
             Instant::now(),
         );
-        answer(&status).with_header(OBSERVED_AGO, sight.age.as_millis().to_string())
+        sight.date(answer(&status))
     }
 
     /// As [`Api::tell`], from what was made for another request where it is of the same look.
@@ -183,26 +197,16 @@ impl Api {
         content_type: &'static str,
         make: impl FnOnce(&Status<'_>) -> String,
     ) -> Answer {
-        let published = &sight.published;
-        let is_last = |look| Arc::ptr_eq(look, &published.observation);
-        let text = if sight.fresh.as_ref().is_some_and(is_last) {
-            made.get(published, self.log.status(), make)
-        } else {
-            let look = sight.fresh.as_deref();
-            make(&Status::new(
-                published,
-                look,
-                self.log.status(),
-                Instant::now(),
-            ))
-            .into()
-        };
-        let answer = Answer::Made {
+        let answer = |text| Answer::Made {
             text,
             content_type,
             headers: Headers::new(),
         };
-        answer.with_header(OBSERVED_AGO, sight.age.as_millis().to_string())
+        if sight.is_last() {
+            sight.date(answer(made.get(&sight.published, self.log.status(), make)))
+        } else {
+            self.tell(sight, |status| answer(make(status).into()))
+        }
     }
 
     async fn look_for_health(&self) -> Sight {

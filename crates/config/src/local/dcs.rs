@@ -303,8 +303,8 @@ impl RaftTimings {
             })?;
             Ok(Some(duration))
         };
-        // The embedded store asks again at once, and its leader answers nothing without a majority: there is
-        // nothing to be set. Text that is no number is an error nevertheless.
+        // There is nothing to be set by these two, which is told (`pitfalls.rs`). Text that is no number is an error
+        // nevertheless.
         seconds("connection_retry_time")?;
         let fallback = seconds("leader_fallback_timeout")?;
         let (min, max) = (seconds("min_timeout")?, seconds("max_timeout")?);

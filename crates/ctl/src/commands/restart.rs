@@ -124,7 +124,7 @@ async fn choose_version(context: &mut Context) -> Result<Option<String>, Failure
     Ok(Some(text))
 }
 
-/// `X.Y` from version 10 on, `X.Y.Z` before.
+/// `X.Y` from version 10 on, or `X.Y.Z`, which counts as it is written also from 10 on: every 15 is below 15.1.1.
 fn check_version(text: &str) -> Result<(), Failure> {
     let parts: Result<Vec<u32>, _> = text.split('.').map(str::parse).collect();
     match parts.as_deref() {
@@ -132,7 +132,7 @@ fn check_version(text: &str) -> Result<(), Failure> {
             "Invalid PostgreSQL version: {text}"
         ))),
         Ok([major, _]) if *major >= 10 => Ok(()),
-        Ok([major, _, _]) if *major < 10 => Ok(()),
+        Ok([_, _, _]) => Ok(()),
         Ok(_) => Err(Failure::refused(format!(
             "Invalid PostgreSQL version format: X.Y or X.Y.Z is accepted: {text}"
         ))),
@@ -199,10 +199,10 @@ mod tests {
     #[test]
     fn versions() {
         let refusal = |text: &str| check_version(text).err().map(|failure| failure.to_string());
-        for text in ["9.5.2", "15.18", "10.0"] {
+        for text in ["9.5.2", "15.18", "10.0", "15.1.1"] {
             assert_eq!(refusal(text), None, "{text}");
         }
-        for text in ["9.1", "15", "15.1.2", "9.5.2.1"] {
+        for text in ["9.1", "15", "9.5.2.1"] {
             let expected =
                 format!("Invalid PostgreSQL version format: X.Y or X.Y.Z is accepted: {text}");
             assert_eq!(refusal(text), Some(expected));

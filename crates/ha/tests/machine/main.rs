@@ -421,6 +421,16 @@ fn s3_c_a_member_key_that_is_gone_is_published_again_at_once() {
     assert!(driver.saw(publishes));
 }
 
+fn acquires(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::Perform {
+            step: Step::AcquireLeader { .. },
+            ..
+        }
+    )
+}
+
 /// `design.md` I4: the members take their time to answer, and meanwhile somebody takes the lock, writes, and gives it up.
 #[test]
 fn a_race_that_somebody_else_won_and_left_meanwhile_is_begun_anew() {
@@ -454,15 +464,6 @@ fn a_race_on_a_view_from_before_a_suspension_is_begun_anew() {
     driver.now = driver.now + TTL;
     driver.cluster.status.optime = Lsn(u64::MAX / 2);
     let actions = driver.step(before);
-    let acquires = |action: &Action| {
-        matches!(
-            action,
-            Action::Perform {
-                step: Step::AcquireLeader { .. },
-                ..
-            }
-        )
-    };
     assert!(!actions.iter().any(acquires), "{actions:?}");
     driver.finish(actions);
     assert!(!driver.saw(acquires), "it lags behind what was written");
@@ -486,15 +487,6 @@ fn begins_anew(meanwhile: impl FnOnce(&mut Driver)) {
     driver.cluster.status.optime = Lsn(u64::MAX / 2);
     let answers = members.into_keys().map(|name| (name, None)).collect();
     let actions = driver.step(Event::PeersAnswered(answers));
-    let acquires = |action: &Action| {
-        matches!(
-            action,
-            Action::Perform {
-                step: Step::AcquireLeader { .. },
-                ..
-            }
-        )
-    };
     assert!(!actions.iter().any(acquires), "{actions:?}");
     assert!(
         actions

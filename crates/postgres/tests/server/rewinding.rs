@@ -3,8 +3,20 @@
 use primacy_model::Timeline;
 use primacy_postgres::{Divergence, RewindOutcome, RewindSource, StopMode};
 
-use crate::scratch::{Scratch, soon, until};
+use crate::scratch::{Node, Scratch, soon, until};
 use crate::server_test;
+
+/// A primary that crashed after it had written what nobody else has, and the one that was promoted in its place.
+async fn crashed_and_succeeded(scratch: &Scratch) -> (Node, Node) {
+    let old = scratch.primary("pg1").await;
+    let new = scratch.standby("pg2", &old).await;
+    new.server.promote(soon()).await.unwrap();
+    new.until_primary().await;
+    old.sql("CREATE TABLE lost AS SELECT generate_series(1, 1000)");
+    old.stop(StopMode::Immediate).await;
+    new.server.checkpoint(soon()).await.unwrap();
+    (old, new)
+}
 
 server_test!(rewinding, an_old_primary_that_ran_on_is_rewound, {
     let scratch = Scratch::new();
@@ -156,13 +168,7 @@ server_test!(
     a_crashed_primary_is_rewound_and_a_lost_source_is_told_apart,
     {
         let scratch = Scratch::new();
-        let old = scratch.primary("pg1").await;
-        let new = scratch.standby("pg2", &old).await;
-        new.server.promote(soon()).await.unwrap();
-        new.until_primary().await;
-        old.sql("CREATE TABLE lost AS SELECT generate_series(1, 1000)");
-        old.stop(StopMode::Immediate).await;
-        new.server.checkpoint(soon()).await.unwrap();
+        let (old, new) = crashed_and_succeeded(&scratch).await;
 
         let nowhere = primacy_postgres::Conninfo::new("127.0.0.1", 1, "postgres");
         let source = RewindSource {
@@ -193,13 +199,7 @@ server_test!(
     wal_that_the_source_wrote_while_it_was_copied_is_not_missed,
     {
         let scratch = Scratch::new();
-        let old = scratch.primary("pg1").await;
-        let new = scratch.standby("pg2", &old).await;
-        new.server.promote(soon()).await.unwrap();
-        new.until_primary().await;
-        old.sql("CREATE TABLE lost AS SELECT generate_series(1, 1000)");
-        old.stop(StopMode::Immediate).await;
-        new.server.checkpoint(soon()).await.unwrap();
+        let (old, new) = crashed_and_succeeded(&scratch).await;
         let early = new.sql("SELECT pg_walfile_name_offset(pg_current_wal_flush_lsn())");
         new.sql("CREATE TABLE kept AS SELECT generate_series(1, 1000)");
         let source = RewindSource {

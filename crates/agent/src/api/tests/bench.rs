@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use primacy_config::local::{RestApi, ServerTokens, VerifyClient};
 use primacy_config::{HostPort, TimingLimits};
-use primacy_dcs::{ClusterStore, MemoryStore};
+use primacy_dcs::{ClusterStore, MemoryStore, Store};
 use primacy_ha::FailsafeAnswer;
 use primacy_model::Lsn;
 use primacy_net::{ClientOptions, HttpClient};
@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
 use super::super::{Api, ApiServer};
+use super::gated::{Gated, Reads};
 use crate::logging::LogQueue;
 use crate::published::Published;
 use crate::request::{Request, RestartAnswer};
@@ -35,12 +36,30 @@ pub(super) struct Bench {
 impl Bench {
     pub(super) async fn new(published: Published, section: RestApi) -> Self {
         let memory = MemoryStore::new();
+        Bench::with_store(published, section, memory.clone(), memory).await
+    }
+
+    /// With a store whose reads wait to be let through.
+    pub(super) async fn gated(published: Published, section: RestApi) -> (Self, Reads) {
+        let memory = MemoryStore::new();
+        let (gated, reads) = Gated::new(memory.clone());
+        let bench = Bench::with_store(published, section, memory, gated).await;
+        (bench, reads)
+    }
+
+    /// `api_store` is how the API sees `memory`.
+    async fn with_store(
+        published: Published,
+        section: RestApi,
+        memory: Arc<MemoryStore>,
+        api_store: Arc<dyn Store>,
+    ) -> Self {
         let store = ClusterStore::new(memory.client(), "/service/", "demo");
         let (publish, published) = watch::channel(Arc::new(published));
         let (requests, received) = mpsc::channel(8);
         tokio::spawn(machine(received, published.clone()));
         let peers = HttpClient::new(ClientOptions::default());
-        let api_store = ClusterStore::new(memory.clone(), "/service/", "demo");
+        let api_store = ClusterStore::new(api_store, "/service/", "demo");
         let api = Api::new(
             published,
             requests,

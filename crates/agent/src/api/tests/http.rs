@@ -291,84 +291,42 @@ async fn configuration_is_written_and_read() {
 /// §7.3, §8.2: another one's write between reading and writing.
 #[tokio::test]
 async fn who_comes_second_is_told_so() {
-    let bench = Bench::new(replica(), section()).await;
+    let (bench, mut reads) = Bench::gated(replica(), section()).await;
     let deadline = || Instant::now() + PATIENCE;
-    let others = async {
-        for number in 0_u64.. {
-            let config = object(json!({"ttl": 30 + number}));
-            let at =
-                format!(r#"{{"leader":"pg0","scheduled_at":"2999-01-01T10:00:00.{number:06}Z"}}"#);
-            let store = &bench.store;
-            store
-                .write_config(&config, Expected::Anything, deadline())
-                .await
-                .unwrap();
-            store
-                .write_failover(&at, Expected::Anything, deadline())
-                .await
-                .unwrap();
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+    let store = &bench.store;
+    let write_config = async |ttl: u64| {
+        let config = object(json!({ "ttl": ttl }));
+        let written = store.write_config(&config, Expected::Anything, deadline());
+        written.await.unwrap()
     };
-    let asked = async {
-        while bench
-            .store
-            .read(deadline())
-            .await
-            .unwrap()
-            .failover
-            .is_none()
-        {}
-        // The look at the store is told of late.
-        bench
-            .memory
-            .set_fault(Fault::Slow(Duration::from_millis(100)));
-        let change = Some(json!({"pause": true}));
-        let codes = [
-            bench.ask("PATCH", "/config", change).await.0,
-            bench.ask("DELETE", "/switchover", None).await.0,
-        ];
-        assert_eq!(codes, [409, 409]);
+    let write_failover = async |day: u64| {
+        let at = format!(r#"{{"leader":"pg0","scheduled_at":"2999-01-0{day}T10:00:00Z"}}"#);
+        let written = store.write_failover(&at, Expected::Anything, deadline());
+        written.await.unwrap()
     };
-    tokio::select! {
-        () = others => unreachable!("it never ends"),
-        () = asked => {}
-    }
+
+    write_config(30).await;
+    let change = bench.ask("PATCH", "/config", Some(json!({"pause": true})));
+    let (answer, _) = tokio::join!(change, reads.then(write_config(31)));
+    assert_eq!(answer.0, 409);
+    write_failover(1).await;
+    let deletion = bench.ask("DELETE", "/switchover", None);
+    let (answer, _) = tokio::join!(deletion, reads.then(write_failover(2)));
+    assert_eq!(answer.0, 409);
+
+    let cluster = store.read(deadline()).await.unwrap();
+    assert_eq!(cluster.config.unwrap().value, object(json!({"ttl": 31})));
+    assert!(cluster.failover.is_some());
 }
 
 /// §7.3: the store is lost between reading and writing.
 #[tokio::test]
 async fn a_configuration_that_was_not_written_is_not_told_as_written() {
-    let bench = Bench::new(replica(), section()).await;
-    let lost = async {
-        for number in 0.. {
-            bench
-                .memory
-                .set_fault(Fault::Slow(Duration::from_millis(40)));
-            let change = json!({"ttl": 30 + number}).to_string();
-            let request = format!(
-                "PUT /config HTTP/1.0\r\nContent-Length: {}\r\n\r\n{change}",
-                change.len()
-            );
-            let ask = bench.raw(&request);
-            let lose = async {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                bench.memory.set_fault(Fault::Unavailable);
-            };
-            // Nothing at all where the store was lost before it was read.
-            let (answer, ()) = tokio::join!(ask, lose);
-            if answer.starts_with("HTTP/1.0 502 Bad Gateway") {
-                break;
-            }
-            assert!(
-                answer.is_empty() || answer.starts_with("HTTP/1.0 200"),
-                "{answer}"
-            );
-        }
-    };
-    tokio::time::timeout(PATIENCE, lost)
-        .await
-        .expect("no write fails");
+    let (bench, mut reads) = Bench::gated(replica(), section()).await;
+    let change = bench.ask("PUT", "/config", Some(json!({"ttl": 30})));
+    let lost = reads.then(async { bench.memory.set_fault(Fault::Unavailable) });
+    let (answer, ()) = tokio::join!(change, lost);
+    assert_eq!(answer.0, 502);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ mod bench;
 mod contract;
 mod documents;
 mod fuzz;
+mod gated;
 mod http;
 mod situations;
 mod tls;
