@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::network::End;
+use crate::themes;
 use crate::world::{NodeId, World};
 
 /// Everything that a run is made of.
@@ -64,6 +65,8 @@ pub enum Whom {
     Other(usize),
     /// By number.
     Node(usize),
+    /// Whom a fault of the leader's hit last, whether it still leads or not.
+    LastLeader,
 }
 
 /// What goes wrong, or what an operator does.
@@ -93,6 +96,7 @@ pub enum What {
     StoreChangesLeader,
     StoreSlow,
     AnswersOfStoreLate,
+    RequestsToStoreLate,
     StoreLosesAnswers(u32),
     Switchover {
         candidate: Option<usize>,
@@ -210,7 +214,7 @@ impl Plan {
             faults.extend([Fault { what, ..late }, cut]);
         }
         faults.sort_by_key(|fault| fault.at);
-        Plan {
+        let mut plan = Plan {
             seed,
             nodes,
             length,
@@ -220,12 +224,14 @@ impl Plan {
             fence_required,
             tags,
             faults,
-        }
+        };
+        themes::direct(&mut plan);
+        plan
     }
 }
 
 /// As a plan's file has it, so that a plan read back is the same plan.
-fn whole_millis(seconds: f64) -> Duration {
+pub(crate) fn whole_millis(seconds: f64) -> Duration {
     Duration::from_millis((seconds * 1000.0) as u64)
 }
 
@@ -299,12 +305,16 @@ fn begin(world: &mut World, index: usize) {
     let count = world.nodes.len();
     let node = match fault.whom {
         Whom::Leader => leader.unwrap_or(index % count),
+        Whom::LastLeader => world.last_hit,
         Whom::Other(number) => {
             let others: Vec<NodeId> = (0..count).filter(|node| Some(*node) != leader).collect();
             others[number % others.len()]
         }
         Whom::Node(number) => number % count,
     };
+    if fault.whom == Whom::Leader {
+        world.last_hit = node;
+    }
     let what = resolve(fault.what, node, count);
     *world.report.faults.entry(kind(&what)).or_default() += 1;
     let told = what.clone();
@@ -450,6 +460,7 @@ fn apply(world: &mut World, node: NodeId, what: &What, lasts: Duration, begins: 
         }
         What::StoreSlow => count_fault(&mut world.network.slow_store, begins),
         What::AnswersOfStoreLate => count_fault(&mut world.network.late_store[node], begins),
+        What::RequestsToStoreLate => count_fault(&mut world.network.late_requests[node], begins),
         What::StoreLosesAnswers(often) => {
             world.network.lossy_store = if begins { *often } else { 0 }
         }
@@ -578,6 +589,7 @@ fn kind(what: &What) -> &'static str {
         What::StoreChangesLeader => "store changes its leader",
         What::StoreSlow => "store slow",
         What::AnswersOfStoreLate => "store's answers late",
+        What::RequestsToStoreLate => "requests to the store late",
         What::StoreLosesAnswers(_) => "store's answers lost",
         What::Switchover { .. } => "switchover",
         What::ScheduledSwitchover => "switchover, scheduled",

@@ -19,6 +19,7 @@ mod report;
 mod rules;
 mod store;
 mod synchronous;
+mod themes;
 mod world;
 
 pub use faults::{Fault, Plan, What, Whom};

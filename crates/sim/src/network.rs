@@ -21,6 +21,8 @@ pub(crate) struct Network {
     pub(crate) slow_store: u32,
     /// How many faults make its answers to a node late, by node.
     pub(crate) late_store: Vec<u32>,
+    /// How many faults make its requests to the store late, by node.
+    pub(crate) late_requests: Vec<u32>,
     /// Answers of the store get lost, in a thousand.
     pub(crate) lossy_store: u32,
 }
@@ -33,6 +35,7 @@ impl Network {
             cut: vec![0; ends * ends],
             slow_store: 0,
             late_store: vec![0; nodes],
+            late_requests: vec![0; nodes],
             lossy_store: 0,
         }
     }
@@ -61,6 +64,7 @@ impl Network {
         self.cut.fill(0);
         self.slow_store = 0;
         self.late_store.fill(0);
+        self.late_requests.fill(0);
         self.lossy_store = 0;
     }
 
@@ -90,6 +94,16 @@ impl World {
             self.millis(100, 4_000)
         } else {
             self.delay()
+        }
+    }
+
+    /// How long a node's request takes to it: one that was lost is sent again, long after it was given up perhaps, and later
+    /// ones on other connections overtake it.
+    pub(crate) fn store_request_delay(&mut self, node: NodeId) -> Duration {
+        if self.network.late_requests[node] > 0 && self.chance(300) {
+            self.millis(0, 9_000)
+        } else {
+            self.store_delay()
         }
     }
 

@@ -177,7 +177,7 @@ impl World {
         if !self.network.passes(End::Node(node), End::Store) {
             return;
         }
-        let there = self.store_delay();
+        let there = self.store_request_delay(node);
         self.after(there, move |world| {
             world.at_store(Box::new(move |world| {
                 let answer = apply(world);

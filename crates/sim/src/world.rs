@@ -70,6 +70,8 @@ pub(crate) struct World {
     pub(crate) violation: Option<Violation>,
     /// Faults that last: number, node, what.
     pub(crate) active: Vec<(usize, NodeId, What)>,
+    /// Whom a fault of the leader's hit last.
+    pub(crate) last_hit: NodeId,
     trace: Option<Vec<String>>,
     /// Of everything that was traced, or would have been.
     hash: u64,
@@ -123,6 +125,7 @@ impl World {
             report: Report::default(),
             violation: None,
             active: Vec::new(),
+            last_hit: 0,
             trace: trace.then(Vec::new),
             hash: 0xcbf2_9ce4_8422_2325,
             rng,
