@@ -1,4 +1,4 @@
-//! The programs beside the agent, against stand-ins for what they talk to: Barman's HTTP API, WAL-E, psql.
+//! The programs beside the agent, against stand-ins for what they talk to: Barman's HTTP API, WAL-E, psql, EC2.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -6,9 +6,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use primacy_testkit::{Scratch, patroni};
+use primacy_testkit::{Client, Scratch, Venv, client, http, patroni, ports, wait_until};
 use serde_json::{Value, json};
 
 /// `pg-backup-api`: answers in a fixed order, and keeps what it was asked.
@@ -350,20 +351,141 @@ async fn completions_by_a_variable() -> Result<()> {
     Ok(())
 }
 
-/// It says what it is not.
+/// What stands in for EC2, and Patroni's own program.
+const AWS: Venv = Venv {
+    directory: "/var/tmp/primacy-test-aws-5.2.5",
+    packages: &["moto[ec2,server]==5.2.5", "patroni[aws]==4.1.5"],
+};
+const AWS_STAND_IN: &str = include_str!("aws_stand_in.py");
+/// Patroni's `patroni_aws`, which asks who the instance is at one address only, made to ask at another.
+const AWS_PATRONI: &str = "
+import sys, botocore.utils
+botocore.utils.IMDSFetcher.__init__.__defaults__ = (1, 1, sys.argv.pop(1), None, None, None)
+from patroni.scripts.aws import main
+main()
+";
+
+/// The same tags as by Patroni's program, by tokens and without, with credentials of the instance and of the environment.
 #[tokio::test]
 async fn aws() -> Result<()> {
     let scratch = Scratch::new()?;
-    let program = called(&scratch, "patroni_aws")?;
-    for (line, said) in [
-        ("on_role_change primary demo", "aws ec2 create-tags"),
-        ("on_role_change", "required"),
+    let python = AWS.bin()?.join("python");
+    let (ec2, metadata) = (ports::free()?, ports::free()?);
+    scratch
+        .account()
+        .write(&scratch.path().join("stand_in.py"), AWS_STAND_IN)?;
+    let mut command = scratch.command(&python);
+    command.args(["stand_in.py", &ec2.to_string(), &metadata.to_string()]);
+    let stand_in = Client::start(&scratch, "stand-in", command)?;
+    let within = Duration::from_secs(60);
+    let ask = async |method: &str, path: &str, body: Option<&Value>| {
+        http::request(metadata, method, path, body, within).await
+    };
+    wait_until("the stand-in to be ready", within, async || {
+        ask("GET", "/tags", None)
+            .await
+            .with_context(|| stand_in.log())
+    })
+    .await?;
+    let log = stand_in.log();
+    let ready = log.lines().find_map(|line| line.strip_prefix("ready "));
+    let mut names = ready.context("no names")?.split(' ');
+    let (instance, volume, other) = (names.next(), names.next(), names.next());
+    let [instance, volume, other] =
+        [instance, volume, other].map(|name| name.unwrap_or_default().to_owned());
+
+    let address = format!("http://127.0.0.1:{metadata}");
+    let ours = called(&scratch, "patroni_aws")?;
+    let of = |program: &Path, line: &str| {
+        let mut command = scratch.command(program);
+        command
+            .args(line.split(' ').filter(|word| !word.is_empty()))
+            .env("AWS_ENDPOINT_URL_EC2", format!("http://127.0.0.1:{ec2}"))
+            .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &address);
+        command
+    };
+    let told = async |command: std::process::Command| -> Result<(Output, Value)> {
+        let output = client::output(command, within).await?;
+        ensure!(output.status.code() == Some(0), "{output:?}");
+        Ok((output, ask("GET", "/tags", None).await?.json()?))
+    };
+
+    for (line, mode) in [
+        ("on_start replica demo", "no-tokens"),
+        ("on_role_change primary a=b&c d+ü", "tokens"),
     ] {
-        let output = run(&scratch, &program, line)?;
+        ask("PUT", "/mode", Some(&json!(mode))).await?;
+        let mut patronis = scratch.command(&python);
+        // The cluster's name is whatever is left of the line.
+        let words: Vec<&str> = line.splitn(3, ' ').collect();
+        patronis
+            .args(["-c", AWS_PATRONI, &address])
+            .args(&words)
+            .env("AWS_ENDPOINT_URL_EC2", format!("http://127.0.0.1:{ec2}"));
+        let (_, by_patroni) = told(patronis).await?;
+        let mut command = of(&ours, "");
+        command.args(&words);
+        let (output, by_us) = told(command).await?;
+        ensure!(by_us == by_patroni, "{by_us} {by_patroni} {output:?}");
+        let name = format!("spilo_{}", words[2]);
+        let tags = json!({"Name": name, "Role": words[1], "Instance": instance});
+        ensure!(
+            by_us[&volume] == tags
+                && by_us[&instance] == json!({"Role": words[1]})
+                && by_us[&other] == json!({}),
+            "{by_us}"
+        );
+    }
+
+    // What fails is tried again.
+    ask("PUT", "/mode", Some(&json!("late-credentials"))).await?;
+    let (output, tags) = told(of(&ours, "on_stop replica demo")).await?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        tags[&volume]["Role"] == json!("replica") && text.contains(" WARNING: Cannot tag: "),
+        "{tags} {text}"
+    );
+
+    // Those of the environment come first. What is refused is told, and no secret.
+    let path = "/latest/meta-data/iam/security-credentials/member";
+    let token = "X-aws-ec2-metadata-token: a-token";
+    let question = format!("GET {path} HTTP/1.0\r\n{token}\r\n\r\n");
+    let credentials = http::parse(&http::exchange(metadata, &question, within).await?)?.json()?;
+    let credential = |name: &str| credentials[name].as_str().unwrap_or_default();
+    ask("PUT", "/mode", Some(&json!("bad-credentials"))).await?;
+    let mut command = of(&ours, "on_start primary demo");
+    command
+        .env("AWS_ACCESS_KEY_ID", credential("AccessKeyId"))
+        .env("AWS_SECRET_ACCESS_KEY", credential("SecretAccessKey"))
+        .env("AWS_SESSION_TOKEN", credential("Token"));
+    let (output, tags) = told(command).await?;
+    ensure!(
+        tags[&volume]["Role"] == json!("primary"),
+        "{tags} {output:?}"
+    );
+    let refused = Client::start(&scratch, "refused", of(&ours, "on_start primary demo"))?;
+    wait_until("a refusal to be told", within, async || {
+        ensure!(refused.log().contains(": AuthFailure: "), refused.log());
+        Ok(())
+    })
+    .await?;
+    for secret in ["not-the-secret", credential("Token")] {
+        ensure!(!refused.log().contains(secret), refused.log());
+    }
+
+    // Not on an instance: nothing to do. No callback at all: wrong.
+    let mut elsewhere = of(&ours, "on_start primary demo");
+    elsewhere.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1");
+    for (command, code, said) in [
+        (elsewhere, 0, " ERROR: cannot query AWS meta-data: "),
+        (of(&ours, "on_start primary"), 1, "Usage: patroni_aws "),
+        (of(&ours, "on_reload primary demo"), 1, "on_reload"),
+    ] {
+        let output = client::output(command, within).await?;
         let text = String::from_utf8_lossy(&output.stderr);
         ensure!(
-            output.status.code() == Some(1) && text.contains(said),
-            "{line}: {output:?}"
+            output.status.code() == Some(code) && text.contains(said),
+            "{output:?}"
         );
     }
     Ok(())

@@ -17,7 +17,7 @@ pub enum Program {
     Barman,
     /// Makes a replica from a backup of WAL-E's.
     WaleRestore,
-    /// Would tag an EC2 instance.
+    /// Tags an EC2 instance and its volumes.
     Aws,
 }
 
@@ -71,7 +71,7 @@ impl Program {
         match self {
             Program::Barman => barman::run(&matches).await,
             Program::WaleRestore => wale_restore::run(&matches).await,
-            Program::Aws => aws::run(),
+            Program::Aws => aws::run(&matches).await,
         }
     }
 }
