@@ -19,6 +19,10 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 #[derive(Clone, Debug)]
 pub struct SrvResolver {
     servers: Vec<SocketAddr>,
+    /// Domains that a name may be meant in.
+    search: Vec<String>,
+    /// A name with as many dots is asked for as it is before it is asked for in these domains.
+    dots: usize,
 }
 
 /// Nobody could tell.
@@ -49,19 +53,50 @@ impl SrvResolver {
         let text = tokio::fs::read(RESOLV_CONF)
             .await
             .map_err(SrvError::NoServers)?;
-        // What cannot be understood is left out by the system's resolver as well.
-        let config = resolv_conf::Config::parse(text).unwrap_or_default();
-        let servers = config.get_nameservers_or_local().into_iter();
-        Ok(Self::new(
-            servers
-                .map(|server| SocketAddr::new(IpAddr::from(&server), 53))
-                .collect(),
-        ))
+        Ok(Self::of_config(&text))
     }
 
-    /// These name servers.
+    /// Those of a file like resolv.conf(5). What cannot be understood of it is left out, as the system's resolver does.
+    fn of_config(text: &[u8]) -> Self {
+        let (config, _) = resolv_conf::Config::parse_with_errors(text);
+        let servers = config.get_nameservers_or_local();
+        let servers = servers
+            .iter()
+            .map(|server| SocketAddr::new(IpAddr::from(server), 53));
+        let mut search: Vec<_> = config.get_last_search_or_domain().cloned().collect();
+        if search.is_empty() {
+            search.extend(config.get_system_domain());
+        }
+        SrvResolver {
+            servers: servers.collect(),
+            search,
+            dots: usize::try_from(config.ndots).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// These name servers, for whole names.
     pub fn new(servers: Vec<SocketAddr>) -> Self {
-        SrvResolver { servers }
+        SrvResolver {
+            servers,
+            search: Vec::new(),
+            dots: 1,
+        }
+    }
+
+    /// What a name may stand for, in the order in which it is asked for; one that ends with a dot stands for itself.
+    fn meanings(&self, name: &str) -> Vec<String> {
+        if name.ends_with('.') {
+            return vec![name.to_owned()];
+        }
+        let domains = self.search.iter().map(|domain| domain.trim_matches('.'));
+        let mut meanings: Vec<_> = domains.map(|domain| format!("{name}.{domain}")).collect();
+        let as_it_is = if name.matches('.').count() < self.dots {
+            meanings.len()
+        } else {
+            0
+        };
+        meanings.insert(as_it_is, name.to_owned());
+        meanings
     }
 
     /// The hosts and ports of a name's records, none if it has none. Priorities and weights don't matter to a cluster
@@ -74,12 +109,34 @@ impl SrvResolver {
         name: &str,
         deadline: Instant,
     ) -> Result<Vec<(String, u16)>, SrvError> {
-        let id = rand::random();
-        let query = query(name, id).ok_or_else(|| SrvError::NotAName(name.to_owned()))?;
+        if Name::new(name.trim_end_matches('.')).is_err() {
+            return Err(SrvError::NotAName(name.to_owned()));
+        }
+        for meaning in self.meanings(name) {
+            let id = rand::random();
+            // In a domain with a long name it may be too long.
+            let Some(query) = query(&meaning, id) else {
+                continue;
+            };
+            if let Some(hosts) = self.ask_for(&meaning, &query, id, deadline).await? {
+                return Ok(hosts);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// None if there is no such name, which is something else than one without such records.
+    async fn ask_for(
+        &self,
+        name: &str,
+        query: &[u8],
+        id: u16,
+        deadline: Instant,
+    ) -> Result<Option<Vec<(String, u16)>>, SrvError> {
         let mut reason = "there is none".to_owned();
         for server in &self.servers {
             let until = deadline.min(Instant::now() + EACH);
-            let answer = match timeout_at(until, ask(*server, &query, id)).await {
+            let answer = match timeout_at(until, ask(*server, query, id)).await {
                 Ok(Ok(answer)) => answer,
                 Ok(Err(error)) => {
                     reason = format!("{server}: {error}");
@@ -91,7 +148,8 @@ impl SrvResolver {
                 }
             };
             match read(&answer, id) {
-                Reply::Hosts(hosts) => return Ok(hosts),
+                Reply::Hosts(hosts) => return Ok(Some(hosts)),
+                Reply::NoSuchName => return Ok(None),
                 _ => reason = format!("{server} refuses, or answers something else"),
             }
         }
@@ -149,6 +207,7 @@ async fn ask(server: SocketAddr, query: &[u8], id: u16) -> std::io::Result<Vec<u
 /// What came from a name server.
 enum Reply {
     Hosts(Vec<(String, u16)>),
+    NoSuchName,
     /// The same is to be asked by TCP.
     Truncated,
     /// The server cannot or does not want to.
@@ -173,8 +232,10 @@ fn read(bytes: &[u8], id: u16) -> Reply {
     let Ok(packet) = Packet::parse(bytes) else {
         return Reply::Refused;
     };
-    if !matches!(packet.rcode(), RCODE::NoError | RCODE::NameError) {
-        return Reply::Refused;
+    match packet.rcode() {
+        RCODE::NoError => {}
+        RCODE::NameError => return Reply::NoSuchName,
+        _ => return Reply::Refused,
     }
     let hosts = packet
         .answers
@@ -294,6 +355,65 @@ mod tests {
             error.starts_with("no name server tells of _etcd._tcp.example: 127.0.0.1:"),
             "{error}"
         );
+    }
+
+    /// `resolv.conf(5)`, as dnspython reads it, by which Patroni asks.
+    #[test]
+    fn a_name_is_looked_for_in_the_domains_of_the_system() {
+        let meanings = |config: &str, name: &str| {
+            let resolver = SrvResolver::of_config(config.as_bytes());
+            assert_eq!(resolver.servers, ["192.0.2.1:53".parse().unwrap()]);
+            resolver.meanings(name)
+        };
+        let config =
+            "nameserver 192.0.2.1\nnonsense\ndomain x.example\nsearch a.example b.example.\n";
+        assert_eq!(
+            meanings(config, "_etcd._tcp.db"),
+            [
+                "_etcd._tcp.db",
+                "_etcd._tcp.db.a.example",
+                "_etcd._tcp.db.b.example"
+            ]
+        );
+        assert_eq!(meanings(config, "_etcd._tcp.db."), ["_etcd._tcp.db."]);
+        let pod = format!("{config}options ndots:5\n");
+        assert_eq!(
+            meanings(&pod, "_etcd._tcp.db"),
+            [
+                "_etcd._tcp.db.a.example",
+                "_etcd._tcp.db.b.example",
+                "_etcd._tcp.db"
+            ]
+        );
+        let one = "domain x.example\nnameserver 192.0.2.1";
+        assert_eq!(meanings(one, "db"), ["db.x.example", "db"]);
+    }
+
+    #[tokio::test]
+    async fn the_first_name_that_there_is_counts() {
+        let server = name_server(|question| {
+            let name = Packet::parse(question).unwrap().questions[0]
+                .qname
+                .to_string();
+            Some(match &*name {
+                "_etcd._tcp.db.b.example" => {
+                    answer(question, &[("h.example", 2379)], RCODE::NoError, false)
+                }
+                "_etcd._tcp.empty.a.example" => answer(question, &[], RCODE::NoError, false),
+                _ => answer(question, &[], RCODE::NameError, false),
+            })
+        });
+        let resolver = SrvResolver {
+            servers: vec![server.await],
+            search: vec!["a.example".into(), "x.".repeat(125), "b.example".into()],
+            dots: 1,
+        };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let found = resolver.lookup("_etcd._tcp.db", deadline).await.unwrap();
+        assert_eq!(found, [("h.example".to_owned(), 2379)]);
+        for nothing in ["_etcd._tcp.db.", "_etcd._tcp.empty", "_etcd._tcp.other"] {
+            assert_eq!(resolver.lookup(nothing, deadline).await.unwrap(), []);
+        }
     }
 
     #[tokio::test]
