@@ -168,6 +168,23 @@ async fn postgresql_11() -> Result<()> {
     refuses(cluster, &["11"]).await
 }
 
+/// `ha.md` §1.1.4
+#[tokio::test]
+async fn a_watchdog_that_cannot_be() -> Result<()> {
+    let cluster = lone_member().await?;
+    let config = &cluster.agents[0].config;
+    let text = std::fs::read_to_string(config)?;
+    cluster.scratch().account().write(
+        config,
+        &format!("{text}watchdog: {{mode: required, driver: hamster}}\n"),
+    )?;
+    refuses(
+        cluster,
+        &["watchdog is not supported on this platform", "hamster"],
+    )
+    .await
+}
+
 #[tokio::test]
 async fn no_permission_on_the_data_directory() -> Result<()> {
     let cluster = lone_member().await?;

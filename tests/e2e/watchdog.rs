@@ -1,112 +1,184 @@
-//! The watchdog device, by the driver that writes what a device would be told, since test machines have none.
+//! The watchdog device. Test machines have none, so that one of the test's takes its place in the agents' own calls
+//! (`crates/testkit/src/watchdog.rs`).
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use primacy_testkit::settings::SCOPE;
-use primacy_testkit::{Agent, StoreKind, TestCluster, wait_until};
+use primacy_testkit::watchdog::{Hardware, Told};
+use primacy_testkit::{Agent, StoreKind, TestCluster, WatchdogDevice, wait_until};
 use serde_json::json;
 
-/// Set before the promotion, pinged by renewals, stopped in pause and with the server; and a member whose device is none
-/// does not lead.
+/// Seconds between the end of the device's time and of the lease's. The default would leave a leader that has lost its
+/// store too little to demote itself: the leases of these tests are short.
+const SAFETY_MARGIN: u64 = 2;
+
+/// Set before the promotion, pinged by renewals alone, stopped in pause and with the server, left counting by an agent
+/// that is killed, and done before its lease; and a member whose device will not do does not lead.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_required_watchdog_decides_who_leads() -> Result<()> {
     let mut cluster = crate::cluster(StoreKind::Embedded)
         .dynamic("synchronous_mode", json!(false))
         .prepare()
         .await?;
-    for agent in &cluster.agents {
-        cluster.scratch().account().write(&device(agent), "")?;
-        configure(&cluster, agent, "testing", &device(agent))?;
+    let mut devices = Vec::new();
+    for member in 0..cluster.agents.len() {
+        let device = cluster.plug_watchdog_into(member)?;
+        require(&cluster, &cluster.agents[member], device.path())?;
+        devices.push(device);
     }
     cluster.start_all()?;
-    let leader = cluster.wait_healthy().await?;
-    let others = cluster.others(leader);
+    let first = cluster.wait_healthy().await?;
     let within = cluster.timing.failover();
-    // The lease, less the safety margin of five seconds.
-    let set = format!("Ctimeout={}\n1", cluster.timing.ttl.as_secs() - 5);
+    let timeout = u32::try_from(cluster.timing.ttl.as_secs() - SAFETY_MARGIN)?;
+    let activation = |standby| {
+        let open = Told::Open { standby };
+        [
+            open,
+            Told::GetSupport,
+            Told::SetTimeout(timeout),
+            Told::GetTimeout,
+        ]
+    };
     wait_until("pings", within, async || {
-        let told = told(&cluster.agents[leader])?;
-        ensure!(told.starts_with(&format!("{set}1")), "{told:?}");
+        let told = devices[first].log().told();
+        let mut expected = activation(false).to_vec();
+        expected.extend([Told::Ping; 2]);
+        ensure!(told.starts_with(&expected), "{told:?}");
         Ok(())
     })
     .await?;
-    for other in &others {
-        let told = told(&cluster.agents[*other])?;
+    for other in cluster.others(first) {
+        let told = devices[other].log().told();
         ensure!(told.is_empty(), "a replica's device was told {told:?}");
     }
 
     cluster.control_ok(&["pause", SCOPE, "--wait"]).await?;
-    wait_until("the device to be stopped", within, async || {
-        let told = told(&cluster.agents[leader])?;
-        ensure!(told.ends_with('V'), "{told:?}");
-        Ok(())
-    })
-    .await?;
+    wait_stopped(&cluster, &devices[first]).await?;
     cluster.control_ok(&["resume", SCOPE, "--wait"]).await?;
     wait_until("the device to be set again", within, async || {
-        let told = told(&cluster.agents[leader])?;
-        ensure!(told.contains(&format!("V{set}")), "{told:?}");
+        let told = devices[first].log().told();
+        let closed = told.iter().rposition(|told| *told == Told::Closed);
+        let since = &told[closed.context("never closed")? + 1..];
+        let mut expected = activation(false).to_vec();
+        expected.push(Told::Ping);
+        ensure!(since.starts_with(&expected), "{told:?}");
         Ok(())
     })
     .await?;
 
-    // One has no device any more, the other a file that is none.
-    let (missing, no_device) = (&cluster.agents[others[0]], &cluster.agents[others[1]]);
-    configure(
+    // Without its agent a device counts on. Nobody opens one before the lease of the last leader has ended.
+    cluster.agents[first].sigkill().await?;
+    let second = cluster.wait_new_leader(first).await?;
+    let (left, taken) = (devices[first].log(), devices[second].log());
+    ensure!(
+        left.told().ends_with(&[Told::LeftCounting, Told::Reset]),
+        "{left}"
+    );
+    ensure!(taken.told().starts_with(&activation(true)), "{taken}");
+    let (reset, opened) = (
+        left.last(Told::Reset),
+        taken.last(Told::Open { standby: true }),
+    );
+    ensure!(reset < opened, "the lease ended first:\n{left}{taken}");
+    cluster.start_agent(first)?;
+    ensure!(cluster.wait_healthy().await? == second);
+
+    // One member has no device any more, another one that resets too late and cannot be told otherwise.
+    let third = 3 - first - second;
+    let missing = &cluster.agents[first];
+    require(
         &cluster,
         missing,
-        "default",
-        &device(missing).with_extension("gone"),
+        &devices[first].path().with_extension("gone"),
     )?;
-    configure(&cluster, no_device, "default", &device(no_device))?;
-    for agent in [missing, no_device] {
-        agent.sighup()?;
-    }
-    wait_until("the missing device to be told", within, async || {
-        let status = missing.get("/patroni").await?;
-        ensure!(status["watchdog_failed"] == true, "{status}");
-        Ok(())
-    })
-    .await?;
-    cluster.agents[leader].sigterm(within).await?;
-    ensure!(told(&cluster.agents[leader])?.ends_with('V'));
-    let no_device = &cluster.agents[others[1]];
+    missing.sighup()?;
+    devices[third].replace(Hardware {
+        settable: false,
+        ..Hardware::default()
+    });
+    wait_failed(&cluster, missing).await?;
+    cluster.agents[second].sigterm(within).await?;
+    let told = devices[second].log().told();
+    ensure!(
+        told.ends_with(&[Told::MagicClose, Told::Closed]),
+        "{told:?}"
+    );
     wait_until("the refusal to lead", within, async || {
-        let journal = no_device.get("/journal").await?.to_string();
-        ensure!(
-            journal.contains("Not promoting self because watchdog could not be activated"),
-            "{journal}"
-        );
-        let status = no_device.get("/patroni").await?;
-        ensure!(status["watchdog_failed"] == true, "{status}");
+        let journal = cluster.agents[third].get("/journal").await?.to_string();
+        let refusal = "Not promoting self because watchdog could not be activated";
+        ensure!(journal.contains(refusal), "{journal}");
         Ok(())
     })
     .await?;
-    ensure!(told(no_device)?.is_empty(), "the file was written to");
-    cluster.start_agent(leader)?;
-    ensure!(cluster.wait_healthy().await? == leader);
+    wait_failed(&cluster, &cluster.agents[third]).await?;
+    let told = devices[third].log().told();
+    let refused = [
+        Told::Open { standby: true },
+        Told::GetSupport,
+        Told::GetTimeout,
+        Told::MagicClose,
+        Told::Closed,
+    ];
+    let tries = told.chunks(refused.len());
+    ensure!(
+        tries.len() > 0 && tries.into_iter().all(|told| told == refused),
+        "{told:?}"
+    );
+    cluster.start_agent(second)?;
+    ensure!(cluster.wait_healthy().await? == second);
+
+    // No renewal is confirmed any more but one that was under way.
+    for other in [first, third] {
+        cluster.agents[other].sigstop()?;
+    }
+    let before = pings(&devices[second]);
+    wait_stopped(&cluster, &devices[second]).await?;
+    let log = devices[second].log();
+    ensure!(
+        pings(&devices[second]) <= before + 1,
+        "{before} pings:\n{log}"
+    );
+    ensure!(!log.told().contains(&Told::Reset), "{log}");
     cluster.pass();
     Ok(())
 }
 
-fn device(agent: &Agent) -> PathBuf {
-    agent.dir.join("watchdog")
-}
-
-/// What the device was told so far.
-fn told(agent: &Agent) -> Result<String> {
-    fs::read_to_string(device(agent)).context("no device")
-}
-
 /// Puts the section, which is the last one, into the configuration.
-fn configure(cluster: &TestCluster, agent: &Agent, driver: &str, device: &PathBuf) -> Result<()> {
+fn require(cluster: &TestCluster, agent: &Agent, device: &Path) -> Result<()> {
     let text = fs::read_to_string(&agent.config)?;
     let text = text.split("watchdog:").next().unwrap_or_default();
-    let section = json!({"mode": "required", "driver": driver, "device": device});
+    let section = json!({"mode": "required", "device": device, "safety_margin": SAFETY_MARGIN});
     cluster
         .scratch()
         .account()
         .write(&agent.config, &format!("{text}watchdog: {section}\n"))
+}
+
+/// Waits until the member says that it may not lead.
+async fn wait_failed(cluster: &TestCluster, agent: &Agent) -> Result<()> {
+    let within = cluster.timing.failover();
+    wait_until("the device's failure to be told", within, async || {
+        let status = agent.get("/patroni").await?;
+        ensure!(status["watchdog_failed"] == true, "{status}");
+        Ok(())
+    })
+    .await
+}
+
+async fn wait_stopped(cluster: &TestCluster, device: &WatchdogDevice) -> Result<()> {
+    let within = cluster.timing.failover();
+    wait_until("the device to be stopped", within, async || {
+        let told = device.log().told();
+        let stopped = [Told::MagicClose, Told::Closed];
+        ensure!(told.ends_with(&stopped), "{told:?}");
+        Ok(())
+    })
+    .await
+}
+
+fn pings(device: &WatchdogDevice) -> usize {
+    let told = device.log().told();
+    told.iter().filter(|told| **told == Told::Ping).count()
 }

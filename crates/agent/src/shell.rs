@@ -419,7 +419,7 @@ impl Shell {
             Action::CancelJob => self.cancel_job.cancel(),
             Action::KillNow => self.kill(),
             Action::SetFence(order) => self.fencing.set(order),
-            Action::PingWatchdog { timeout } => self.watchdog.ping(timeout),
+            Action::PingWatchdog { timeout, until } => self.watchdog.ping(timeout, until),
             Action::DisableWatchdog => self.watchdog.disable(),
             Action::ForgetDivergence => {
                 let server = self.server.clone();

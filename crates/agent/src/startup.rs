@@ -66,6 +66,7 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
         .context("the configuration cannot be used")?;
     let config = configuration.effective().local.clone();
     stores::check(&config)?;
+    watchdog::check(&config.watchdog)?;
     let logging = Logging::install(&config.log, umask)?;
     for warning in &configuration.effective().warnings {
         tracing::warn!("{warning}");

@@ -5,12 +5,14 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use anyhow::bail;
 use primacy_config::{Watchdog as Config, WatchdogMode};
-use primacy_ha::StepOutcome;
+use primacy_ha::{Moment, StepOutcome};
 use primacy_watchdog::{Driver, Watchdog, WatchdogError, is_usable};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
+use crate::clock;
 use crate::jobs::chain;
 
 /// What the thread is told, in order.
@@ -21,7 +23,10 @@ enum Order {
         least: Duration,
         reply: oneshot::Sender<StepOutcome>,
     },
-    Ping(Duration),
+    Ping {
+        timeout: Duration,
+        until: Moment,
+    },
     Disable,
     Flush(oneshot::Sender<()>),
 }
@@ -66,8 +71,9 @@ impl WatchdogThread {
         }
     }
 
-    pub(crate) fn ping(&self, timeout: Duration) {
-        self.tell(Order::Ping(timeout));
+    /// Nothing is told that would be heard after `until`, or make the device count beyond it.
+    pub(crate) fn ping(&self, timeout: Duration, until: Moment) {
+        self.tell(Order::Ping { timeout, until });
     }
 
     pub(crate) fn disable(&self) {
@@ -86,9 +92,12 @@ impl WatchdogThread {
     }
 }
 
+/// Devices count whole seconds; what one makes of none is its own affair.
+const LEAST_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Whether the device could be opened, as far as can be seen without doing so.
 pub(crate) async fn usable(config: &Config, deadline: Instant) -> bool {
-    if config.mode == WatchdogMode::Off {
+    if config.mode == WatchdogMode::Off || driver(&config.driver).is_none() {
         return false;
     }
     let path = config.device.clone();
@@ -96,12 +105,25 @@ pub(crate) async fn usable(config: &Config, deadline: Instant) -> bool {
     matches!(timeout_at(deadline, look).await, Ok(Ok(true)))
 }
 
-/// The driver of that name.
-pub(crate) fn driver(name: &str) -> Driver {
+/// The driver of that name (`configuration.md` §2.12).
+pub(crate) fn driver(name: &str) -> Option<Driver> {
     match name {
-        "testing" => Driver::Testing,
-        _ => Driver::Linux,
+        "default" => Some(Driver::Linux),
+        "testing" => Some(Driver::Testing),
+        _ => None,
     }
+}
+
+/// A watchdog is required where there cannot be one (`ha.md` §1.1.4).
+pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
+    if config.mode == WatchdogMode::Required && driver(&config.driver).is_none() {
+        bail!(
+            "Configuration requires a watchdog, but watchdog is not supported on this platform: there is no \
+             watchdog.driver {}; leave it out, or set watchdog.mode to automatic",
+            config.driver
+        );
+    }
+    Ok(())
 }
 
 /// What the thread has.
@@ -125,10 +147,7 @@ impl Owner {
                     let outcome = self.activate(&config, timeout, least);
                     let _ = reply.send(outcome);
                 }
-                Order::Ping(timeout) => {
-                    let result = self.device.as_mut().map(|device| device.ping(timeout));
-                    self.told(result.unwrap_or(Ok(())));
-                }
+                Order::Ping { timeout, until } => self.ping(timeout, until),
                 Order::Disable => self.disable(),
                 Order::Flush(done) => drop(done.send(())),
             }
@@ -137,7 +156,10 @@ impl Owner {
 
     fn activate(&mut self, config: &Config, timeout: Duration, least: Duration) -> StepOutcome {
         self.disable();
-        let mut device = Watchdog::new(&config.device, driver(&config.driver));
+        let Some(driver) = driver(&config.driver) else {
+            return StepOutcome::Failed(format!("watchdog.driver {} is unknown", config.driver));
+        };
+        let mut device = Watchdog::new(&config.device, driver);
         let activated = match device.activate(timeout, least) {
             Ok(activated) => activated,
             Err(error) => return StepOutcome::Failed(chain(&error)),
@@ -159,6 +181,17 @@ impl Owner {
         StepOutcome::Done
     }
 
+    /// A thread that starved, or whose device answered the ping before late, may come to this late itself.
+    fn ping(&mut self, timeout: Duration, until: Moment) {
+        let timeout = timeout.min(until.since(clock::now()));
+        if timeout >= LEAST_TIMEOUT
+            && let Some(device) = &mut self.device
+        {
+            let result = device.ping(timeout);
+            self.told(result);
+        }
+    }
+
     fn disable(&mut self) {
         let Some(mut device) = self.device.take() else {
             return;
@@ -175,7 +208,7 @@ impl Owner {
     fn told(&mut self, result: Result<(), WatchdogError>) {
         let complaint = result.err().map(|error| chain(&error));
         if let Some(text) = complaint.as_ref().filter(|_| complaint != self.complained) {
-            tracing::error!("{text}; it will reset this machine unless it hears the next one");
+            tracing::error!("{text}");
         }
         self.complained = complaint;
     }

@@ -17,6 +17,7 @@ use crate::scratch::Scratch;
 use crate::settings::{self, MemberSettings, SCOPE};
 use crate::store::Store;
 use crate::wait::wait_until;
+use crate::watchdog::WatchdogDevice;
 use crate::writer::{Target, Writer};
 use crate::{health, patroni, sql};
 
@@ -435,6 +436,11 @@ impl TestCluster {
     /// The cluster was not made with a [`ClusterBuilder::witness`].
     pub fn witness(&mut self) -> Result<&mut Agent> {
         self.witness.as_mut().context("the cluster has no witness")
+    }
+
+    /// Gives a member a watchdog device, from its agent's next start on.
+    pub fn plug_watchdog_into(&mut self, member: usize) -> Result<WatchdogDevice> {
+        WatchdogDevice::plug_into(&mut self.agents[member], &self.scratch)
     }
 
     /// Starts the agent of one member.

@@ -31,6 +31,7 @@ pub mod sql;
 pub mod store;
 pub mod venv;
 pub mod wait;
+pub mod watchdog;
 pub mod writer;
 
 pub use account::Account;
@@ -47,4 +48,5 @@ pub use sample::Sample;
 pub use scratch::Scratch;
 pub use venv::Venv;
 pub use wait::wait_until;
+pub use watchdog::WatchdogDevice;
 pub use writer::{Target, Writer};

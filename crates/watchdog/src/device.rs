@@ -3,10 +3,9 @@
 use std::ffi::c_int;
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-
-use rustix::ioctl::{Getter, Opcode, Updater, ioctl, opcode};
 
 /// Kind of device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +22,7 @@ pub trait Device: Send {
     fn can_set_timeout(&self) -> bool;
     /// It can be stopped.
     fn can_be_closed(&self) -> bool;
-    /// Sets the timeout, in seconds; the device may choose another.
+    /// Sets the timeout, in seconds; the device may choose another. Counting begins anew.
     fn set_timeout(&mut self, seconds: u32) -> io::Result<()>;
     /// The timeout in force, in seconds.
     fn timeout(&mut self) -> io::Result<u32>;
@@ -56,6 +55,7 @@ impl Driver {
 }
 
 /// `struct watchdog_info`.
+#[derive(Default)]
 #[repr(C)]
 struct Info {
     options: u32,
@@ -66,9 +66,14 @@ struct Info {
 const SETTIMEOUT: u32 = 0x0080;
 const MAGICCLOSE: u32 = 0x0100;
 
-pub(crate) const WDIOC_GETSUPPORT: Opcode = opcode::read::<Info>(b'W', 0);
-pub(crate) const WDIOC_SETTIMEOUT: Opcode = opcode::read_write::<c_int>(b'W', 6);
-pub(crate) const WDIOC_GETTIMEOUT: Opcode = opcode::read::<c_int>(b'W', 7);
+/// The requests of `linux/watchdog.h`, by the C library, so that a test can take the place of a device.
+mod request {
+    use std::ffi::c_int;
+
+    nix::ioctl_read!(getsupport, b'W', 0, super::Info);
+    nix::ioctl_readwrite!(settimeout, b'W', 6, c_int);
+    nix::ioctl_read!(gettimeout, b'W', 7, c_int);
+}
 
 struct LinuxDevice {
     file: File,
@@ -118,9 +123,11 @@ impl Device for LinuxDevice {
     reason = "the ioctls of the watchdog API; no crate that we know wraps them"
 )]
 fn support(file: &File) -> io::Result<Info> {
+    let mut info = Info::default();
     // SAFETY: WDIOC_GETSUPPORT fills a `struct watchdog_info`, which `Info` is laid out as; all of its bit patterns are
     // valid. A file that is no watchdog refuses the request by its number, which also encodes the length.
-    Ok(unsafe { ioctl(file, Getter::<WDIOC_GETSUPPORT, Info>::new()) }?)
+    unsafe { request::getsupport(file.as_raw_fd(), &raw mut info) }?;
+    Ok(info)
 }
 
 #[expect(
@@ -129,7 +136,8 @@ fn support(file: &File) -> io::Result<Info> {
 )]
 fn set_timeout(file: &File, mut seconds: c_int) -> io::Result<()> {
     // SAFETY: WDIOC_SETTIMEOUT reads one int and writes the one that the device chose in its place.
-    Ok(unsafe { ioctl(file, Updater::<WDIOC_SETTIMEOUT, c_int>::new(&mut seconds)) }?)
+    unsafe { request::settimeout(file.as_raw_fd(), &raw mut seconds) }?;
+    Ok(())
 }
 
 #[expect(
@@ -137,8 +145,10 @@ fn set_timeout(file: &File, mut seconds: c_int) -> io::Result<()> {
     reason = "the ioctls of the watchdog API; no crate that we know wraps them"
 )]
 fn timeout(file: &File) -> io::Result<c_int> {
+    let mut seconds = 0;
     // SAFETY: WDIOC_GETTIMEOUT writes one int.
-    Ok(unsafe { ioctl(file, Getter::<WDIOC_GETTIMEOUT, c_int>::new()) }?)
+    unsafe { request::gettimeout(file.as_raw_fd(), &raw mut seconds) }?;
+    Ok(seconds)
 }
 
 /// The timeout of a testing device that was not told any, in seconds.

@@ -12,6 +12,7 @@
 
 mod device;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ pub enum WatchdogError {
         path: PathBuf,
         /// Why.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// It resets the machine later than the lease ends, and cannot be told otherwise.
     #[error(
@@ -54,13 +55,15 @@ pub enum WatchdogError {
         least: u32,
     },
     /// It was not heard.
-    #[error("the watchdog device {path} could not be told")]
+    #[error(
+        "the watchdog device {path} could not be told, and resets this machine unless it hears the next ping"
+    )]
     Write {
         /// Which.
         path: PathBuf,
         /// Why.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
@@ -78,8 +81,8 @@ pub struct Watchdog {
     path: PathBuf,
     driver: Driver,
     device: Option<Box<dyn Device>>,
-    /// The timeout that the device has, in seconds.
-    timeout: u32,
+    /// The timeout that it was last told, in seconds.
+    wanted: u32,
 }
 
 impl Watchdog {
@@ -89,7 +92,7 @@ impl Watchdog {
             path: path.into(),
             driver,
             device: None,
-            timeout: 0,
+            wanted: 0,
         }
     }
 
@@ -119,10 +122,10 @@ impl Watchdog {
     ) -> Result<Activated, WatchdogError> {
         let (wanted, least) = (seconds(wanted), seconds(least));
         let set = match device.can_set_timeout() {
-            true => device.set_timeout(wanted),
-            false => Ok(()),
+            true => set_timeout(device.as_mut(), wanted),
+            false => device.timeout(),
         };
-        let actual = match set.and_then(|()| device.timeout()) {
+        let actual = match set {
             Ok(actual) => actual,
             Err(source) => {
                 let error = self.unusable(source);
@@ -149,7 +152,7 @@ impl Watchdog {
             unsafe_because = Some(error);
         }
         self.device = Some(device);
-        self.timeout = actual;
+        self.wanted = wanted;
         Ok(Activated {
             timeout: Duration::from_secs(actual.into()),
             unsafe_because,
@@ -159,7 +162,8 @@ impl Watchdog {
     /// Counting begins anew, with this timeout from now on where the device can be told one.
     ///
     /// # Errors
-    /// The device did not hear it, and goes on counting from the ping before.
+    /// The device did not hear it, and goes on counting from the ping before; or it heard, and has no timeout as short
+    /// as this.
     pub fn ping(&mut self, timeout: Duration) -> Result<(), WatchdogError> {
         let wanted = seconds(timeout);
         let path = &self.path;
@@ -170,11 +174,20 @@ impl Watchdog {
         let Some(device) = &mut self.device else {
             return Ok(());
         };
-        if device.can_set_timeout() && wanted != self.timeout {
-            device.set_timeout(wanted).map_err(failed)?;
-            self.timeout = wanted;
+        let mut actual = wanted;
+        if device.can_set_timeout() && wanted != self.wanted {
+            actual = set_timeout(device.as_mut(), wanted).map_err(failed)?;
+            self.wanted = wanted;
         }
-        device.ping().map_err(failed)
+        device.ping().map_err(failed)?;
+        match actual > wanted {
+            true => Err(WatchdogError::TooLong {
+                path: self.path.clone(),
+                actual,
+                wanted,
+            }),
+            false => Ok(()),
+        }
     }
 
     /// It resets nothing any more. `false`: it cannot be stopped, was pinged for the last time, and resets the machine.
@@ -201,12 +214,28 @@ impl Watchdog {
         Ok(can_be_closed)
     }
 
-    fn unusable(&self, source: std::io::Error) -> WatchdogError {
+    fn unusable(&self, source: io::Error) -> WatchdogError {
         WatchdogError::Unusable {
             path: self.path.clone(),
             source,
         }
     }
+}
+
+/// Has the device take the longest of its timeouts that is no longer than this, and returns it. Devices have timeouts in
+/// steps of their own, and may take the next longer one: then they are asked for less.
+///
+/// The shortest that the device has is longer: returns what it took.
+fn set_timeout(device: &mut dyn Device, wanted: u32) -> io::Result<u32> {
+    device.set_timeout(wanted)?;
+    let mut actual = device.timeout()?;
+    for less in (1..wanted).rev() {
+        if actual <= wanted || device.set_timeout(less).is_err() {
+            break;
+        }
+        actual = device.timeout()?;
+    }
+    Ok(actual)
 }
 
 /// Whether the device is there and may be opened for writing: what a member can know that must not open it yet.

@@ -1,7 +1,6 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use super::device::{WDIOC_GETSUPPORT, WDIOC_GETTIMEOUT, WDIOC_SETTIMEOUT};
 use super::*;
 
 /// A device as some hardware is.
@@ -10,6 +9,8 @@ struct Hardware {
     settable: bool,
     closable: bool,
     timeout: u32,
+    /// Its timeouts are multiples of this, in seconds.
+    step: u32,
     told: Arc<Mutex<Vec<String>>>,
 }
 
@@ -19,6 +20,7 @@ impl Hardware {
             settable: true,
             closable: true,
             timeout: 60,
+            step: 1,
             told: Arc::default(),
         }
     }
@@ -49,7 +51,7 @@ impl Device for Hardware {
         self.closable
     }
     fn set_timeout(&mut self, seconds: u32) -> io::Result<()> {
-        self.timeout = seconds;
+        self.timeout = seconds.next_multiple_of(self.step);
         self.tell(format!("timeout {seconds}"))
     }
     fn timeout(&mut self) -> io::Result<u32> {
@@ -61,13 +63,6 @@ impl Device for Hardware {
     fn close(&mut self) -> io::Result<()> {
         self.tell("close")
     }
-}
-
-#[test]
-fn the_requests_are_those_of_linux() {
-    assert_eq!(WDIOC_GETSUPPORT, 0x8028_5700);
-    assert_eq!(WDIOC_SETTIMEOUT, 0xc004_5706);
-    assert_eq!(WDIOC_GETTIMEOUT, 0x8004_5707);
 }
 
 #[test]
@@ -100,6 +95,39 @@ fn s19_a_timeout_that_outlasts_the_lease_protects_nobody() {
         Some(WatchdogError::TooLong {
             actual: 60,
             wanted: 25,
+            ..
+        })
+    ));
+}
+
+#[test]
+fn s19_a_device_that_rounds_up_is_asked_for_less() {
+    let coarse = Hardware {
+        step: 4,
+        ..Hardware::new()
+    };
+    let (mut watchdog, activated) = coarse.activate(25);
+    assert_eq!(activated.unwrap().timeout, Duration::from_secs(24));
+    watchdog.ping(Duration::from_secs(25)).unwrap();
+    watchdog.ping(Duration::from_secs(21)).unwrap();
+    assert_eq!(
+        coarse.told(),
+        [
+            "timeout 25",
+            "timeout 24",
+            "ping",
+            "timeout 21",
+            "timeout 20",
+            "ping"
+        ]
+    );
+    // Shorter than its hardware can be.
+    let outlasts = watchdog.ping(Duration::from_secs(3));
+    assert!(matches!(
+        outlasts,
+        Err(WatchdogError::TooLong {
+            actual: 4,
+            wanted: 3,
             ..
         })
     ));

@@ -109,6 +109,8 @@ pub enum Action {
     PingWatchdog {
         /// From now.
         timeout: Duration,
+        /// The end of the lease, which the device must not outlast however late it hears this.
+        until: Moment,
     },
     /// Close the watchdog device so that it resets nothing.
     DisableWatchdog,

@@ -32,7 +32,7 @@ impl Machine {
             let left = until.since(now);
             let timeout = watchdog::timeout(&self.local.watchdog, &self.global)
                 .map_or(left, |timeout| timeout.min(left));
-            actions.push(Action::PingWatchdog { timeout });
+            actions.push(Action::PingWatchdog { timeout, until });
         }
     }
 

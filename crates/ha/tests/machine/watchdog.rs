@@ -10,7 +10,7 @@ use crate::world::World;
 
 fn ping(action: &Action) -> Option<Duration> {
     match action {
-        Action::PingWatchdog { timeout } => Some(*timeout),
+        Action::PingWatchdog { timeout, .. } => Some(*timeout),
         _ => None,
     }
 }
