@@ -107,33 +107,47 @@ async fn a_configuration_changes() -> Result<()> {
         "it does not lead any more"
     );
 
-    // Rules that keep the agent itself out are put right by a reload as well.
+    // Rules that keep the agent itself out are put right by a reload as well, and by an agent that begins with others.
     let (open, closed) = (
         "  - local all nobody reject\n",
         "  - host all all all reject\n",
     );
     let keeper = sql::connect(old_port, "test").await?;
-    edit(&cluster, open, closed)?;
-    agent.sighup()?;
-    wait_until("the agent to be kept out", within, async || {
-        keeper
-            .batch_execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'Patroni heartbeat'")
-            .await?;
-        let status = agent.get("/patroni").await?;
-        ensure!(status["state"] != "running", "{status}");
-        Ok(())
-    })
-    .await?;
-    edit(&cluster, closed, open)?;
-    agent.sighup()?;
-    wait_until("the agent to be let in again", within, async || {
-        let status = agent.get("/patroni").await?;
-        ensure!(status["state"] == "running", "{status}");
-        let session = heartbeat_session(old_port).await?;
-        ensure!(!session.is_empty(), "no session of the agent");
-        Ok(())
-    })
-    .await?;
+    let postmaster = agent.postmaster_pid();
+    for restart in [false, true] {
+        edit(&cluster, open, closed)?;
+        cluster.agents[0].sighup()?;
+        wait_until("the agent to be kept out", within, async || {
+            keeper
+                .batch_execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'Patroni heartbeat'")
+                .await?;
+            let status = cluster.agents[0].get("/patroni").await?;
+            ensure!(status["state"] != "running", "{status}");
+            Ok(())
+        })
+        .await?;
+        if restart {
+            cluster.agents[0].sigkill().await?;
+            edit(&cluster, closed, open)?;
+            cluster.start_agent(0)?;
+        } else {
+            edit(&cluster, closed, open)?;
+            cluster.agents[0].sighup()?;
+        }
+        wait_until("the agent to be let in again", within, async || {
+            let status = cluster.agents[0].get("/patroni").await?;
+            ensure!(status["state"] == "running", "{status}");
+            let session = heartbeat_session(old_port).await?;
+            ensure!(!session.is_empty(), "no session of the agent");
+            Ok(())
+        })
+        .await?;
+        ensure!(
+            cluster.agents[0].postmaster_pid() == postmaster,
+            "PostgreSQL was started anew"
+        );
+    }
+    let agent = &cluster.agents[0];
 
     // What cannot be read changes nothing. PostgreSQL reads its files again all the same.
     let config = std::fs::read_to_string(&agent.config)?;

@@ -200,14 +200,18 @@ fn spaced_json(value: &Map<String, Value>) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Brings the files of a server up to its settings and has it read them, whether it answers or not
-/// (`configuration.md` §5.3, steps 1 and 6).
-pub(crate) async fn write_and_reload(
+/// Puts the access rules of a server right that does not let the agent in, and has it read them. The parameters wait until
+/// it answers: written without the `synchronous_standby_names` in force, say, they would let commits through that nobody
+/// else has.
+pub(crate) async fn admit(
     server: &Server,
+    always_reload: bool,
     deadline: Instant,
 ) -> Result<(), primacy_postgres::Error> {
-    server.write_files(None, deadline).await?;
-    server.reload(deadline).await
+    if server.write_access_rules(deadline).await? || always_reload {
+        server.reload(deadline).await?;
+    }
+    Ok(())
 }
 
 /// Brings the files of a running server up to its settings, reloads it, and returns which parameters wait for

@@ -30,9 +30,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::ApiServer;
-use crate::configuration::{
-    Configuration, apply_deadline, apply_to_running, cache, write_and_reload,
-};
+use crate::configuration::{Configuration, admit, apply_deadline, apply_to_running, cache};
 use crate::fencing::{Fencing, Keeper};
 use crate::jobs::{self, JobContext, RecoveryContext, chain};
 use crate::journal::Journal;
@@ -93,6 +91,8 @@ pub(crate) struct Shell {
     supervisor: Supervisor,
     /// The configuration changed since it was last brought to the server.
     settings_changed: bool,
+    /// The access rules in the server's files may be older than the configuration.
+    rules_changed: bool,
     /// The server is to read its files again even if none changes.
     reload_wanted: bool,
     /// The address of PostgreSQL that the machine was told last, and whether another one waits for a restart.
@@ -201,6 +201,7 @@ impl Shell {
             watchdog: parts.watchdog,
             supervisor: parts.supervisor,
             settings_changed: true,
+            rules_changed: true,
             reload_wanted: false,
             conn_url,
             address_waits: false,
@@ -303,11 +304,11 @@ impl Shell {
         if looked {
             // Before the cluster was seen nobody knows what the agent must set: a standby that stopped telling its
             // primary what it reads would lose it.
-            if self.settings_changed
-                && self.machine.memory().store_seen
-                && self.observation.wal.is_some()
-                && self.machine.job().is_none()
-            {
+            let behind = match self.observation.wal {
+                Some(_) => self.settings_changed,
+                None => self.rules_changed && self.keeps_out(),
+            };
+            if behind && self.machine.memory().store_seen && self.machine.job().is_none() {
                 self.apply_configuration();
             }
             self.looking -= 1;
@@ -449,6 +450,7 @@ impl Shell {
                     return;
                 }
                 self.settings_changed = true;
+                self.rules_changed = true;
             }
             // The settings ask the machine.
             Action::ForceHotStandbyFeedback(_) => self.settings_changed = true,
@@ -732,6 +734,7 @@ impl Shell {
             peers: self.peers.clone(),
         });
         self.settings_changed = true;
+        self.rules_changed = true;
         self.reload_wanted = true;
         self.apply_configuration();
     }
@@ -765,9 +768,14 @@ impl Shell {
         self.tell_machine();
     }
 
+    /// The server runs and does not answer: perhaps its rules do not let the agent in.
+    fn keeps_out(&self) -> bool {
+        self.observation.wal.is_none() && matches!(self.observation.process, Process::Running(_))
+    }
+
     /// Brings PostgreSQL's files up to the configuration, reloads it where it runs, and finds out which
-    /// parameters wait for a restart. What cannot be done now is done
-    /// after the next look at a server that answers.
+    /// parameters wait for a restart. What cannot be done now is done after the next look at a server that answers; a
+    /// server that runs and does not gets its access rules at once.
     fn apply_configuration(&mut self) {
         self.take_settings(self.settings(None));
         let running = self.observation.wal.is_some();
@@ -776,9 +784,10 @@ impl Shell {
             return;
         }
         self.settings_changed = !running;
-        // Files that keep the agent itself out are put right by a reload that somebody asks for.
-        let unanswered = self.observation.process.is_alive() && self.machine.memory().store_seen;
-        let always_reload = (running || unanswered) && std::mem::take(&mut self.reload_wanted);
+        let keeps_out = self.keeps_out() && self.machine.memory().store_seen;
+        let reads = running || keeps_out;
+        self.rules_changed = !reads;
+        let always_reload = reads && std::mem::take(&mut self.reload_wanted);
         let server = self.server.clone();
         let events = self.events.clone();
         let configuration = self.configuration.dynamic().clone();
@@ -791,8 +800,8 @@ impl Shell {
                 );
             }
             if !running {
-                if always_reload && let Err(error) = write_and_reload(&server, deadline).await {
-                    tracing::warn!("the new settings are not in force: {}", chain(&error));
+                if keeps_out && let Err(error) = admit(&server, always_reload, deadline).await {
+                    tracing::warn!("the new access rules are not in force: {}", chain(&error));
                 }
                 return;
             }

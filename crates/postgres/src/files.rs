@@ -41,6 +41,16 @@ impl Server {
         self.write_plan(plan, deadline).await
     }
 
+    /// Writes `pg_hba.conf` and `pg_ident.conf` alone, where they are configured; whether they changed. For a server
+    /// that does not let the agent in: nothing has to be known of it.
+    pub async fn write_access_rules(&self, deadline: Instant) -> Result<bool, Error> {
+        let plan = self.file_plan(None, deadline).await?;
+        self.disk("writing the access rules", deadline, move || {
+            plan.write_lists()
+        })
+        .await
+    }
+
     pub(crate) async fn file_plan(
         &self,
         target: Option<&RecoveryTarget>,
