@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use primacy_config::StandbyCluster;
 use primacy_ha::{
-    DemotionMode, Job, JobProgress, JobReport, Lease, LogicalSlot, Source, StopMode, StopReason,
-    Upstream,
+    Address, DemotionMode, Job, JobProgress, JobReport, Lease, LogicalSlot, Source, StopMode,
+    StopReason, Upstream,
 };
-use primacy_model::{ConnUrl, ControlData, ControlState, Lsn, PendingRestart, slot_name};
+use primacy_model::{ControlData, ControlState, Lsn, PendingRestart, slot_name};
 use primacy_postgres as postgres;
 use primacy_postgres::{
     Conninfo, CustomBootstrap, Divergence, RecoveryTarget, ReplicaRequest, RewindOutcome,
@@ -234,7 +234,7 @@ async fn bootstrap(context: &JobContext) -> Result<JobReport, postgres::Error> {
 
 async fn create_replica(
     context: &JobContext,
-    connection: Option<&ConnUrl>,
+    connection: Option<&Address>,
     basebackup_only: bool,
 ) -> Result<JobReport, postgres::Error> {
     let (sender, mut progress) = watch::channel(Default::default());
@@ -420,7 +420,7 @@ pub(crate) fn recovery_target(upstream: &Upstream, context: &RecoveryContext) ->
     let mut target = match upstream {
         Upstream::Nobody => RecoveryTarget::default(),
         Upstream::Member { connection, .. } => RecoveryTarget {
-            primary: Some(conninfo(connection)),
+            primary: Some(conninfo(&connection.clone().into())),
             slot: context.use_slots.then(|| slot_name(&context.member)),
             ..RecoveryTarget::default()
         },
@@ -449,9 +449,12 @@ pub(crate) fn recovery_target(upstream: &Upstream, context: &RecoveryContext) ->
     target
 }
 
-pub(crate) fn conninfo(connection: &ConnUrl) -> Conninfo {
-    let database = connection.database.as_deref().unwrap_or("postgres");
-    Conninfo::new(&connection.host, connection.port, database)
+pub(crate) fn conninfo(address: &Address) -> Conninfo {
+    let database = address.database.as_deref().unwrap_or("postgres");
+    Conninfo::default()
+        .with("host", &address.host)
+        .with("port", &address.port)
+        .with("dbname", database)
 }
 
 /// An error with its causes.

@@ -5,7 +5,7 @@ use primacy_model::SlotKind;
 use serde_json::Value;
 
 use crate::scalar::{parse_bool, parse_int, parse_int_in, python_repr, python_str, truthy};
-use crate::{Map, TimingLimits, Warning, timing};
+use crate::{Map, TimingLimits, Warning, parameters, timing};
 
 /// Default of `primary_hang_timeout`, in seconds. Linux gives a disk 30 seconds for one command before it resets it, and a path
 /// of a storage network as long to fail over: twice that is no stall that passes by itself. A busy checkpoint
@@ -77,8 +77,8 @@ pub enum SynchronousMode {
 pub struct StandbyCluster {
     /// Remote address; a comma-separated list is allowed.
     pub host: Option<String>,
-    /// Remote port; the default is 5432.
-    pub port: Option<u16>,
+    /// Remote port, or one for each host, separated by commas; the default is 5432.
+    pub port: Option<String>,
     /// Slot to use on the remote side, as configured. `None`: no slot.
     pub primary_slot_name: Option<String>,
     /// Clone methods of all members; empty: `basebackup`.
@@ -130,8 +130,9 @@ impl GlobalConfig {
         timing::clamp(&mut dynamic, limits, &mut warnings);
         let standby_cluster = dynamic
             .get("standby_cluster")
-            .and_then(StandbyCluster::parse);
+            .and_then(|section| StandbyCluster::parse(section, &mut warnings));
         let permanent_slots = permanent_slots(&dynamic, &mut warnings);
+        let ignore_slots = ignore_slots(&dynamic, &mut warnings);
         let mut read = Reader {
             dynamic: &dynamic,
             warnings,
@@ -185,12 +186,7 @@ impl GlobalConfig {
                 Some(value) => parse_bool(value).unwrap_or(false),
             },
             permanent_slots,
-            ignore_slots: match dynamic.get("ignore_slots") {
-                Some(Value::Array(matchers)) => {
-                    matchers.iter().filter_map(SlotMatcher::parse).collect()
-                }
-                _ => Vec::new(),
-            },
+            ignore_slots,
         };
         (global, read.warnings)
     }
@@ -311,6 +307,27 @@ fn permanent_slots(dynamic: &Map, warnings: &mut Vec<Warning>) -> IndexMap<Strin
     slots
 }
 
+/// §3.4. What is no matcher matches every slot: a slot that somebody meant to keep is not dropped because it is unclear
+/// which.
+fn ignore_slots(dynamic: &Map, warnings: &mut Vec<Warning>) -> Vec<SlotMatcher> {
+    let mut unclear = |value: &Value| {
+        warnings.push(Warning(format!(
+            "ignore_slots in the dynamic configuration is or has {}: expected a list of mappings with name, type, database \
+             and plugin; no slot is dropped meanwhile",
+            python_repr(value)
+        )));
+        SlotMatcher::default()
+    };
+    match dynamic.get("ignore_slots") {
+        Some(Value::Array(matchers)) => matchers
+            .iter()
+            .map(|value| SlotMatcher::parse(value).unwrap_or_else(|| unclear(value)))
+            .collect(),
+        Some(value) if truthy(value) => vec![unclear(value)],
+        _ => Vec::new(),
+    }
+}
+
 fn is_slot_name(name: &str) -> bool {
     (1..=63).contains(&name.len())
         && name
@@ -350,7 +367,7 @@ impl PermanentSlot {
 
 impl StandbyCluster {
     /// `None` unless one of host, port and restore command is set.
-    fn parse(value: &Value) -> Option<StandbyCluster> {
+    fn parse(value: &Value, warnings: &mut Vec<Warning>) -> Option<StandbyCluster> {
         let section = value.as_object()?;
         let text = |key: &str| {
             section
@@ -365,17 +382,30 @@ impl StandbyCluster {
             Some(Value::Array(methods)) => methods.iter().map(python_str).collect(),
             _ => Vec::new(),
         };
+        let port = text("port").filter(|ports| {
+            let port = |text: &str| text.trim().parse::<u16>().is_ok_and(|port| port > 0);
+            let valid = ports.split(',').all(port);
+            if !valid {
+                warnings.push(Warning(format!(
+                    "standby_cluster.port is '{ports}': expected a port, or one for each host; 5432 is used"
+                )));
+            }
+            valid
+        });
+        // What PostgreSQL does not take keeps it from reading its configuration, and from starting.
+        let name = "recovery_min_apply_delay";
+        let delay = section
+            .get(name)
+            .filter(|value| truthy(value))
+            .and_then(|value| parameters::recovery_parameter(name, value, warnings));
         Some(StandbyCluster {
             host: text("host"),
-            port: section
-                .get("port")
-                .and_then(parse_int)
-                .and_then(|p| u16::try_from(p).ok()),
+            port,
             primary_slot_name: text("primary_slot_name"),
             create_replica_methods: methods,
             restore_command: text("restore_command"),
             archive_cleanup_command: text("archive_cleanup_command"),
-            recovery_min_apply_delay: text("recovery_min_apply_delay"),
+            recovery_min_apply_delay: delay,
         })
     }
 }

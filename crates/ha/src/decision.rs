@@ -267,11 +267,32 @@ pub enum Upstream {
     Remote(Remote),
 }
 
+/// Where a server is that may be outside of the cluster, in libpq's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Host, or several of them, separated by commas.
+    pub host: String,
+    /// Port of them all, or one for each, separated by commas.
+    pub port: String,
+    /// Database, when given.
+    pub database: Option<String>,
+}
+
+impl From<ConnUrl> for Address {
+    fn from(url: ConnUrl) -> Self {
+        Address {
+            host: url.host,
+            port: url.port.to_string(),
+            database: url.database,
+        }
+    }
+}
+
 /// The server outside the cluster that a standby cluster follows.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Remote {
     /// Where it is, one host or several; `None` when only the archive is read.
-    pub connection: Option<ConnUrl>,
+    pub connection: Option<Address>,
     /// The slot to stream through, by the name that the remote side has it under.
     pub slot: Option<String>,
     /// `recovery_min_apply_delay`.
@@ -298,7 +319,7 @@ pub struct Source {
     /// What it is called in log and REST answers: `leader 'pg1'`.
     pub name: String,
     /// Where it is.
-    pub connection: ConnUrl,
+    pub connection: Address,
 }
 
 impl fmt::Display for Source {

@@ -18,8 +18,8 @@ pub use decide::decide;
 pub use decide::history::merge as merge_history;
 pub use decide::slots::{LogicalSlot, LogicalSlotChange, SlotChange};
 pub use decision::{
-    Decision, DemotionMode, Exit, Job, Over, Reason, Remote, Source, Step, StopMode, StopReason,
-    Upstream,
+    Address, Decision, DemotionMode, Exit, Job, Over, Reason, Remote, Source, Step, StopMode,
+    StopReason, Upstream,
 };
 pub use machine::{
     Action, Answer, CallbackEvent, Event, FenceOrder, JobProgress, JobReport, JournalEntry,

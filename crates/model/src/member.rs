@@ -17,6 +17,14 @@ pub struct Member {
     pub data: MemberData,
 }
 
+impl Member {
+    /// The member that it asks to follow; its own name is nobody's (`configuration.md` §4).
+    pub fn replicates_from(&self) -> Option<&str> {
+        let source = self.data.tags.replicatefrom();
+        source.filter(|source| *self.name != **source)
+    }
+}
+
 /// The value of `members/<name>` (`dcs.md` §2.4).
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct MemberData {

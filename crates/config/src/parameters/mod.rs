@@ -158,6 +158,22 @@ pub fn server_parameters(
     }
 }
 
+/// A recovery setting as the newest servers take it; what they do not take is told and left out (A.1).
+pub(crate) fn recovery_parameter(
+    name: &str,
+    value: &Value,
+    warnings: &mut Vec<Warning>,
+) -> Option<String> {
+    judged(
+        Table::recovery(),
+        name,
+        value,
+        u32::MAX,
+        |_| false,
+        warnings,
+    )
+}
+
 /// Recovery settings as a server of this version takes them: old names translated, values judged (§6.5, A.1).
 pub fn recovery_parameters(
     settings: &GucMap,

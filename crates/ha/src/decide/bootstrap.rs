@@ -150,7 +150,7 @@ pub(super) fn member_source(member: &Member, leads: bool) -> Option<Source> {
     let role = if leads { "leader" } else { "replica" };
     Some(Source {
         name: format!("{role} '{}'", member.name),
-        connection: member.data.connection()?,
+        connection: member.data.connection()?.into(),
     })
 }
 

@@ -6,16 +6,16 @@
 //! leader is promoted. Neither moves the leader key.
 
 use primacy_config::GlobalConfig;
-use primacy_model::{Cluster, ConnUrl, slot_name};
+use primacy_model::{Cluster, slot_name};
 
 use super::{Reasons, demote, follow};
-use crate::decision::{DemotionMode, Remote, Source, Step, Upstream};
+use crate::decision::{Address, DemotionMode, Remote, Source, Step, Upstream};
 use crate::situation::Situation;
 
 /// What libpq takes for a host that is not given.
 const DEFAULT_HOST: &str = "localhost";
 /// PostgreSQL's port.
-const DEFAULT_PORT: u16 = 5432;
+const DEFAULT_PORT: &str = "5432";
 
 /// I own the lock of a standby cluster, and PostgreSQL runs (`ha.md` §4.1.4).
 pub(super) fn lead(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Step {
@@ -71,14 +71,14 @@ pub(super) fn source(global: &GlobalConfig) -> Option<Source> {
     })
 }
 
-fn connection(global: &GlobalConfig) -> Option<ConnUrl> {
+fn connection(global: &GlobalConfig) -> Option<Address> {
     let section = global.standby_cluster.as_ref()?;
     if section.host.is_none() && section.port.is_none() {
         return None;
     }
-    Some(ConnUrl {
+    Some(Address {
         host: section.host.clone().unwrap_or_else(|| DEFAULT_HOST.into()),
-        port: section.port.unwrap_or(DEFAULT_PORT),
+        port: section.port.clone().unwrap_or_else(|| DEFAULT_PORT.into()),
         database: None,
     })
 }

@@ -505,7 +505,7 @@ fn preference(sync_state: &str) -> u8 {
 fn cascades_from(member: &Member, cluster: &Cluster, eligible: &BTreeSet<&str>) -> bool {
     let mut at = member;
     for _ in 0..cluster.members.len() {
-        let Some(source) = at.data.tags.replicatefrom() else {
+        let Some(source) = at.replicates_from() else {
             return false;
         };
         if eligible.contains(source) {

@@ -90,7 +90,7 @@ fn changes(world: &World) -> Vec<String> {
 #[test]
 fn s18_2_member_slots() {
     type Setup = fn(&mut World);
-    let rows: [(&str, &str, Setup, &[&str]); 12] = [
+    let rows: [(&str, &str, Setup, &[&str]); 13] = [
         (
             "the leader has one for everybody",
             "pg1",
@@ -139,6 +139,15 @@ fn s18_2_member_slots() {
             |w| {
                 w.global.member_slots_ttl = None;
                 tag(w, "pg3", json!({"replicatefrom": "pg9"}));
+            },
+            &["+pg2", "+pg3"],
+        ),
+        (
+            "or who name themselves as their source",
+            "pg1",
+            |w| {
+                w.global.member_slots_ttl = None;
+                tag(w, "pg3", json!({"replicatefrom": "pg3"}));
             },
             &["+pg2", "+pg3"],
         ),
@@ -284,7 +293,7 @@ fn s16_a_standby_cluster_has_physical_slots_only() {
             w.lease = crate::world::held();
             w.memory.role = primacy_model::Role::StandbyLeader;
             let upstream = primacy_ha::Upstream::Remote(primacy_ha::Remote {
-                connection: primacy_model::ConnUrl::parse("postgres://remote:5432"),
+                connection: primacy_model::ConnUrl::parse("postgres://remote:5432").map(Into::into),
                 ..primacy_ha::Remote::default()
             });
             w.memory.following = Some((upstream, crate::world::POSTMASTER));

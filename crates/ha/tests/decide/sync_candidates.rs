@@ -133,6 +133,11 @@ fn s13_2_cascading_members_are_left_out_while_what_they_follow_streams_from_here
             [json!({"nosync": true}), follows("pg2"), json!({})],
             "2 (pg3,pg4)",
         ),
+        // Itself, which is nobody.
+        (
+            [follows("pg2"), follows("pg2"), json!({"nosync": true})],
+            "pg2",
+        ),
         // In a circle.
         (
             [json!({"nosync": true}), follows("pg4"), follows("pg3")],

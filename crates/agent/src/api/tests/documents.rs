@@ -300,11 +300,11 @@ fn metrics_say_what_the_status_says() {
         );
     }
     let named = metrics_text(&primary().with(|p| {
-        p.scope = "a\"b".into();
+        p.scope = "a\"b\nc".into();
         p.name = "c\\d".into();
     }));
     assert!(
-        named.contains(r#"{scope="a\"b",name="c\\d"} 040105"#),
+        named.contains(r#"{scope="a\"b\nc",name="c\\d"} 040105"#),
         "{named:.300}"
     );
 }

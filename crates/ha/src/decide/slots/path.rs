@@ -15,7 +15,7 @@ pub(super) fn slot_on_primary(cluster: &Cluster, name: &MemberName, tags: &Tags)
         }
         let source = tags
             .replicatefrom()
-            .filter(|source| !cluster.is_led_by(source))
+            .filter(|source| *source != name.as_str() && !cluster.is_led_by(source))
             .and_then(|source| cluster.member(source));
         let Some(source) = source else {
             return Some(slot_name(name));
@@ -53,7 +53,7 @@ fn carries_logical<'a>(
     }
     seen.push(name);
     let cascades = |member: &&Member| {
-        member.data.tags.replicatefrom() == Some(name.as_str()) && !cluster.is_led_by(&member.name)
+        member.replicates_from() == Some(name.as_str()) && !cluster.is_led_by(&member.name)
     };
     !tags.nofailover()
         || cluster

@@ -41,7 +41,7 @@ pub(super) fn slots(s: &Situation<'_>, cluster: &Cluster) -> BTreeMap<String, Wa
     for member in others(s, cluster) {
         let expected_active = is_expected(s, cluster, member);
         let kept = s.global.member_slots_ttl.is_some()
-            && (!nofailover || member.data.tags.replicatefrom() == Some(s.me().as_str()));
+            && (!nofailover || member.replicates_from() == Some(s.me().as_str()));
         let name = slot_name(&member.name);
         if (expected_active || kept) && name != own {
             let position = position(cluster, member, &name);
@@ -116,7 +116,7 @@ fn others<'a>(s: &Situation<'a>, cluster: &'a Cluster) -> impl Iterator<Item = &
 
 /// Whether that member should be streaming from here.
 fn is_expected(s: &Situation<'_>, cluster: &Cluster, member: &Member) -> bool {
-    let source = member.data.tags.replicatefrom();
+    let source = member.replicates_from();
     if cluster.is_led_by(s.me()) {
         source.is_none_or(|name| *s.me() == *name || cluster.member(name).is_none())
     } else {
@@ -133,7 +133,7 @@ fn position(cluster: &Cluster, member: &Member, slot: &str) -> Option<Lsn> {
         .and_then(|leader| leader.data.version.as_deref())
         .and_then(|version| version.split('.').next()?.parse::<u32>().ok())
         .is_some_and(|major| major < 4);
-    if member.data.tags.replicatefrom().is_some() || leader_is_old {
+    if member.replicates_from().is_some() || leader_is_old {
         published.max(member.data.xlog_location)
     } else {
         published
