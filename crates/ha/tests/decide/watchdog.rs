@@ -98,6 +98,27 @@ fn s4_3_1_required_and_not_to_be_had_nobody_leads_here() {
 }
 
 #[test]
+fn s4_3_1_a_server_that_may_be_promoted_yet_is_stopped_before_its_lock_goes() {
+    let missing = |w: &mut World| w.server.watchdog_usable = false;
+    let winner = || winner(WatchdogMode::Required).with(missing);
+    let asked = winner().with(|w| w.memory.role = Role::Promoted);
+    let silent = winner().with(|w| w.server.wal = None);
+    for world in [asked, silent] {
+        let step = world.because("ha.md §4.3.1");
+        assert!(
+            matches!(
+                step,
+                Step::StartJob(Job::Stop {
+                    reason: StopReason::Demotion(DemotionMode::Immediate),
+                    ..
+                })
+            ),
+            "{step:?}"
+        );
+    }
+}
+
+#[test]
 fn s19_automatic_goes_on_without_it() {
     let missing = |w: &mut World| w.server.watchdog_usable = false;
     let automatic = winner(WatchdogMode::Automatic).with(missing);

@@ -244,6 +244,8 @@ fn readiness_looks_at_the_lag() {
     ];
     let behind = replica().with_wal(|wal| wal.replay_lsn = Lsn(50_331_744 - 1_048_577));
     assert_eq!(codes(&behind, &paths), ".1.1.");
+    let at_the_limit = replica().with_wal(|wal| wal.replay_lsn = Lsn(50_331_744 - 1_048_576));
+    assert_eq!(codes(&at_the_limit, &paths), "11111");
     let archive = replica().with_wal(|wal| {
         wal.receiver = None;
         wal.restore_command = true;
