@@ -14,7 +14,7 @@
 //! 5. A promise is kept in memory. An agent that began less than `ttl` ago may have forgotten one: it takes no lock
 //!    unless every member of `/failsafe` answers, and none is a primary or has promised. One that is not in `/failsafe`
 //!    was not asked: chosen by an operator it takes the lock only if a member that was tells of no promise. Both
-//!    hold for another `ttl` after the mode was switched off.
+//!    hold for another `ttl` after the mode was switched off, or after the agent began to find it off.
 //!
 //! So `r + ttl >= t + ttl` ends no earlier than the right to write, as long as two clocks drift apart by less than
 //! that half second within `ttl`.
@@ -225,10 +225,11 @@ pub(crate) fn with_promised_leader(
     Some(cluster)
 }
 
-/// Failsafe mode is on, or was until less than `ttl` ago: a leader that cannot reach the store learns that by asking.
+/// Failsafe mode is on, or was until less than `ttl` ago: a leader that cannot reach the store learns that by asking. An agent
+/// that began since then cannot know when it was switched off.
 pub(super) fn may_be_relied_on(s: &Situation<'_>) -> bool {
-    let off_since = s.memory.failsafe.off_since;
-    s.global.failsafe_mode || off_since.is_some_and(|since| s.now.since(since) < s.global.ttl)
+    let off_since = s.memory.failsafe.off_since.unwrap_or(s.memory.began);
+    s.global.failsafe_mode || s.now.since(off_since) < s.global.ttl
 }
 
 /// Whether somebody may lead by promises that this member knows nothing of, whatever an operator chose: it began less

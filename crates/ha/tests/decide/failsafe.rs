@@ -61,7 +61,23 @@ fn s15_an_agent_that_began_a_moment_ago_may_have_forgotten_a_promise() {
     let old = failsafe(World::unlocked("pg2")).silence();
     assert!(acquires(&old.step()), "it would know of a promise");
     let off = young(World::unlocked("pg2")).silence();
-    assert!(acquires(&off.step()), "the mode is off");
+    assert!(acquires(&off.step()), "the mode is off, and never was on");
+}
+
+#[test]
+fn s15_an_agent_that_began_a_moment_ago_does_not_know_since_when_the_mode_is_off() {
+    let off = || failsafe(World::unlocked("pg2")).with(|w| w.global.failsafe_mode = false);
+    let silent = || off().peers(&[("pg3", Some(HERE))]);
+    assert!(
+        !acquires(&young(silent()).because("ha.md §15")),
+        "pg1 may lead by what this member promised"
+    );
+    assert!(
+        acquires(&silent().step()),
+        "it has been off for longer than that"
+    );
+    let free = off().peers(&[("pg1", Some(HERE)), ("pg3", Some(HERE))]);
+    assert!(acquires(&young(free).step()), "nobody promised anything");
 }
 
 #[test]
