@@ -33,7 +33,7 @@ impl World {
             let Some(peer) = Self::node_of(&name) else {
                 continue;
             };
-            if !self.network.passes(End::Node(task.node), End::Node(peer)) {
+            if !self.network.reaches_api(task.node, peer) {
                 continue;
             }
             let (there, back, leader) = (self.delay(), self.delay(), leader.clone());

@@ -89,6 +89,8 @@ pub enum What {
     CutFromMembers,
     CutFromOne(usize),
     CutOneWay(usize),
+    /// Its API answers nobody; it asks and is answered.
+    SilenceApi,
     Isolate,
     MissWatches,
     JumpWallClock(i64),
@@ -434,6 +436,7 @@ fn apply(world: &mut World, node: NodeId, what: &What, lasts: Duration, begins: 
         }
         What::CutFromOne(other) => both(world, node, *other, begins),
         What::CutOneWay(other) => link(world, End::Node(node), End::Node(*other), begins),
+        What::SilenceApi => count_fault(&mut world.network.silent_api[node], begins),
         What::Isolate => {
             for other in (0..count).filter(|other| *other != node) {
                 both(world, node, other, begins);
@@ -582,6 +585,7 @@ fn kind(what: &What) -> &'static str {
         What::CutFromMembers => "cut from all members",
         What::CutFromOne(_) => "cut from one member",
         What::CutOneWay(_) => "cut from one member, one way",
+        What::SilenceApi => "API silent",
         What::Isolate => "isolated",
         What::MissWatches => "watches missed",
         What::JumpWallClock(_) => "wall clock jumps",

@@ -59,6 +59,20 @@ impl History {
         Some(end)
     }
 
+    /// Up to where two pieces of WAL are the same, by branch and end of each.
+    pub(crate) fn shared(&self, one: (Branch, u64), other: (Branch, u64)) -> u64 {
+        let (mut branch, mut end) = other;
+        loop {
+            if let Some(reach) = self.reach(one.0, one.1, branch) {
+                return reach.min(end);
+            }
+            let Some((parent, fork)) = self.branches[branch].parent else {
+                return 0;
+            };
+            (branch, end) = (parent, fork.min(end));
+        }
+    }
+
     /// The lines of the history file of a branch: timeline and where it was left.
     pub(crate) fn lines(&self, branch: Branch) -> Vec<(Timeline, u64)> {
         let mut lines = Vec::new();
@@ -86,6 +100,8 @@ mod tests {
         assert!(!history.contains(second, 200, first, 101));
         assert!(history.contains(other, 160, first, 150));
         assert!(!history.contains(other, 160, second, 1));
+        assert_eq!(history.shared((second, 200), (other, 160)), 100);
+        assert_eq!(history.shared((first, 120), (other, 160)), 120);
         assert_eq!(history.timeline(second), history.timeline(other));
         assert_eq!(history.lines(second), [(Timeline(1), 100)]);
     }

@@ -23,6 +23,8 @@ pub(crate) struct Network {
     pub(crate) late_store: Vec<u32>,
     /// How many faults make its requests to the store late, by node.
     pub(crate) late_requests: Vec<u32>,
+    /// How many faults keep its API from answering members, by node.
+    pub(crate) silent_api: Vec<u32>,
     /// Answers of the store get lost, in a thousand.
     pub(crate) lossy_store: u32,
 }
@@ -36,6 +38,7 @@ impl Network {
             slow_store: 0,
             late_store: vec![0; nodes],
             late_requests: vec![0; nodes],
+            silent_api: vec![0; nodes],
             lossy_store: 0,
         }
     }
@@ -65,11 +68,17 @@ impl Network {
         self.slow_store = 0;
         self.late_store.fill(0);
         self.late_requests.fill(0);
+        self.silent_api.fill(0);
         self.lossy_store = 0;
     }
 
     pub(crate) fn passes(&self, from: End, to: End) -> bool {
         self.cut[self.index(from, to)] == 0
+    }
+
+    /// A member's question to another one's API gets there.
+    pub(crate) fn reaches_api(&self, from: NodeId, of: NodeId) -> bool {
+        self.silent_api[of] == 0 && self.passes(End::Node(from), End::Node(of))
     }
 
     /// Both directions.

@@ -775,7 +775,7 @@ impl World {
             let Some(peer) = Self::node_of(&name) else {
                 continue;
             };
-            if !self.network.passes(End::Node(node), End::Node(peer)) {
+            if !self.network.reaches_api(node, peer) {
                 continue;
             }
             let (there, look, back) = (self.delay(), self.millis(1, 30), self.delay());

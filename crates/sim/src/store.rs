@@ -14,6 +14,7 @@ use primacy_model::{
 use serde_json::{Map, Value};
 
 use crate::faults::Plan;
+use crate::history::Branch;
 use crate::invariants;
 use crate::network::End;
 use crate::node::AgentTask;
@@ -60,6 +61,8 @@ pub(crate) struct Store {
     pub(crate) leader: Option<Keyed<NodeId>>,
     members: BTreeMap<String, Keyed<MemberData>>,
     pub(crate) status: Status,
+    /// Which WAL the position in `/status` is of.
+    pub(crate) status_of: Branch,
     failover: Option<Keyed<String>>,
     pub(crate) sync: Option<SyncState>,
     history: Option<History>,
@@ -372,6 +375,7 @@ impl World {
     pub(crate) fn write_status(&mut self, node: NodeId, status: Status) {
         if self.store.is_led_by(node) {
             self.store.status = status;
+            self.store.status_of = self.branch_of(node);
             self.revise(false);
         }
     }

@@ -269,31 +269,40 @@ fn standbys_come_and_go(storm: &mut Storm<'_>) {
     }
 }
 
-/// In failsafe mode the leader that lives by promises says nothing any more, and those who promised are restarted, or the mode is
-/// switched off.
+/// In failsafe mode the leader that lives by promises says nothing any more, and those who promised are restarted.
 fn promises_that_end(storm: &mut Storm<'_>) {
     let silent = storm.ttl * storm.between(0.7, 3.0);
-    let (more, ttl) = (storm.between(5.0, 20.0), storm.ttl);
-    storm.add(0.0, silent + ttl + more, Whom::Leader, What::CutFromStore);
+    let lasts = storm.ttl * 1.5 + storm.between(5.0, 20.0);
+    storm.add(0.0, silent + lasts, Whom::Leader, What::CutFromStore);
+    if storm.rng.random_bool(0.4) {
+        return mode_is_switched_off(storm, silent, lasts);
+    }
     let what = storm.one_of(&[
         What::FreezeAgent,
         What::FreezeAgent,
         What::CutFromMembers,
         What::SuspendNode,
     ]);
-    storm.add(silent, ttl * 1.5 + more, Whom::LastLeader, what);
+    storm.add(silent, lasts, Whom::LastLeader, what);
     for _ in 0..storm.rng.random_range(0..=2) {
         let (soon, short) = (storm.between(-3.0, 5.0), storm.between(0.2, 4.0));
         let whom = storm.other();
         storm.add(silent + soon, short, whom, What::KillAgent);
     }
-    if storm.rng.random_bool(0.3) {
-        let off = What::Configure("failsafe_mode".into(), json!(false));
-        let on = What::Configure("failsafe_mode".into(), json!(true));
-        let at = storm.between(0.0, silent);
-        storm.add(at, 1.0, Whom::Leader, off);
-        storm.add(silent + ttl * 1.5 + more, 1.0, Whom::Leader, on);
+}
+
+/// Who promised does so no more, or forgets it, and cannot ask the leader, which does not know that the mode is off.
+fn mode_is_switched_off(storm: &mut Storm<'_>, after: f64, lasts: f64) {
+    let switched = |on: bool| What::Configure("failsafe_mode".into(), json!(on));
+    if storm.rng.random_bool(0.5) {
+        storm.add(0.0, after + lasts, Whom::LastLeader, What::SilenceApi);
+    } else {
+        let (soon, short) = (storm.between(0.0, 3.0), storm.between(0.2, 4.0));
+        let whom = storm.other();
+        storm.add(after + soon, short, whom, What::KillAgent);
     }
+    storm.add(after, 1.0, Whom::Leader, switched(false));
+    storm.add(after + lasts, 1.0, Whom::Leader, switched(true));
 }
 
 /// A primary that wrote what nobody else has returns when another one leads, which is lost before the first one was rewound.
