@@ -92,11 +92,7 @@ impl Tags {
 
     /// The higher one wins at equal WAL positions.
     pub fn failover_priority(&self) -> i64 {
-        if self.nofailover() {
-            0
-        } else {
-            self.priority("failover_priority")
-        }
+        self.priority_beside("nofailover", "failover_priority")
     }
 
     /// Never a synchronous standby.
@@ -106,11 +102,7 @@ impl Tags {
 
     /// Orders the candidates for synchronous standby.
     pub fn sync_priority(&self) -> i64 {
-        if self.nosync() {
-            0
-        } else {
-            self.priority("sync_priority")
-        }
+        self.priority_beside("nosync", "sync_priority")
     }
 
     /// May be the source of a base backup.
@@ -154,6 +146,14 @@ impl Tags {
         }
     }
 
+    /// 0 where the boolean says no.
+    fn priority_beside(&self, boolean: &str, priority: &str) -> i64 {
+        match self.0.get(boolean).is_some_and(truthy) {
+            true => 0,
+            false => self.priority(priority),
+        }
+    }
+
     /// 1 when absent or not a number.
     fn priority(&self, name: &str) -> i64 {
         match self.0.get(name) {
@@ -188,20 +188,104 @@ mod tests {
         Tags::from_json(&value)
     }
 
+    /// `configuration.md` §4; every row was compared with Patroni's.
     #[test]
     fn boolean_tag_beats_the_priority() {
-        assert!(tags(json!({"nofailover": true, "failover_priority": 5})).nofailover());
-        assert!(!tags(json!({"nofailover": false, "failover_priority": 0})).nofailover());
-        assert!(tags(json!({"failover_priority": 0})).nofailover());
-        assert_eq!(
-            tags(json!({"failover_priority": "3"})).failover_priority(),
-            3
-        );
-        assert_eq!(
-            tags(json!({"failover_priority": "x"})).failover_priority(),
-            1
-        );
-        assert_eq!(tags(json!({})).failover_priority(), 1);
+        for (given, nofailover, failover_priority, nosync, sync_priority) in [
+            (json!({}), false, 1, false, 1),
+            (json!({"nofailover": true}), true, 0, false, 1),
+            (json!({"nofailover": "false"}), true, 0, false, 1),
+            // The boolean decides where there is one.
+            (
+                json!({"nofailover": true, "failover_priority": 3}),
+                true,
+                0,
+                false,
+                1,
+            ),
+            (
+                json!({"nofailover": false, "failover_priority": 0}),
+                false,
+                0,
+                false,
+                1,
+            ),
+            (
+                json!({"nofailover": "", "failover_priority": 0}),
+                false,
+                0,
+                false,
+                1,
+            ),
+            (
+                json!({"nofailover": 0, "failover_priority": 3}),
+                false,
+                3,
+                false,
+                1,
+            ),
+            (
+                json!({"nofailover": null, "failover_priority": 0}),
+                true,
+                0,
+                false,
+                1,
+            ),
+            (json!({"failover_priority": "2"}), false, 2, false, 1),
+            (json!({"failover_priority": " 2 "}), false, 2, false, 1),
+            (json!({"failover_priority": 1.5}), false, 2, false, 1),
+            (json!({"failover_priority": 2.5}), false, 2, false, 1),
+            (json!({"failover_priority": -1}), true, -1, false, 1),
+            (json!({"failover_priority": "x"}), false, 1, false, 1),
+            (json!({"failover_priority": "0kB"}), false, 1, false, 1),
+            (json!({"failover_priority": true}), false, 1, false, 1),
+            (json!({"nosync": true}), false, 1, true, 0),
+            (json!({"nosync": []}), false, 1, false, 1),
+            (
+                json!({"nosync": false, "sync_priority": 0}),
+                false,
+                1,
+                false,
+                0,
+            ),
+            (json!({"sync_priority": 0}), false, 1, true, 0),
+            (json!({"sync_priority": -3}), false, 1, true, -3),
+        ] {
+            let tags = tags(given.clone());
+            let read = (
+                tags.nofailover(),
+                tags.failover_priority(),
+                tags.nosync(),
+                tags.sync_priority(),
+            );
+            let expected = (nofailover, failover_priority, nosync, sync_priority);
+            assert_eq!(read, expected, "{given}");
+        }
+    }
+
+    /// The same.
+    #[test]
+    fn nostream_is_parsed_where_the_others_are_truthy() {
+        for (name, value, expected) in [
+            ("noloadbalance", json!("off"), true),
+            ("noloadbalance", json!(0), false),
+            ("clonefrom", json!("x"), true),
+            ("clonefrom", json!({}), false),
+            ("nostream", json!("on"), true),
+            ("nostream", json!("YES"), true),
+            ("nostream", json!(1), true),
+            ("nostream", json!(2), false),
+            ("nostream", json!("t"), false),
+            ("nostream", json!("false"), false),
+        ] {
+            let tags = tags(json!({ name: value }));
+            let read = match name {
+                "noloadbalance" => tags.noloadbalance(),
+                "clonefrom" => tags.clonefrom(),
+                _ => tags.nostream(),
+            };
+            assert_eq!(read, expected, "{name}: {value}");
+        }
     }
 
     #[test]
@@ -212,11 +296,5 @@ mod tests {
             all.published().to_json(),
             json!({"nosync": false, "sync_priority": 2, "x": null})
         );
-    }
-
-    #[test]
-    fn nostream_is_parsed_where_the_others_are_truthy() {
-        assert!(!tags(json!({"nostream": "false"})).nostream());
-        assert!(tags(json!({"noloadbalance": "false"})).noloadbalance());
     }
 }
