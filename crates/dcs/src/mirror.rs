@@ -181,8 +181,8 @@ mod tests {
         Send(usize),
         /// So many events of it arrive.
         Arrive(usize),
-        /// What was not sent is lost, and the watch says so.
-        Lose,
+        /// What was not sent is lost, and what was sent but for so many events; the watch says so.
+        Lose(usize),
         /// A read shows the store.
         Read,
         /// The answer to one of the reads arrives.
@@ -197,7 +197,7 @@ mod tests {
             6 => prop::collection::vec(change, 1..4).prop_map(Happening::Write),
             4 => (1..4usize).prop_map(Happening::Send),
             6 => (1..6usize).prop_map(Happening::Arrive),
-            1 => Just(Happening::Lose),
+            1 => (0..6usize).prop_map(Happening::Lose),
             2 => Just(Happening::Read),
             3 => (0..3usize).prop_map(Happening::Answer),
         ]
@@ -262,8 +262,9 @@ mod tests {
                         self.mirror.take(event);
                     }
                 }
-                Happening::Lose => {
+                Happening::Lose(but) => {
                     self.unsent.clear();
+                    self.sent.truncate(but);
                     self.sent.push_back(WatchEvent::Resync);
                 }
                 Happening::Read => {
@@ -284,6 +285,109 @@ mod tests {
                 }
             }
         }
+    }
+
+    fn entry(key: &str, value: &str, lease: Option<&str>) -> Entry {
+        Entry {
+            key: format!("{BASE}/{key}"),
+            value: value.into(),
+            version: Version(1),
+            lease: lease.map(|lease| Session(lease.into())),
+        }
+    }
+
+    fn snapshot(revision: u64) -> Snapshot {
+        Snapshot {
+            entries: vec![
+                entry("leader", "a", Some("1")),
+                entry("members/a", "{}", None),
+            ],
+            revision: Some(Version(revision)),
+        }
+    }
+
+    /// The cluster as of revision 10 is known.
+    fn mirror() -> Mirror {
+        let mut mirror = Mirror::new(BASE);
+        mirror.adopt(mirror.mark(), &snapshot(10));
+        mirror
+    }
+
+    /// Hazard 2: whatever else changes has the cluster read.
+    #[test]
+    fn only_members_and_status_are_followed() {
+        for (key, followed) in [
+            ("members/a", true),
+            ("members/new", true),
+            ("status", true),
+            ("optime/leader", true),
+            ("leader", false),
+            ("sync", false),
+            ("failover", false),
+            ("failsafe", false),
+            ("config", false),
+            ("history", false),
+            ("initialize", false),
+        ] {
+            let changes = [
+                WatchEvent::Put(entry(key, "{}", None)),
+                WatchEvent::Delete {
+                    key: format!("{BASE}/{key}"),
+                },
+            ];
+            for change in changes {
+                let mut mirror = mirror();
+                mirror.take(WatchEvent::Put(entry("members/a", "{}", None)));
+                mirror.take(change);
+                assert_eq!(
+                    mirror.revision(),
+                    Some(Version(10)),
+                    "{key}: not told of all"
+                );
+                mirror.take(WatchEvent::Reached(Version(11)));
+                assert_eq!(mirror.revision(), followed.then_some(Version(11)), "{key}");
+            }
+        }
+    }
+
+    #[test]
+    fn more_changes_than_are_kept_have_it_read() {
+        for (changes, known) in [(MOST_OPEN, true), (MOST_OPEN + 1, false)] {
+            let mut mirror = mirror();
+            for _ in 0..changes {
+                mirror.take(WatchEvent::Put(entry("members/a", "{}", None)));
+            }
+            mirror.take(WatchEvent::Reached(Version(11)));
+            assert_eq!(mirror.revision(), known.then_some(Version(11)), "{changes}");
+            mirror.adopt(mirror.mark(), &snapshot(11));
+            mirror.take(WatchEvent::Put(entry("members/a", "{}", None)));
+            mirror.take(WatchEvent::Reached(Version(12)));
+            assert_eq!(mirror.revision(), Some(Version(12)), "it goes on");
+        }
+    }
+
+    #[test]
+    fn who_leads_leads_by_one_lease() {
+        let leads = |mirror: &Mirror, name: &str, lease: &str| {
+            mirror.is_led_by(&name.into(), &Session(lease.into()))
+        };
+        assert!(leads(&mirror(), "a", "1"));
+        assert!(
+            !leads(&mirror(), "a", "2"),
+            "an earlier agent of the member"
+        );
+        assert!(!leads(&mirror(), "b", "1"));
+        assert!(!leads(&Mirror::new(BASE), "a", "1"), "nothing is known");
+    }
+
+    /// A store that was restored from a backup counts from there.
+    #[test]
+    fn a_store_that_went_back_is_read_again() {
+        let mut mirror = mirror();
+        mirror.take(WatchEvent::Reached(Version(20)));
+        mirror.take(WatchEvent::Resync);
+        mirror.adopt(mirror.mark(), &snapshot(5));
+        assert_eq!(mirror.revision(), Some(Version(5)));
     }
 
     proptest! {
