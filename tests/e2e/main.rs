@@ -25,6 +25,7 @@ macro_rules! on_both_stores {
 mod auxiliary;
 mod bad_input;
 mod bootstrap;
+mod citus;
 mod clients;
 mod commands;
 mod commands_keys;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use primacy_config::StandbyCluster;
+use primacy_ha::citus::CitusEvent;
 use primacy_ha::{
     Address, DemotionMode, Job, JobProgress, JobReport, Lease, LogicalSlot, Source, StopMode,
     StopReason, Upstream,
@@ -17,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::citus::CoordinatorClient;
 use crate::{clock, slots};
 
 /// A base backup or a rewind of a very large cluster may take days; what ends it earlier is its own failure
@@ -45,6 +47,8 @@ pub(crate) struct JobContext {
     pub(crate) custom_bootstrap: Option<CustomBootstrap>,
     pub(crate) bootstrap_pg_hba: Vec<String>,
     pub(crate) post_bootstrap: Option<String>,
+    /// Of a Citus cluster, when this member is in a worker group.
+    pub(crate) coordinator: Option<CoordinatorClient>,
 }
 
 /// Runs the job to its end.
@@ -90,13 +94,8 @@ async fn perform(job: &Job, context: &JobContext) -> Result<JobReport, postgres:
             basebackup_only,
         } => {
             if *reinitialize {
-                stop(
-                    context,
-                    StopMode::Immediate,
-                    false,
-                    Some(context.retry_timeout),
-                )
-                .await?;
+                let timeout = Some(context.retry_timeout);
+                stop(context, StopMode::Immediate, false, timeout, None).await?;
             }
             let connection = source.as_ref().map(|source| &source.connection);
             create_replica(context, connection, *basebackup_only).await
@@ -153,20 +152,28 @@ async fn perform(job: &Job, context: &JobContext) -> Result<JobReport, postgres:
             upstream,
         } => copy_logical_slots(context, source, slots, upstream).await,
         Job::Restart { upstream, timeout } => {
-            stop(context, StopMode::Fast, true, None).await?;
+            let (before, after) = (context.told_before(job), job.told_coordinator_after());
+            stop(context, StopMode::Fast, true, None, before).await?;
             let recovery = upstream
                 .as_ref()
                 .map(|upstream| context.recovery_target(upstream));
-            Ok(started(start(context, recovery, Some(*timeout)).await?))
+            let started = start(context, recovery, Some(*timeout)).await?;
+            if started.state == StartedState::Ready
+                && let (Some(coordinator), Some(event)) = (context.coordinator.clone(), after)
+            {
+                tokio::spawn(async move { coordinator.tell(event).await });
+            }
+            Ok(self::started(started))
         }
-        Job::Promote => promote(context).await,
+        Job::Promote => promote(context, job).await,
         Job::Stop {
             mode,
             checkpoint,
             timeout,
             reason,
         } => {
-            let shutdown_lsn = stop(context, *mode, *checkpoint, *timeout).await?;
+            let before = context.told_before(job);
+            let shutdown_lsn = stop(context, *mode, *checkpoint, *timeout, before).await?;
             if *reason == StopReason::Demotion(DemotionMode::DemoteCluster)
                 && let Err(error) = server
                     .archive_shutdown_checkpoint(&context.until(ARCHIVE_LIMIT))
@@ -196,7 +203,7 @@ async fn copy_logical_slots(
     if context.cancel.is_cancelled() {
         return Ok(JobReport::Cancelled);
     }
-    stop(context, StopMode::Fast, true, None).await?;
+    stop(context, StopMode::Fast, true, None, None).await?;
     let names: Vec<String> = files.iter().map(|file| file.name.clone()).collect();
     match server
         .write_slot_files(files, context.until(FILES).deadline)
@@ -310,12 +317,13 @@ fn started(started: Started) -> JobReport {
 }
 
 /// Stops PostgreSQL, tells of the shutdown checkpoint as soon as it is written, and returns where the WAL
-/// ended, when it ended in good order.
+/// ended, when it ended in good order. `before` is told to the coordinator of a Citus cluster.
 async fn stop(
     context: &JobContext,
     mode: StopMode,
     checkpoint: bool,
     timeout: Option<Duration>,
+    before: Option<CitusEvent>,
 ) -> Result<Option<Lsn>, postgres::Error> {
     let (sender, mut events) = mpsc::channel(8);
     let request = StopRequest {
@@ -327,7 +335,8 @@ async fn stop(
         timeout,
         events: Some(sender),
     };
-    let stop = context.server.stop(request);
+    let announcement = context.tell_coordinator(before);
+    let stop = context.server.stop_announced(request, announcement);
     tokio::pin!(stop);
     let mut shutdown_lsn = None;
     let stopped = loop {
@@ -365,7 +374,7 @@ async fn stop(
     Ok(shutdown_lsn)
 }
 
-async fn promote(context: &JobContext) -> Result<JobReport, postgres::Error> {
+async fn promote(context: &JobContext, job: &Job) -> Result<JobReport, postgres::Error> {
     if let Some(hook) = context.server.settings().pre_promote.clone()
         && let Err(error) = context
             .server
@@ -381,7 +390,8 @@ async fn promote(context: &JobContext) -> Result<JobReport, postgres::Error> {
     if context.cancel.is_cancelled() {
         return Ok(JobReport::Cancelled);
     }
-    // The hook may have taken longer than the lease, and a machine that slept meanwhile has not told anybody yet (W15).
+    context.tell_coordinator(context.told_before(job)).await;
+    // Hook and coordinator may have taken longer than the lease, and a machine that slept meanwhile has not told anybody yet (W15).
     if !context.lease.borrow().is_held(clock::now()) {
         tracing::error!("the leader lock ended before the promotion: not promoting");
         return Ok(JobReport::Cancelled);
@@ -403,6 +413,16 @@ impl JobContext {
 
     fn recovery_target(&self, upstream: &Upstream) -> RecoveryTarget {
         recovery_target(upstream, &self.recovery)
+    }
+
+    fn told_before(&self, job: &Job) -> Option<CitusEvent> {
+        job.told_coordinator_before(*self.lease.borrow() != Lease::None)
+    }
+
+    async fn tell_coordinator(&self, event: Option<CitusEvent>) {
+        if let (Some(coordinator), Some(event)) = (&self.coordinator, event) {
+            coordinator.tell(event).await;
+        }
     }
 }
 
@@ -492,6 +512,7 @@ mod tests {
             custom_bootstrap: None,
             bootstrap_pg_hba: Vec::new(),
             post_bootstrap: None,
+            coordinator: None,
         };
         run(Job::Promote, context).await
     }

@@ -2,6 +2,7 @@
 //! would have to choose, the choice belongs into `primacy-ha`.
 
 pub mod api;
+mod citus;
 mod clock;
 mod command_line;
 mod config_commands;

@@ -14,7 +14,7 @@ use primacy_config::parameters::{
 use primacy_config::scalar::{python_str, truthy};
 use primacy_config::{Effective, HostPort, Warning};
 use primacy_ha::Local;
-use primacy_model::Role;
+use primacy_model::{CitusGroup, ConnUrl, Role};
 use primacy_net::{
     ClientCertificate, ClientOptions, HttpClient, Passphrase, Roots, TlsClientOptions, Verify,
 };
@@ -40,6 +40,7 @@ pub(crate) fn local(effective: &Effective, fence_required: bool) -> Local {
         remove_on_divergence: postgresql.remove_data_directory_on_diverged_timelines,
         watchdog: config.watchdog.clone(),
         fence_required,
+        citus_database: config.citus.as_ref().map(|citus| citus.database.clone()),
     }
 }
 
@@ -153,6 +154,16 @@ pub(crate) fn server(
     settings.basebackup_options = raw(effective, "postgresql", "basebackup");
     settings.rewind_options = raw(effective, "postgresql", "rewind");
     settings.umask = umask;
+    settings.citus = config.citus.as_ref().map(|citus| {
+        let address = || ConnUrl::parse(&conn_url(&section.connect_address, section));
+        postgres::CitusDatabase {
+            name: citus.database.clone(),
+            coordinator: (citus.group == CitusGroup::COORDINATOR)
+                .then(address)
+                .flatten()
+                .map(|at| (at.host, at.port)),
+        }
+    });
     (settings, warnings)
 }
 

@@ -11,13 +11,14 @@ use jiff::Timestamp;
 use primacy_config::ConfigError;
 use primacy_config::parameters::Managed;
 use primacy_dcs::{ClusterStore, Renewal, Subject, WatchEvent};
+use primacy_ha::citus::CitusEvent;
 use primacy_ha::{
     Action, Answer, CallbackEvent, Event, Exit, FailsafeAnswer, Job, JobProgress, JobReport, Lease,
     LogLevel, Machine, OperatorRequest, PeerReport, RenewalResult, Step, StepOutcome, StoreKey,
     Upstream,
 };
 use primacy_model::{
-    JournalKind, MemberData, MemberName, Observation, PostmasterIdentity, Process, Role,
+    JournalKind, MemberData, MemberName, Observation, PostmasterIdentity, Process, Role, State,
 };
 use primacy_net::HttpClient;
 use primacy_postgres::{
@@ -30,6 +31,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::ApiServer;
+use crate::citus::CoordinatorClient;
 use crate::configuration::{Configuration, admit, apply_deadline, apply_to_running, cache};
 use crate::fencing::{Fencing, Keeper};
 use crate::jobs::{self, JobContext, RecoveryContext, chain};
@@ -58,6 +60,8 @@ pub(crate) struct Shell {
     machine: Machine,
     configuration: Configuration,
     store: ClusterStore,
+    /// In a worker group of a Citus cluster.
+    coordinator_group: Option<ClusterStore>,
     leases: Arc<Leases>,
     server: Server,
     version: u32,
@@ -106,6 +110,7 @@ pub(crate) struct Parts {
     pub(crate) machine: Machine,
     pub(crate) configuration: Configuration,
     pub(crate) store: ClusterStore,
+    pub(crate) coordinator_group: Option<ClusterStore>,
     pub(crate) server: Server,
     pub(crate) version: u32,
     pub(crate) peers: HttpClient,
@@ -136,6 +141,8 @@ enum StoreWrite {
         data: Box<MemberData>,
         ttl: Duration,
         leads: bool,
+        /// To be told when the key first shows a primary that accepts writes.
+        coordinator: Option<CoordinatorClient>,
     },
     Status(primacy_model::Status),
     Failsafe(std::collections::BTreeMap<primacy_model::MemberName, String>),
@@ -174,6 +181,7 @@ impl Shell {
             machine: parts.machine,
             configuration: parts.configuration,
             store: parts.store,
+            coordinator_group: parts.coordinator_group,
             leases,
             server: parts.server,
             version: parts.version,
@@ -433,7 +441,14 @@ impl Shell {
             Action::PublishMember(data) => {
                 let ttl = self.machine.global().ttl;
                 let leads = self.machine.lease() != Lease::None;
-                let _ = self.writes.send(StoreWrite::Member { data, ttl, leads });
+                let coordinator = self.coordinator();
+                let write = StoreWrite::Member {
+                    data,
+                    ttl,
+                    leads,
+                    coordinator,
+                };
+                let _ = self.writes.send(write);
             }
             Action::WriteStatus(status) => {
                 let _ = self.writes.send(StoreWrite::Status(status));
@@ -597,6 +612,20 @@ impl Shell {
         }
     }
 
+    /// Whom a worker of a Citus cluster tells what it does.
+    fn coordinator(&self) -> Option<CoordinatorClient> {
+        let local = &self.configuration.effective().local;
+        let global = self.machine.global();
+        Some(CoordinatorClient {
+            store: self.coordinator_group.clone()?,
+            client: self.peers.clone(),
+            group: local.citus.as_ref()?.group,
+            name: local.name.clone(),
+            ttl: global.ttl,
+            retry_timeout: global.retry_timeout,
+        })
+    }
+
     fn recovery_context(&self) -> RecoveryContext {
         let global = self.machine.global();
         RecoveryContext {
@@ -623,6 +652,7 @@ impl Shell {
                 .map(|section| section.pg_hba.clone())
                 .unwrap_or_default(),
             post_bootstrap: bootstrap.and_then(|section| section.post_bootstrap.clone()),
+            coordinator: self.coordinator(),
         };
         self.take_settings(self.settings(job_role(&job)));
         let events = self.events.clone();
@@ -1057,6 +1087,7 @@ async fn write_in_order(
     name: primacy_model::MemberName,
     events: mpsc::UnboundedSender<Event>,
 ) {
+    let mut accepts_writes = false;
     while let Some(write) = queue.recv().await {
         let by = Instant::now() + PUBLISH_BUDGET;
         let (what, result) = match write {
@@ -1070,10 +1101,24 @@ async fn write_in_order(
                 let _ = done.send(());
                 continue;
             }
-            StoreWrite::Member { data, ttl, leads } => (
-                "the member key",
-                leases.publish(*data, ttl, leads, by).await,
-            ),
+            StoreWrite::Member {
+                data,
+                ttl,
+                leads,
+                coordinator,
+            } => {
+                let primary = data.role == Some(Role::Primary);
+                let accepts = primary && data.state == Some(State::Running);
+                let result = leases.publish(*data, ttl, leads, by).await;
+                if result.is_ok()
+                    && !std::mem::replace(&mut accepts_writes, accepts)
+                    && accepts
+                    && let Some(coordinator) = coordinator
+                {
+                    tokio::spawn(async move { coordinator.tell(CitusEvent::AfterPromote).await });
+                }
+                ("the member key", result)
+            }
             StoreWrite::Status(status) => ("/status", leases.write_status(status, by).await),
             StoreWrite::Failsafe(map) => (
                 "/failsafe",

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use jiff::Timestamp;
-use primacy_config::local::LocalConfig;
+use primacy_config::local::{Citus, LocalConfig};
 use primacy_config::parameters::Managed;
 use primacy_config::{Environment, WatchdogMode, from_environment};
 use primacy_dcs::ClusterStore;
 use primacy_ha::Machine;
-use primacy_model::{JournalRecord, Observation, Role, State};
+use primacy_model::{CitusGroup, JournalRecord, Observation, Role, State};
 use primacy_net::{Bytes, HeaderMap, Method};
 use primacy_postgres::{ObserveOptions, Server};
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,7 +29,7 @@ use crate::published::Published;
 use crate::shell::{Parts, Shell, Signals};
 use crate::supervisor::Supervisor;
 use crate::watchdog::{self, WatchdogThread};
-use crate::{clock, settings, stores};
+use crate::{citus, clock, settings, stores};
 
 /// How often an unreachable store is asked again before anything else begins.
 const STORE_RETRY: Duration = Duration::from_secs(5);
@@ -91,7 +91,9 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
     let fencing = FencingConfig::parse(effective.tree.get("fencing"))?;
     let (fencing, keeper) = Fencing::new(fencing, &config.postgresql.data_dir)?;
     let opened = stores::open(&config.dcs).await?;
-    let store = ClusterStore::new(opened.store, &config.namespace, &config.scope);
+    let scope = ClusterStore::new(opened.store, &config.namespace, &config.scope);
+    let group = config.citus.as_ref().map(|citus| citus.group);
+    let store = group.map_or_else(|| scope.clone(), |group| scope.in_group(group));
     let mut signals = Signals {
         terminate: signal(SignalKind::terminate())?,
         interrupt: signal(SignalKind::interrupt())?,
@@ -125,6 +127,13 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
         )
         .await;
     let (published, snapshots) = watch::channel(Arc::new(first_snapshot(&configuration, look)));
+    let coordinates = |citus: &&Citus| citus.group == CitusGroup::COORDINATOR;
+    let citus = config.citus.as_ref().filter(coordinates).map(|citus| {
+        let (server, database) = (server.clone(), citus.database.clone());
+        citus::start(scope.clone(), server, database, snapshots.clone())
+    });
+    let worker = group.filter(|group| *group != CitusGroup::COORDINATOR);
+    let coordinator_group = worker.map(|_| scope.in_group(CitusGroup::COORDINATOR));
     let api = Api::new(
         snapshots,
         requests,
@@ -133,7 +142,8 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
         peers.clone(),
         logging.queue(),
     )
-    .with_journal(Arc::clone(&journal));
+    .with_journal(Arc::clone(&journal))
+    .with_citus(citus);
     let api = ApiServer::start(api, &config.restapi).await?;
 
     if config.watchdog.mode == WatchdogMode::Automatic
@@ -162,6 +172,7 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
     let parts = Parts {
         machine,
         store,
+        coordinator_group,
         server,
         version,
         peers,

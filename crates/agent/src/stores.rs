@@ -38,12 +38,6 @@ pub(crate) async fn open(section: &DcsSection) -> anyhow::Result<OpenStore> {
 
 /// Whether an agent can do what is configured, as far as that shows without a network.
 pub(crate) fn check(config: &LocalConfig) -> anyhow::Result<()> {
-    if config.citus.is_some() {
-        // Its groups would all be members of one cluster.
-        anyhow::bail!(
-            "the section citus is not supported by this version: Citus clusters stay with Patroni"
-        );
-    }
     match &config.dcs {
         DcsSection::Etcd3(_) | DcsSection::Raft(_) => Ok(()),
         other => Err(unsupported(other)),

@@ -291,8 +291,8 @@ pub struct ClientConfig {
     pub ctl: Ctl,
     /// The `restapi` section, if there is a usable one.
     pub restapi: Option<RestApi>,
-    /// Citus group and database, when both are set rightly.
-    pub citus: Option<(i64, String)>,
+    /// The group of a Citus cluster that the configuration is of.
+    pub citus: Option<local::Citus>,
     /// The local layer as given.
     pub tree: Value,
 }

@@ -1,10 +1,11 @@
 //! What is handed to PostgreSQL.
 
+use primacy_config::local::Citus;
 use primacy_config::parameters::{
     Managed, STRICT_PLACEHOLDER, ServerParameters, recovery_parameters, server_parameters,
 };
 use primacy_config::{Effective, GucMap, TimingLimits};
-use primacy_model::Role;
+use primacy_model::{CitusGroup, Role};
 use serde_json::{Value, json};
 
 fn effective(postgresql: Value, dynamic: Value) -> Effective {
@@ -321,7 +322,10 @@ fn citus_needs_its_library() {
         json!({"parameters": {"shared_preload_libraries": "pg_stat_statements, citus"}}),
         json!({}),
     );
-    effective.local.citus = Some((0, "db".into()));
+    effective.local.citus = Some(Citus {
+        group: CitusGroup(0),
+        database: "db".into(),
+    });
     let written = server_parameters(&effective, 150_018, None, &Managed::default());
     assert_eq!(
         written.conf["shared_preload_libraries"],

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use primacy_model::{
-    Cluster, DynamicConfig, FailoverRequest, History, Initialize, Leader, Member, MemberData,
-    MemberName, Session, Status, SyncState, SystemIdentifier, Version,
+    CitusGroup, Cluster, DynamicConfig, FailoverRequest, History, Initialize, Leader, Member,
+    MemberData, MemberName, Session, Status, SyncState, SystemIdentifier, Version,
 };
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
@@ -123,6 +123,36 @@ impl ClusterStore {
     pub async fn read(&self, deadline: Instant) -> Result<Cluster, StoreError> {
         let snapshot = self.store.read(&self.key(""), deadline).await?;
         Ok(assemble(&self.base, snapshot.entries))
+    }
+
+    /// The group of that number of this cluster, where that is one of Citus (`dcs.md` §13).
+    pub fn in_group(&self, group: CitusGroup) -> Self {
+        ClusterStore {
+            store: Arc::clone(&self.store),
+            base: self.key(&group.to_string()),
+        }
+    }
+
+    /// All groups that have a key, at one instant no older than the call.
+    pub async fn read_groups(
+        &self,
+        deadline: Instant,
+    ) -> Result<BTreeMap<CitusGroup, Cluster>, StoreError> {
+        let prefix = self.key("");
+        let snapshot = self.store.read(&prefix, deadline).await?;
+        let mut groups: BTreeMap<CitusGroup, Vec<Entry>> = BTreeMap::new();
+        for entry in snapshot.entries {
+            let relative = entry.key.strip_prefix(&prefix);
+            let element = relative.and_then(|key| Some(key.split_once('/')?.0));
+            if let Some(group) = element.and_then(CitusGroup::parse) {
+                groups.entry(group).or_default().push(entry);
+            }
+        }
+        let assembled = |(group, entries)| {
+            let base = self.key(&format!("{group}"));
+            (group, assemble(&base, entries))
+        };
+        Ok(groups.into_iter().map(assembled).collect())
     }
 
     /// A [`Mirror`] of the cluster that knows nothing yet.

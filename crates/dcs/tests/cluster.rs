@@ -9,7 +9,8 @@ use primacy_dcs::{
     Subject, WatchEvent, Write,
 };
 use primacy_model::{
-    History, Initialize, Lsn, MemberData, MemberName, Session, Status, SyncState, SystemIdentifier,
+    CitusGroup, History, Initialize, Lsn, MemberData, MemberName, Session, Status, SyncState,
+    SystemIdentifier,
 };
 use serde_json::json;
 use tokio::time::{Instant, sleep};
@@ -54,6 +55,32 @@ async fn text(store: &MemoryStore, key: &str) -> Option<String> {
 
 fn done(outcome: Outcome) -> bool {
     matches!(outcome, Outcome::Done(_))
+}
+
+#[tokio::test]
+async fn groups_of_citus_are_clusters_below_their_numbers() {
+    let (store, scope) = demo();
+    for (key, value) in [
+        ("0/leader", "c1"),
+        ("1/leader", "w1"),
+        ("1/members/w1", r#"{"role": "primary"}"#),
+        ("10/sync", "{}"),
+        ("01/leader", "nobody"),
+        ("leader", "nobody"),
+        ("x/leader", "nobody"),
+    ] {
+        set(&store, key, value).await;
+    }
+    let groups = scope.read_groups(soon()).await.unwrap();
+    assert_eq!(
+        groups.keys().map(|group| group.0).collect::<Vec<_>>(),
+        [0, 1, 10]
+    );
+    let worker = &groups[&CitusGroup(1)];
+    assert!(worker.is_led_by("w1") && worker.leader_member().is_some());
+    let alone = scope.in_group(CitusGroup(1));
+    assert_eq!(alone.base_path(), "/service/demo/1");
+    assert_eq!(alone.read(soon()).await.unwrap(), *worker);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 //! looks again, until there is nothing to do. "Acquired the lock" is never followed by "so promote" in the
 //! code: the next look sees a replica that owns the lock.
 
+pub mod citus;
 mod decide;
 mod decision;
 mod describe;

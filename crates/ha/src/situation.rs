@@ -77,6 +77,8 @@ pub struct Local {
     pub watchdog: Watchdog,
     /// `fencing.mode` is `required`: nobody leads here without the fence.
     pub fence_required: bool,
+    /// The database that is distributed, in a Citus cluster.
+    pub citus_database: Option<String>,
 }
 
 /// What this member knows of its leadership. Only a renewal that was answered in time makes it true.

@@ -8,6 +8,7 @@
 mod cluster;
 mod document;
 mod failover;
+mod group;
 mod history;
 mod journal;
 mod lsn;
@@ -24,6 +25,7 @@ mod tags;
 pub use cluster::{Cluster, DynamicConfig, Initialize, Leader, Session, Version};
 pub use document::{cluster_document, json_line};
 pub use failover::{FailoverRequest, ScheduledAt};
+pub use group::CitusGroup;
 pub use history::{History, HistoryEntry};
 pub use journal::{JournalKind, JournalPeer, JournalReason, JournalRecord};
 pub use lsn::{Lsn, ParseLsnError};

@@ -197,8 +197,8 @@ impl Server {
         .await
     }
 
-    /// Roles and hook on the new primary (`ha.md` §6.2): superuser, hook, replication and rewind role; after
-    /// a custom bootstrap the ordinary files again, with a restart where `hot_standby` was off.
+    /// Roles and hook on the new primary (`ha.md` §6.2): superuser, hook, replication and rewind role, Citus' database;
+    /// after a custom bootstrap the ordinary files again, with a restart where `hot_standby` was off.
     pub async fn post_bootstrap(
         &self,
         hook: Option<&str>,
@@ -242,6 +242,11 @@ impl Server {
             }
         }
         drop(connection);
+        // A cluster that was restored, or made by a script, brings its own.
+        let was_initdb = self.memory(|memory| memory.bootstrap.is_none());
+        if was_initdb && let Some(citus) = &settings.citus {
+            self.prepare_citus(citus, quiet, until.deadline).await?;
+        }
         self.leave_bootstrap(until).await
     }
 

@@ -11,6 +11,7 @@
 mod archive;
 mod bootstrap;
 mod callbacks;
+mod citus;
 mod command;
 mod conninfo;
 mod control;
@@ -49,6 +50,7 @@ mod wipe;
 
 pub use bootstrap::{CustomBootstrap, Initialized};
 pub use callbacks::{Callback, CallbackRunner};
+pub use citus::{CitusDatabase, CitusNode, CitusSession};
 pub use command::{CommandError, Until};
 pub use conninfo::{Conninfo, ConninfoError};
 pub use control::{ControlFile, parse_controldata};

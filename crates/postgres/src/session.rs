@@ -51,15 +51,17 @@ impl Connection {
         for (host, port) in target.addresses() {
             config.host(host).port(port);
         }
-        let timeout_ms = if statement_timeout { 2000 } else { 0 };
+        let timeouts = match statement_timeout {
+            true => "-c statement_timeout=2000",
+            false => "-c statement_timeout=0 -c idle_in_transaction_session_timeout=0",
+        };
         config
             .dbname(target.get("dbname").unwrap_or("postgres"))
             .user(user(credentials))
             .application_name(application_name)
             .connect_timeout(CONNECT_TIMEOUT)
             .options(format!(
-                "-c statement_timeout={timeout_ms} -c search_path=pg_catalog \
-                 -c pg_stat_statements.track=none"
+                "{timeouts} -c search_path=pg_catalog -c pg_stat_statements.track=none"
             ));
         if target.get("target_session_attrs") == Some("read-write") {
             config.target_session_attrs(tokio_postgres::config::TargetSessionAttrs::ReadWrite);
@@ -83,6 +85,11 @@ impl Connection {
             driver,
             address,
         })
+    }
+
+    /// Whether the other side ended it.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.client.is_closed()
     }
 
     /// Runs statements; the rows of the last one that returned any.
@@ -267,10 +274,7 @@ impl Server {
         let mut pooled = timeout_at(deadline, self.inner.session.0.lock())
             .await
             .map_err(|_| late())?;
-        let connection = match pooled
-            .take()
-            .filter(|connection| !connection.client.is_closed())
-        {
+        let connection = match pooled.take().filter(|connection| !connection.is_closed()) {
             Some(connection) => connection,
             None => {
                 let target = settings.local_conninfo();

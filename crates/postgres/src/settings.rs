@@ -6,6 +6,8 @@ use std::time::Duration;
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
+use crate::citus::CitusDatabase;
+
 /// Everything that the operations need to know of this server. Values are final: the configuration's
 /// layers are merged, defaults filled in, parameters validated. Replaced as a whole at a reload.
 #[derive(Clone, Debug)]
@@ -76,6 +78,8 @@ pub struct Settings {
     pub server_log: Option<PathBuf>,
     /// The umask that the agent was started with: mode of files outside the data directory.
     pub umask: u32,
+    /// The Citus database of a new cluster's group.
+    pub citus: Option<CitusDatabase>,
 }
 
 impl Settings {
@@ -121,6 +125,7 @@ impl Settings {
             rewind_options: Value::Null,
             server_log: None,
             umask: 0o022,
+            citus: None,
         }
     }
 

@@ -98,6 +98,16 @@ impl Server {
     ///
     /// Cancel safety: dropping the future leaves the server where it is on its way down.
     pub async fn stop(&self, request: StopRequest) -> Result<Stopped, Error> {
+        self.stop_announced(request, async {}).await
+    }
+
+    /// As [`Server::stop`], with something that is done, and waited for, after checkpoint and `before_stop`, right before a
+    /// server that runs is told to stop. It must come to an end by itself.
+    pub async fn stop_announced(
+        &self,
+        request: StopRequest,
+        announcement: impl Future<Output = ()>,
+    ) -> Result<Stopped, Error> {
         let mut events = Events {
             sender: request.events.clone(),
             no_backends: false,
@@ -131,6 +141,7 @@ impl Server {
             }
         };
         self.before_signal(&request).await;
+        announcement.await;
         // Our own session would keep a smart shutdown waiting.
         self.close_session(Instant::now() + PREPARE).await;
         self.signal(identity, request.mode.signal())?;

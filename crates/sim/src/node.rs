@@ -178,6 +178,7 @@ impl Node {
             proxy_url: None,
             watchdog: Default::default(),
             fence_required: self.fence_required,
+            citus_database: None,
             may_bootstrap: true,
             replica_methods: Vec::new(),
             methods_without_source: Default::default(),

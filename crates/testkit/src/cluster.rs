@@ -19,7 +19,7 @@ use crate::store::Store;
 use crate::wait::wait_until;
 use crate::watchdog::WatchdogDevice;
 use crate::writer::{Target, Writer};
-use crate::{health, patroni, sql};
+use crate::{citus, health, patroni, sql};
 
 /// The store that a test cluster agrees through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,11 +93,19 @@ pub struct ClusterBuilder {
     with_certificates: bool,
     disk_megabytes: Option<u32>,
     witness: bool,
+    citus: Option<(String, Vec<u32>)>,
 }
 
 impl ClusterBuilder {
     pub fn store(&self) -> StoreKind {
         self.store
+    }
+
+    /// Makes the members the groups of a Citus cluster: for each member the number of its group. `database` is distributed.
+    pub fn citus(mut self, database: &str, groups: &[u32]) -> Self {
+        self.members = groups.len();
+        self.citus = Some((database.to_owned(), groups.to_vec()));
+        self
     }
 
     /// Adds a member to the embedded store that has no PostgreSQL.
@@ -225,6 +233,10 @@ impl ClusterBuilder {
         };
         let agent = agent.unless_set(programs::AGENT_COMMAND);
         let bin_dir = programs::postgresql_bin_dir()?;
+        let bin_dir = match &self.citus {
+            Some(_) => citus::postgresql_with_citus(&scratch, &bin_dir)?,
+            None => bin_dir,
+        };
 
         let (mut agents, mut disks) = (Vec::new(), Vec::new());
         for index in 0..self.members {
@@ -248,7 +260,7 @@ impl ClusterBuilder {
                 .iter()
                 .find(|(member, _)| *member == index)
                 .map_or(&none, |(_, tags)| tags);
-            let text = settings::agent_yaml(&MemberSettings {
+            let mut text = settings::agent_yaml(&MemberSettings {
                 name: &name,
                 host: address_of(&machine),
                 listen: &listen,
@@ -265,6 +277,10 @@ impl ClusterBuilder {
                 postgresql: &self.postgresql,
                 tags,
             });
+            if let Some((database, groups)) = &self.citus {
+                let section = json!({"database": database, "group": groups[index]});
+                text.push_str(&format!("citus: {section}\n"));
+            }
             let config = dir.join("agent.yml");
             scratch.account().write(&config, &text)?;
             let ports = (postgres_port, rest_port);
@@ -399,6 +415,7 @@ impl TestCluster {
             with_certificates: false,
             disk_megabytes: None,
             witness: false,
+            citus: None,
         }
     }
 

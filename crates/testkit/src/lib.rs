@@ -10,6 +10,7 @@
 pub mod account;
 pub mod agent;
 pub mod certificates;
+mod citus;
 pub mod client;
 pub mod cluster;
 pub mod disk;

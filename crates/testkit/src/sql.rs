@@ -15,13 +15,18 @@ const QUERY_WITHIN: Duration = Duration::from_secs(10);
 
 /// Connects as superuser to the server at 127.0.0.1:`port`. Dropping the client closes the connection.
 pub async fn connect(port: u16, application_name: &str) -> Result<Client> {
+    connect_to(port, "postgres", application_name).await
+}
+
+/// As [`connect`], to another database.
+pub async fn connect_to(port: u16, database: &str, application_name: &str) -> Result<Client> {
     let mut config = Config::new();
     config
         .host("127.0.0.1")
         .port(port)
         .user(SUPERUSER)
         .password(SUPERUSER_PASSWORD)
-        .dbname("postgres")
+        .dbname(database)
         .application_name(application_name)
         .connect_timeout(CONNECT_WITHIN);
     let (client, connection) = tokio::time::timeout(CONNECT_WITHIN, config.connect(NoTls))

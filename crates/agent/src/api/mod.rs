@@ -50,6 +50,7 @@ use self::made::Made;
 use self::route::{Query, Route};
 use self::settings::Settings;
 use self::switchover::Action;
+use crate::citus::CitusHandle;
 use crate::journal::Journal;
 use crate::logging::LogQueue;
 use crate::published::Published;
@@ -70,6 +71,8 @@ pub struct Api {
     limits: TimingLimits,
     log: LogQueue,
     journal: Arc<Journal>,
+    /// In the coordinator's group of a Citus cluster.
+    citus: Option<CitusHandle>,
     /// The answers of `/patroni` and `/metrics`.
     status_made: Made,
     metrics_made: Made,
@@ -106,11 +109,18 @@ impl Api {
             limits,
             log,
             journal: Arc::default(),
+            citus: None,
             status_made: Made::default(),
             metrics_made: Made::default(),
             refreshed: Mutex::default(),
             changing,
         }
+    }
+
+    /// With the task that keeps `pg_dist_node`.
+    pub fn with_citus(mut self, citus: Option<CitusHandle>) -> Self {
+        self.citus = citus;
+        self
     }
 
     /// With the journal that `GET /journal` serves.
@@ -194,10 +204,7 @@ impl Api {
             Route::PostFailsafe => self.post_failsafe(headers, body).await,
             // Accepted and without effect, as in the original outside of its own tests.
             Route::Sigterm => Ok(Answer::text(202, "shutdown scheduled")),
-            Route::Multi => {
-                body::required(headers, body).await?;
-                Ok(Answer::text(200, "OK"))
-            }
+            Route::Multi => self.citus(body::required(headers, body).await?).await,
             Route::DeleteRestart => self.delete_restart().await,
             Route::DeleteSwitchover => self.delete_switchover().await,
             Route::Unsupported => Err(Answer::Page(ErrorPage::UnsupportedMethod(
@@ -227,18 +234,18 @@ impl Api {
         settings.access.check(caller, &members, failsafe)
     }
 
-    /// The addresses of the members' APIs, by the view.
+    /// The addresses of the members' APIs, by the view; of a Citus coordinator's those of all groups.
     async fn member_addresses(&self) -> Vec<IpAddr> {
         let published = self.published();
-        let members = published
-            .view(Instant::now())
-            .map_or(&[][..], |view| &view.members);
-        let mut addresses = Vec::new();
-        for url in members
+        let view = published.view(Instant::now());
+        let members = view.map_or(&[][..], |view| &view.members);
+        let own = members
             .iter()
-            .filter_map(|member| member.data.api_url.as_deref())
-        {
-            if let Some(host) = host(url) {
+            .filter_map(|member| member.data.api_url.clone());
+        let others = self.citus.as_ref().map(CitusHandle::api_urls);
+        let mut addresses = Vec::new();
+        for url in own.chain(others.unwrap_or_default()) {
+            if let Some(host) = host(&url) {
                 addresses.extend(access::resolve(&host).await);
             }
         }

@@ -5,13 +5,26 @@ use primacy_ha::FailsafeAnswer;
 use primacy_model::{Role, State};
 use primacy_net::{HeaderMap, RequestBody};
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 
 use super::answer::{Answer, ErrorPage};
 use super::{Api, body};
+use crate::citus::news;
 use crate::failsafe;
 use crate::request::Request;
 
 impl Api {
+    /// `POST /citus` and `/mpp` (§8): what a worker group's leader tells the coordinator's. Whoever is not that says OK.
+    pub(super) async fn citus(&self, body: Map<String, Value>) -> Result<Answer, Answer> {
+        if let Some(citus) = &self.citus
+            && self.published().holds_lock(Instant::now())
+        {
+            let news = news(&body).map_err(|problem| Answer::text(400, problem))?;
+            citus.hear(news).await;
+        }
+        Ok(Answer::text(200, "OK"))
+    }
+
     pub(super) async fn reload(&self) -> Result<Answer, Answer> {
         self.send(Request::Reload).await?;
         Ok(Answer::text(202, "reload scheduled"))

@@ -9,7 +9,7 @@ mod restapi;
 mod tool_options;
 mod watchdog;
 
-use primacy_model::{MemberName, Tags};
+use primacy_model::{CitusGroup, MemberName, Tags};
 use serde_json::Value;
 
 pub use bootstrap::{Bootstrap, BootstrapMethod};
@@ -57,8 +57,17 @@ pub struct LocalConfig {
     pub journal: Journal,
     /// Which store, and how to reach it.
     pub dcs: DcsSection,
-    /// Citus group and database, when both are set rightly.
-    pub citus: Option<(i64, String)>,
+    /// The group of a Citus cluster that this member is in.
+    pub citus: Option<Citus>,
+}
+
+/// The `citus` section (`configuration.md` §2.4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Citus {
+    /// Which group.
+    pub group: CitusGroup,
+    /// The database that is distributed.
+    pub database: String,
 }
 
 impl LocalConfig {
@@ -128,11 +137,11 @@ fn tags(value: &Value, warnings: &mut Vec<Warning>) -> Tags {
 }
 
 /// Both of the right type, or nothing (§2.4).
-pub(crate) fn citus(value: &Value) -> Option<(i64, String)> {
-    Some((
-        value.get("group")?.as_i64()?,
-        value.get("database")?.as_str()?.to_owned(),
-    ))
+pub(crate) fn citus(value: &Value) -> Option<Citus> {
+    Some(Citus {
+        group: CitusGroup(value.get("group")?.as_u64()?.try_into().ok()?),
+        database: value.get("database")?.as_str()?.to_owned(),
+    })
 }
 
 /// `/<namespace>/<scope>` with repeated slashes collapsed.

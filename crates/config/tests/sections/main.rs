@@ -85,7 +85,7 @@ fn top_level_2_1() {
             |c| show(&c.citus),
             "None",
             json!({"group": 1, "database": "d"}),
-            r#"Some((1, "d"))"#,
+            r#"Some(Citus { group: CitusGroup(1), database: "d" })"#,
         ),
         (
             "citus",

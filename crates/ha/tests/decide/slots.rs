@@ -312,7 +312,7 @@ fn s18_4_what_must_go() {
     type Setup = fn(&mut World);
     let there =
         |slots: &[ReplicationSlot]| [&[slot("pg2", true), slot("pg3", true)], slots].concat();
-    let rows: [(&str, Vec<ReplicationSlot>, Setup, &[&str]); 13] = [
+    let rows: [(&str, Vec<ReplicationSlot>, Setup, &[&str]); 14] = [
         (
             "one that nobody knows",
             vec![slot("stranger", false)],
@@ -359,6 +359,12 @@ fn s18_4_what_must_go() {
                 }];
             },
             &["-other"],
+        ),
+        (
+            "not those that Citus made in its database",
+            vec![logical("citus_shard_move_slot_1_2"), logical("citus_mine")],
+            |w| w.local.citus_database = Some("app".into()),
+            &["-citus_mine"],
         ),
         (
             "ignored means every attribute given",

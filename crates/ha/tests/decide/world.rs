@@ -68,6 +68,7 @@ impl World {
                 remove_on_divergence: false,
                 watchdog: Default::default(),
                 fence_required: false,
+                citus_database: None,
             },
             global: GlobalConfig {
                 use_slots: false,

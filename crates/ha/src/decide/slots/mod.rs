@@ -15,6 +15,7 @@ mod wanted;
 use primacy_model::{Cluster, Lsn, ReplicationSlot};
 
 use super::Reasons;
+use crate::citus::is_own_slot;
 use crate::decision::Step;
 use crate::situation::Situation;
 
@@ -127,10 +128,13 @@ pub(crate) fn describe_logical(changes: &[LogicalSlotChange]) -> String {
     words.join(", ")
 }
 
-/// The administrator said that nobody may touch it.
+/// The administrator said that nobody may touch it, or Citus made it on this primary.
 fn is_ignored(s: &Situation<'_>, slot: &ReplicationSlot) -> bool {
-    s.global
-        .ignore_slots
+    let configured = &s.global.ignore_slots;
+    let is_primary = s.wal().is_some_and(|wal| wal.is_primary());
+    let citus = s.local.citus_database.as_ref().filter(|_| is_primary);
+    configured
         .iter()
         .any(|matcher| matcher.matches(&slot.name, &slot.kind))
+        || citus.is_some_and(|database| is_own_slot(&slot.name, &slot.kind, database))
 }
