@@ -44,7 +44,7 @@ const THEMES: &[Theme] = &[
         storm: former_primary_of_a_pause,
     },
     Theme {
-        prepare: |_, _| {},
+        prepare: patient,
         storm: frozen_as_soon_as_it_leads,
     },
     Theme {
@@ -108,6 +108,16 @@ fn synchronous(plan: &mut Plan, rng: &mut ChaCha8Rng) {
     set(plan, "retry_timeout", json!(retry_timeout));
     let mode = [json!(true), json!("quorum")][rng.random_range(0..2)].clone();
     set(plan, "synchronous_mode", mode);
+}
+
+/// The store may take longer for an answer than another member for taking over.
+fn patient(plan: &mut Plan, rng: &mut ChaCha8Rng) {
+    let (ttl, retry_timeout) = [(30, 10), (60, 20)][rng.random_range(0..2)];
+    set(plan, "ttl", json!(ttl));
+    set(plan, "loop_wait", json!(10));
+    set(plan, "retry_timeout", json!(retry_timeout));
+    set(plan, "synchronous_mode", json!(false));
+    set(plan, "failsafe_mode", json!(false));
 }
 
 fn quorum_of_many(plan: &mut Plan, rng: &mut ChaCha8Rng) {
@@ -227,7 +237,7 @@ fn former_primary_of_a_pause(storm: &mut Storm<'_>) {
 
 /// A member takes the lock while the store's answers are late, and is frozen before the first renewal.
 fn frozen_as_soon_as_it_leads(storm: &mut Storm<'_>) {
-    let frozen = storm.between(5.0, 30.0);
+    let frozen = storm.between(8.0, 35.0);
     for node in 0..storm.nodes {
         storm.add(0.0, frozen, Whom::Node(node), What::AnswersOfStoreLate);
     }
