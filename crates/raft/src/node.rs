@@ -310,7 +310,10 @@ async fn join(core: Arc<Core>, timings: RaftTimings) -> Result<Raft, RaftError> 
 /// The library waits for a lease of `election_timeout_max` and then for a random election timeout before a
 /// member stands for election: halves of ours make the whole silence `min_timeout`..`max_timeout`, never
 /// less than the mean of both.
-fn library_config(timings: RaftTimings, enable_elect: bool) -> Result<Config, RaftError> {
+pub(crate) fn library_config(
+    timings: RaftTimings,
+    enable_elect: bool,
+) -> Result<Config, RaftError> {
     let millis = |duration: Duration| duration.as_millis() as u64;
     Config {
         cluster_name: "primacy".into(),

@@ -7,6 +7,7 @@ mod group;
 mod machine;
 mod security;
 mod storage;
+mod timings;
 
 use std::sync::Arc;
 use std::time::Duration;
