@@ -35,6 +35,13 @@ if [[ ${1:-} == --with-tests ]]; then
         "command debootstrap debootstrap"
     )
 fi
+if [[ ${1:-} == --with-containers ]]; then
+    needed+=(
+        "command debootstrap debootstrap"
+        "command podman podman"
+        "command runc runc"
+    )
+fi
 
 present() {
     case "$1" in
@@ -88,6 +95,7 @@ if ((${#missing[@]})); then
     for service in etcd haproxy nftables pgbouncer keepalived prometheus; do
         [[ " ${missing[*]} " == *" $service"* ]] && services+=("$service")
     done
+    [[ " ${missing[*]} " == *" podman "* ]] && services+=(podman{,-restart}.service podman.socket podman-auto-update.timer)
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
     if ((${#services[@]})) && command -v systemctl >/dev/null; then
         "${as_root[@]}" systemctl disable -q "${services[@]}"
