@@ -282,3 +282,20 @@ mod tests {
         );
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    use super::*;
+
+    #[test]
+    #[ignore = "long: make fuzz"]
+    fn answers_of_ec2() {
+        let volumes = "<?xml version=\"1.0\"?><a xmlns=\"http://b/\"><volumeSet><item><volumeId>vol-1</volumeId></item>\
+                       </volumeSet><nextToken>more</nextToken></a>";
+        let refusal = "<Response><Errors><Error><Code>C</Code><Message>M &lt;&#65;&gt;<![CDATA[m]]></Message></Error>\
+                       </Errors></Response>";
+        primacy_fuzz::text(&[volumes, refusal], |input| {
+            read_refusal(input).is_some() | read_volumes(input, &mut Vec::new()).is_some()
+        });
+    }
+}
