@@ -337,6 +337,52 @@ impl Leases {
         Ok(())
     }
 
+    /// As [`Self::write_status`] and then [`Self::publish`] of who leads; in one request where both have to be written.
+    pub(crate) async fn publish_with_status(
+        &self,
+        status: Status,
+        data: MemberData,
+        ttl: Duration,
+        deadline: Instant,
+    ) -> Result<(), StoreError> {
+        if let Some(result) = self.put_both(&status, &data, deadline).await {
+            return result;
+        }
+        let told = self.write_status(status, deadline).await;
+        self.publish(data, ttl, true, deadline).await?;
+        told
+    }
+
+    /// `None`: nothing was written, since the member key has to get another lease first, or need not be written.
+    async fn put_both(
+        &self,
+        status: &Status,
+        data: &MemberData,
+        deadline: Instant,
+    ) -> Option<Result<(), StoreError>> {
+        let leading = self.leader.lock().await;
+        let leaders = leading.as_ref().map(|leading| leading.session.clone())?;
+        drop(leading);
+        let mut published = self.member.lock().await;
+        let published = published
+            .as_mut()
+            .filter(|it| it.session == leaders && it.data.as_ref() != Some(data))?;
+        published.data = None;
+        let written = self
+            .store
+            .write_status_and_member(&self.name, status, data, &leaders, deadline)
+            .await;
+        match written {
+            Ok(_) => {
+                published.data = Some(data.clone());
+                *self.status.lock().await = status.clone();
+                Some(Ok(()))
+            }
+            Err(error) if error.is_lease_lapsed() => None,
+            Err(error) => Some(Err(error)),
+        }
+    }
+
     /// Publishes the member key, or keeps it alive when nothing changed. So does a claim to the bootstrap. Who `leads`
     /// has it hang on the lease of the leader key, which the heartbeat renews.
     pub(crate) async fn publish(
@@ -579,6 +625,53 @@ mod tests {
         }
     }
 
+    /// So does a leader whose clients write, whose position is told in two keys: one renewal and one write.
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_tells_its_position_in_one_request() {
+        let store = Arc::new(Counting {
+            store: MemoryStore::new(),
+            requests: AtomicU32::new(0),
+        });
+        let leases = Leases::new(
+            ClusterStore::new(store.clone(), "service", "demo"),
+            "pg1".into(),
+        );
+        let other = ClusterStore::new(store.store.client(), "service", "demo");
+        assert!(leases.acquire(TTL, soon()).await.unwrap());
+        let tell = async |position: u64| {
+            let before = store.requests.load(Ordering::Relaxed);
+            let status = Status {
+                optime: primacy_model::Lsn(position),
+                ..Status::default()
+            };
+            let told = leases.publish_with_status(status, at(position), TTL, soon());
+            told.await.unwrap();
+            store.requests.load(Ordering::Relaxed) - before
+        };
+        let told = async || {
+            let cluster = other.read(soon()).await.unwrap();
+            let member = cluster.member("pg1").unwrap();
+            (
+                cluster.status.optime.0,
+                member.data.xlog_location.unwrap().0,
+            )
+        };
+        // The member key has no lease yet.
+        tell(1).await;
+        for position in 2..5 {
+            assert_eq!(tell(position).await, 1);
+            assert_eq!(told().await, (position, position));
+        }
+        // The member's position is published already.
+        leases.publish(at(5), TTL, true, soon()).await.unwrap();
+        assert_eq!(tell(5).await, 1);
+        assert_eq!(told().await, (5, 5));
+        // Somebody else leads.
+        other.release_leader(&"pg1".into(), soon()).await.unwrap();
+        tell(6).await;
+        assert_eq!(told().await, (5, 6));
+    }
+
     struct Counting {
         store: Arc<MemoryStore>,
         requests: AtomicU32,
@@ -599,6 +692,16 @@ mod tests {
 
         async fn write(&self, write: Write, deadline: Instant) -> Result<Outcome, StoreError> {
             self.counted().write(write, deadline).await
+        }
+
+        async fn write_both(
+            &self,
+            conditional: Write,
+            always: Write,
+            deadline: Instant,
+        ) -> Result<Outcome, StoreError> {
+            let store = self.counted();
+            store.write_both(conditional, always, deadline).await
         }
 
         async fn grant_lease(&self, ttl: Duration, by: Instant) -> Result<Session, StoreError> {

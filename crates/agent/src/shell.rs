@@ -79,6 +79,8 @@ pub(crate) struct Shell {
     events: mpsc::UnboundedSender<Event>,
     /// Writes to the store, in order: one task performs them.
     writes: mpsc::UnboundedSender<StoreWrite>,
+    /// Goes with the member key, if that follows in the same step.
+    status: Option<primacy_model::Status>,
     cancel_job: CancellationToken,
     watched: Option<PostmasterIdentity>,
     replies: HashMap<u64, Reply>,
@@ -141,6 +143,8 @@ enum StoreWrite {
         data: Box<MemberData>,
         ttl: Duration,
         leads: bool,
+        /// As [`Self::Status`], of who leads.
+        status: Option<primacy_model::Status>,
         /// To be told when the key first shows a primary that accepts writes.
         coordinator: Option<CoordinatorClient>,
     },
@@ -196,6 +200,7 @@ impl Shell {
             lease: watch::Sender::new(Lease::None),
             events,
             writes,
+            status: None,
             cancel_job: CancellationToken::new(),
             watched: None,
             replies: HashMap::new(),
@@ -307,6 +312,9 @@ impl Shell {
         self.lease.send_replace(self.machine.lease());
         for action in actions {
             self.perform(action);
+        }
+        if let Some(status) = self.status.take() {
+            let _ = self.writes.send(StoreWrite::Status(status));
         }
         self.publish();
         if looked {
@@ -446,13 +454,12 @@ impl Shell {
                     data,
                     ttl,
                     leads,
+                    status: self.status.take_if(|_| leads),
                     coordinator,
                 };
                 let _ = self.writes.send(write);
             }
-            Action::WriteStatus(status) => {
-                let _ = self.writes.send(StoreWrite::Status(status));
-            }
+            Action::WriteStatus(status) => self.status = Some(status),
             Action::WriteFailsafe(map) => {
                 let _ = self.writes.send(StoreWrite::Failsafe(map));
             }
@@ -1105,11 +1112,15 @@ async fn write_in_order(
                 data,
                 ttl,
                 leads,
+                status,
                 coordinator,
             } => {
                 let primary = data.role == Some(Role::Primary);
                 let accepts = primary && data.state == Some(State::Running);
-                let result = leases.publish(*data, ttl, leads, by).await;
+                let result = match status {
+                    Some(status) => leases.publish_with_status(status, *data, ttl, by).await,
+                    None => leases.publish(*data, ttl, leads, by).await,
+                };
                 if result.is_ok()
                     && !std::mem::replace(&mut accepts_writes, accepts)
                     && accepts

@@ -403,6 +403,22 @@ impl ClusterStore {
             .await
     }
 
+    /// Publishes the leader's member key, and with it what [`Self::write_status`] does, which the answer is of.
+    pub async fn write_status_and_member(
+        &self,
+        leader: &MemberName,
+        status: &Status,
+        data: &MemberData,
+        lease: &Session,
+        deadline: Instant,
+    ) -> Result<Outcome, StoreError> {
+        let (status, data) = (status.to_json(), data.to_json());
+        let key = format!("members/{leader}");
+        let status = self.write_of("status", status.as_bytes(), None, self.is_held_by(leader));
+        let member = self.write_of(&key, data.as_bytes(), Some(lease), Condition::Always);
+        self.store.write_both(status, member, deadline).await
+    }
+
     /// Writes the timelines that ended, if `leader` still holds the leader key.
     pub async fn write_history(
         &self,
@@ -443,20 +459,25 @@ impl ClusterStore {
         condition: Condition,
         deadline: Instant,
     ) -> Result<Outcome, StoreError> {
-        let change = Change::Put {
-            value: value.to_vec(),
-            lease: lease.cloned(),
-        };
-        self.store
-            .write(
-                Write {
-                    key: self.key(key),
-                    change,
-                    condition,
-                },
-                deadline,
-            )
-            .await
+        let write = self.write_of(key, value, lease, condition);
+        self.store.write(write, deadline).await
+    }
+
+    fn write_of(
+        &self,
+        key: &str,
+        value: &[u8],
+        lease: Option<&Session>,
+        condition: Condition,
+    ) -> Write {
+        Write {
+            key: self.key(key),
+            change: Change::Put {
+                value: value.to_vec(),
+                lease: lease.cloned(),
+            },
+            condition,
+        }
     }
 
     /// A deposed leader must not overwrite what its successor has written.
@@ -467,11 +488,15 @@ impl ClusterStore {
         leader: &MemberName,
         deadline: Instant,
     ) -> Result<Outcome, StoreError> {
-        let holds = Condition::Holds {
+        let holds = self.is_held_by(leader);
+        self.put(key, text.as_bytes(), None, holds, deadline).await
+    }
+
+    fn is_held_by(&self, leader: &MemberName) -> Condition {
+        Condition::Holds {
             key: self.key("leader"),
             value: leader.as_bytes().to_vec(),
-        };
-        self.put(key, text.as_bytes(), None, holds, deadline).await
+        }
     }
 
     async fn delete(

@@ -31,6 +31,22 @@ pub trait Store: Send + Sync + 'static {
     /// Applies one conditional write.
     async fn write(&self, write: Write, deadline: Instant) -> Result<Outcome, StoreError>;
 
+    /// Applies `conditional` if its condition holds, and `always` whether it does or not; the answer is of the first. In
+    /// one request, and at one instant, where the store can.
+    ///
+    /// # Errors
+    /// Of either; the other one may have been applied all the same.
+    async fn write_both(
+        &self,
+        conditional: Write,
+        always: Write,
+        deadline: Instant,
+    ) -> Result<Outcome, StoreError> {
+        let outcome = self.write(conditional, deadline).await;
+        self.write(always, deadline).await?;
+        outcome
+    }
+
     /// Makes a lease that lapses `ttl` after its last renewal.
     async fn grant_lease(&self, ttl: Duration, deadline: Instant) -> Result<Session, StoreError>;
 

@@ -1,6 +1,8 @@
 //! Conditional writes and consistent reads, without faults.
 
-use crate::conformance::{Fixture, delete, done, put, read, scratch, value, write};
+use crate::conformance::{
+    Fixture, delete, done, put, put_leased, read, scratch, soon, value, write,
+};
 use crate::{Condition, Outcome};
 
 const RACES: usize = 40;
@@ -11,6 +13,7 @@ pub async fn writes(fixture: &dyn Fixture) {
     compare_and_set(fixture).await;
     by_value(fixture).await;
     held_by(fixture).await;
+    both(fixture).await;
     races(fixture).await;
     delete_prefix(fixture).await;
 }
@@ -100,6 +103,43 @@ async fn held_by(fixture: &dyn Fixture) {
     let deposed = write(&*store, put(&status, "2", held("me"))).await;
     assert_eq!(deposed, Outcome::ConditionFailed);
     assert_eq!(value(&*store, &status).await.as_deref(), Some("1"));
+}
+
+/// The one write needs a condition, the other one is made all the same, unless its lease is gone.
+async fn both(fixture: &dyn Fixture) {
+    let (store, base) = (fixture.client(0), scratch("both"));
+    let [leader, status, member] =
+        ["leader", "status", "member"].map(|key| format!("{base}/{key}"));
+    let held = Condition::Holds {
+        key: leader.clone(),
+        value: "me".into(),
+    };
+    let lease = store
+        .grant_lease(fixture.ttl(), soon())
+        .await
+        .expect("a lease");
+    let both = async |text: &str| {
+        let status = put(&status, text, held.clone());
+        let member = put_leased(&member, text, &lease);
+        store.write_both(status, member, soon()).await
+    };
+    let values = async || (value(&*store, &status).await, value(&*store, &member).await);
+    let text = |text: &str| Some(text.to_owned());
+
+    let deposed = both("1").await.expect("an answer");
+    assert_eq!(deposed, Outcome::ConditionFailed);
+    assert_eq!(values().await, (None, text("1")));
+    done(&*store, put(&leader, "me", Condition::Absent)).await;
+    let leads = both("2").await.expect("an answer");
+    assert!(matches!(leads, Outcome::Done(_)));
+    assert_eq!(values().await, (text("2"), text("2")));
+    store
+        .revoke_lease(&lease, soon())
+        .await
+        .expect("the end of the lease");
+    let lapsed = both("3").await.expect_err("the lease is gone");
+    assert!(lapsed.is_lease_lapsed(), "{lapsed}");
+    assert_eq!(value(&*store, &member).await, None);
 }
 
 async fn races(fixture: &dyn Fixture) {

@@ -18,7 +18,7 @@ use primacy_model::{Session, Version};
 use primacy_net::{
     ClientCertificate, ClientOptions, HttpClient, KeepAlive, Roots, TlsClientOptions, Uri, Verify,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -130,6 +130,19 @@ impl Etcd3 {
     }
 }
 
+impl Etcd3 {
+    async fn transact(&self, body: &Value, deadline: Instant) -> Result<Outcome, StoreError> {
+        let answer = self
+            .gateway
+            .call("/kv/txn", body, Repeat::Never, deadline)
+            .await?;
+        Ok(match answer["succeeded"].as_bool() {
+            Some(true) => Outcome::Done(Version(wire::header(&answer).revision)),
+            _ => Outcome::ConditionFailed,
+        })
+    }
+}
+
 fn endpoint(url: &str) -> Result<String, Etcd3Error> {
     let bad = |what: &str| Etcd3Error(format!("an endpoint {what}"));
     let uri: Uri = url.parse().map_err(|_| bad("is not a URL"))?;
@@ -164,15 +177,17 @@ impl Store for Etcd3 {
     }
 
     async fn write(&self, write: Write, deadline: Instant) -> Result<Outcome, StoreError> {
-        let transaction = wire::transaction(&write);
-        let answer = self
-            .gateway
-            .call("/kv/txn", &transaction, Repeat::Never, deadline)
-            .await?;
-        Ok(match answer["succeeded"].as_bool() {
-            Some(true) => Outcome::Done(Version(wire::header(&answer).revision)),
-            _ => Outcome::ConditionFailed,
-        })
+        self.transact(&wire::transaction(&write), deadline).await
+    }
+
+    async fn write_both(
+        &self,
+        conditional: Write,
+        always: Write,
+        deadline: Instant,
+    ) -> Result<Outcome, StoreError> {
+        let transaction = wire::transaction_of_both(&conditional, &always);
+        self.transact(&transaction, deadline).await
     }
 
     async fn grant_lease(&self, ttl: Duration, deadline: Instant) -> Result<Session, StoreError> {

@@ -86,8 +86,18 @@ pub(super) fn key(pair: &Value) -> String {
 }
 
 pub(super) fn transaction(write: &Write) -> Value {
+    json!({"compare": compare(write), "success": [request(write)]})
+}
+
+/// `always` is written whether the condition of the other holds or not.
+pub(super) fn transaction_of_both(conditional: &Write, always: &Write) -> Value {
+    let (first, second) = (request(conditional), request(always));
+    json!({"compare": compare(conditional), "success": [first, second], "failure": [second]})
+}
+
+fn compare(write: &Write) -> Value {
     let own = encode(write.key.as_bytes());
-    let compare = match &write.condition {
+    match &write.condition {
         Condition::Always => json!([]),
         Condition::Absent => {
             json!([{"key": own, "target": "CREATE", "result": "EQUAL", "create_revision": "0"}])
@@ -102,8 +112,12 @@ pub(super) fn transaction(write: &Write) -> Value {
             let key = encode(key.as_bytes());
             json!([{"key": key, "target": "VALUE", "result": "EQUAL", "value": encode(value)}])
         }
-    };
-    let request = match &write.change {
+    }
+}
+
+fn request(write: &Write) -> Value {
+    let own = encode(write.key.as_bytes());
+    match &write.change {
         Change::Delete => json!({"request_delete_range": {"key": own}}),
         Change::Put { value, lease } => {
             let mut put = json!({"key": own, "value": encode(value)});
@@ -112,8 +126,7 @@ pub(super) fn transaction(write: &Write) -> Value {
             }
             json!({"request_put": put})
         }
-    };
-    json!({"compare": compare, "success": [request]})
+    }
 }
 
 /// An error in etcd's words.
