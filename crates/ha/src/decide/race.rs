@@ -10,7 +10,9 @@ use primacy_model::{
 };
 
 use super::reach::Reach;
-use super::{Ask, Reasons, Verdict, demote, failsafe, fence, follow, hang, switchover, watchdog};
+use super::{
+    Ask, Reasons, Verdict, demote, failsafe, fence, follow, hang, slots, switchover, watchdog,
+};
 use crate::decision::{DemotionMode, Step};
 use crate::situation::{PeerReport, RewindState, Situation};
 use crate::time::Moment;
@@ -33,6 +35,12 @@ pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) ->
         return Ok(step);
     }
     if is_healthiest(s, cluster, why)? {
+        if let Some(until) = slots::leave_lock_until(s, cluster, why) {
+            why.outcome(
+                "a member with better replication slots may take the lock: not racing for it yet",
+            );
+            return Ok(Step::WaitUntil(until));
+        }
         why.outcome("acquired session lock as a leader");
         return Ok(Step::AcquireLeader {
             failover: failover_after_winning(s, cluster),

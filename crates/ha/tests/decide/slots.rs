@@ -828,3 +828,49 @@ fn s18_6_the_primary_is_asked_until_a_copy_is_known_to_be_good() {
         Step::Wait
     );
 }
+
+#[test]
+fn w23_a_member_whose_slots_lack_something_leaves_the_lock_to_one_that_is_as_far() {
+    let acquires = |world: World| matches!(world.step(), Step::AcquireLeader { .. });
+    let unready = |w: &mut World| {
+        w.memory.slots.unready.insert("cdc".into(), None);
+    };
+    let missing = |w: &mut World| {
+        permanent(w, "cdc", logical_kind());
+        w.cluster.status.slots.insert("cdc".into(), Lsn(1));
+    };
+    let fresh = |w: &mut World| {
+        w.cluster.status.retain_slots = vec!["pg4".into()];
+        w.cluster.status.slots.insert("pg4".into(), Lsn(1));
+        w.server.wal.as_mut().expect("it runs").slots = Some(vec![slot("pg4", false)]);
+    };
+    let lacking: [&dyn Fn(&mut World); 3] = [&unready, &missing, &fresh];
+    for change in lacking {
+        let race = |theirs: u64, seconds: u64| {
+            World::unlocked("pg2")
+                .peers(&[("pg3", Some(theirs))])
+                .with(|w| {
+                    w.server.wal.as_mut().expect("it runs").slots = Some(Vec::new());
+                    w.memory.unlocked_since = Some(NOW - Duration::from_secs(seconds));
+                    change(w);
+                })
+        };
+        let until = NOW + Duration::from_secs(2);
+        assert_eq!(
+            race(POSITION.0, 1).because("ha.md W23"),
+            Step::WaitUntil(until)
+        );
+        // It had its time; or nobody else would win.
+        assert!(acquires(race(POSITION.0, 3)));
+        assert!(acquires(race(POSITION.0 - 1, 1)));
+        assert!(acquires(race(POSITION.0, 1).silence()));
+        let preferred = race(POSITION.0, 1).with(|w| {
+            w.local.tags = Tags::from_json(&json!({"failover_priority": 2}));
+        });
+        assert!(acquires(preferred));
+        let alone_in_sync = race(POSITION.0, 1).sync("pg1", &["pg2"]);
+        assert!(acquires(alone_in_sync));
+        // An operator's choice waits for nobody.
+        assert!(acquires(race(POSITION.0, 1).failover(None, Some("pg2"))));
+    }
+}

@@ -10,6 +10,7 @@ mod logical;
 mod path;
 mod physical;
 mod publication;
+mod race;
 mod wanted;
 
 use primacy_model::{Cluster, Lsn, ReplicationSlot};
@@ -23,6 +24,7 @@ pub(crate) use logical::{is_ready, logical_slots};
 pub(crate) use path::hot_standby_feedback;
 pub(crate) use physical::ahead_of_holders;
 pub(crate) use publication::published;
+pub(super) use race::leave_lock_until;
 pub(crate) use wanted::problems;
 
 /// One change to the slots of the local server that takes no time.
