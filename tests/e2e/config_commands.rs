@@ -121,18 +121,12 @@ async fn a_server_is_taken_over() -> Result<()> {
     ensure!(errors == adjusted, "{errors}");
     let printed = String::from_utf8_lossy(&valid.stdout);
     ensure!(printed.contains("\nscope: e2e\n"), "{printed}");
-    // Beside its own faults, what an agent would refuse: the groups of Citus would become one cluster.
-    let citus = [
-        ("PATRONI_CITUS_GROUP", "0"),
-        ("PATRONI_CITUS_DATABASE", "d"),
-    ];
+    // Beside its own faults, what an agent would refuse: a store that this version does not have.
+    let consul = [("PATRONI_CONSUL_HOST", "127.0.0.1:8500")];
     for arguments in [&["--validate-config", "-i", &path][..], &[&path]] {
-        let (refused, errors) = agent(&cluster, &citus, arguments)?;
+        let (refused, errors) = agent(&cluster, &consul, arguments)?;
         ensure!(refused.status.code() == Some(1), "{refused:?}");
-        ensure!(
-            errors.contains("the section citus is not supported"),
-            "{errors}"
-        );
+        ensure!(errors.contains("consul"), "{errors}");
     }
 
     let agent = &mut cluster.agents[0];
