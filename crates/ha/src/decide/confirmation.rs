@@ -10,11 +10,10 @@ use crate::situation::SyncProgress;
 /// backend may still be released by the old ones, or wait for nobody.
 pub(crate) fn observe(progress: &mut SyncProgress, wal: &WalStatus) {
     if !wal.is_primary() {
-        *progress = SyncProgress {
-            managed: progress.managed.take(),
-            obeyed: progress.obeyed.take(),
-            ..SyncProgress::default()
-        };
+        // Whether a write of `/sync` may arrive yet has nothing to do with the server: that doubt stays.
+        progress.confirmed.clear();
+        progress.names = None;
+        progress.position = None;
         return;
     }
     if progress.names.as_deref() != Some(wal.synchronous_standby_names.as_str()) {

@@ -262,6 +262,29 @@ fn s13_what_became_of_writes_of_sync_is_in_doubt_until_one_was_answered() {
     assert_eq!(writes, [published.clone(), published], "nothing new, twice");
 }
 
+/// What a server that is no primary shows ends no doubt: `/sync` would name again, once it is promoted, whom its commits do
+/// not wait for.
+#[test]
+fn s13_a_write_of_sync_in_doubt_is_settled_before_a_demoted_leader_is_promoted_again() {
+    let mut world = World::of("pg1").sync("pg1", &[]);
+    let config = world.cluster.config.as_mut().expect("a configuration");
+    config.value.insert("synchronous_mode".into(), true.into());
+    world.server.wal = Some(world::replica_wal());
+    let published = world.cluster.sync.clone();
+    let mut driver = Driver::starting(world);
+    driver.rest();
+    let steps = driver.seen.iter().filter_map(|action| match action {
+        Action::Perform {
+            step: Step::WriteSync(sync),
+            ..
+        } => Some(Some(sync)),
+        Action::StartJob(Job::Promote) => Some(None),
+        _ => None,
+    });
+    let steps: Vec<_> = steps.take(2).collect();
+    assert_eq!(steps, [Some(&published), None], "written, then promoted");
+}
+
 /// It led before its agent was restarted, and hangs: unknown is not no.
 #[test]
 fn a_server_that_says_nothing_and_is_no_standby_by_its_files_is_stopped_where_another_leads() {
