@@ -572,10 +572,10 @@ impl Machine {
             return;
         }
         let asked = now.since(self.gathering_since);
-        if matches!(decision.step, Step::AcquireLeader { .. })
+        if matches!(decision.step, Step::AcquireLeader { .. } | Step::AdoptLease)
             && asked > self.global.retry_timeout + RACE_VIEW_LIMIT
         {
-            // Only a suspension makes a read take so long: others may have led since.
+            // Only an agent that was frozen, or suspended, reads for so long: others may have led since.
             self.begin_anew();
             return;
         }

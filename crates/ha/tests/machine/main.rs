@@ -501,6 +501,32 @@ fn a_race_on_a_view_from_before_a_suspension_is_begun_anew() {
     assert!(!driver.saw(acquires), "it lags behind what was written");
 }
 
+/// `ha.md` §5.3: an agent finds its server leading, and is frozen until another member has led and is gone. A renewal would
+/// create the key that names nobody any more, without a race.
+#[test]
+fn s5_3_a_lease_is_not_taken_over_on_a_view_from_before_a_freeze() {
+    let mut driver = Driver::starting(World::of("pg1"));
+    let before = Event::ClusterRead(Ok(driver.cluster.clone()));
+    let observed = Event::Observed(driver.server.clone());
+    driver.step(Event::Tick);
+    driver.step(observed);
+    driver.now = driver.now + TTL * 3;
+    driver.cluster.leader = None;
+    let actions = driver.step(before);
+    let renews = |action: &Action| matches!(action, Action::Renew { .. });
+    assert!(!actions.iter().any(renews), "{actions:?}");
+    assert!(
+        actions
+            .iter()
+            .any(|action| matches!(action, Action::ReadCluster { .. }))
+    );
+    driver.finish(actions);
+    assert!(
+        driver.saw(acquires),
+        "with the lock free, it races for it like everybody"
+    );
+}
+
 fn begins_anew(meanwhile: impl FnOnce(&mut Driver)) {
     let mut driver = Driver::starting(World::unlocked("pg2"));
     let mut queue = driver.step(Event::Tick);
