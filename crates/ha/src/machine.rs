@@ -768,17 +768,14 @@ impl Machine {
             self.status = Some(status.clone());
             actions.push(Action::WriteStatus(status));
         }
-        if self.global.failsafe_mode {
-            let mut map: BTreeMap<MemberName, String> = view
-                .members
-                .iter()
-                .filter_map(|member| Some((member.name.clone(), member.data.api_url.clone()?)))
-                .collect();
-            map.insert(self.local.name.clone(), self.local.api_url.clone());
-            if map != view.failsafe {
-                self.writes_failsafe_map(&map, now);
-                actions.push(Action::WriteFailsafe(map));
-            }
+        let map = match self.global.failsafe_mode {
+            true => self.failsafe_members(view),
+            // Who is not in it cannot know that this leader knows.
+            false => BTreeMap::new(),
+        };
+        if map != view.failsafe {
+            self.writes_failsafe_map(&map, now);
+            actions.push(Action::WriteFailsafe(map));
         }
     }
 

@@ -13,8 +13,10 @@
 //! 4. A member that leads, or has asked for the lock and does not know what came of it, does not promise.
 //! 5. A promise is kept in memory. An agent that began less than `ttl` ago may have forgotten one: it takes no lock
 //!    unless every member of `/failsafe` answers, and none is a primary or has promised. One that is not in `/failsafe`
-//!    was not asked: chosen by an operator it takes the lock only if a member that was tells of no promise. Both
-//!    hold for another `ttl` after the mode was switched off, or after the agent began to find it off.
+//!    was not asked: chosen by an operator it takes the lock only if a member that was tells of no promise.
+//! 6. A leader without the store may not know that the mode was switched off. Whom it asks tells it, so 5 holds for
+//!    another `ttl` for them, or after the agent began to find it off. Nobody else does, so for them it holds until a
+//!    leader that knows empties `/failsafe`, and does not lead by promises before the key was seen again.
 //!
 //! So `r + ttl >= t + ttl` ends no earlier than the right to write, as long as two clocks drift apart by less than
 //! that half second within `ttl`.
@@ -227,7 +229,7 @@ pub(crate) fn with_promised_leader(
 
 /// Failsafe mode is on, or was until less than `ttl` ago: a leader that cannot reach the store learns that by asking. An agent
 /// that began since then cannot know when it was switched off.
-pub(super) fn may_be_relied_on(s: &Situation<'_>) -> bool {
+fn may_be_relied_on(s: &Situation<'_>) -> bool {
     let off_since = s.memory.failsafe.off_since.unwrap_or(s.memory.began);
     s.global.failsafe_mode || s.now.since(off_since) < s.global.ttl
 }
@@ -243,11 +245,13 @@ pub(super) fn others_may_have_promised(
     let young = s.now.since(s.memory.began) < s.global.ttl;
     let others = || cluster.failsafe.iter().filter(|(name, _)| *name != s.me());
     let concerned = match cluster.failsafe.contains_key(s.me()) {
-        true => young,
-        // Without an operator's wish, row 11 keeps it from the race.
-        false => cluster.failover.is_some(),
+        true => young && may_be_relied_on(s),
+        // Without an operator's wish, row 11 keeps it from the race. A failover is the way out once the mode is off, and those
+        // in the key are gone.
+        false => (cluster.failover.as_ref())
+            .is_some_and(|request| request.is_switchover() || may_be_relied_on(s)),
     };
-    if !may_be_relied_on(s) || !concerned || others().next().is_none() {
+    if !concerned || others().next().is_none() {
         return Ok(false);
     }
     let Some(peers) = s.peers else {

@@ -297,15 +297,15 @@ fn is_healthiest(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Ver
             format!("watchdog.mode is required: {problem}"),
         );
     }
-    if failsafe::may_be_relied_on(s)
-        && !cluster.failsafe.is_empty()
+    // Whatever the mode is now: who is not asked does not tell a leader without the store that it was switched off.
+    if !cluster.failsafe.is_empty()
         && !cluster.failsafe.contains_key(s.me())
         && !failsafe::nobody_leads_by_promises(s, cluster, || race_members(s, cluster))?
     {
         return no(
             "ha.md §10.1 row 11",
             format!(
-                "failsafe mode, I am not in /failsafe, and not all who are tell that they neither lead nor promised: {}",
+                "I am not in /failsafe, and not all who are tell that they neither lead nor promised: {}",
                 listed(cluster.failsafe.keys())
             ),
         );

@@ -33,6 +33,8 @@ pub(super) struct Asking {
     written: BTreeMap<MemberName, String>,
     /// The last of them, and when it was sent.
     last_written: Option<(BTreeMap<MemberName, String>, Moment)>,
+    /// One of those writes empties the key, so it may bind nobody.
+    emptied: bool,
     /// `/failsafe` as it was last seen.
     seen: BTreeMap<MemberName, String>,
 }
@@ -64,8 +66,19 @@ impl Machine {
         if arrived || !cluster.is_led_by(&self.local.name) {
             asking.written.clear();
             asking.last_written = None;
+            asking.emptied = false;
         }
         asking.seen.clone_from(&cluster.failsafe);
+    }
+
+    /// What `/failsafe` is to hold while the mode is on: everybody that has an address.
+    pub(super) fn failsafe_members(&self, view: &Cluster) -> BTreeMap<MemberName, String> {
+        let addresses = view.members.iter();
+        let mut map: BTreeMap<MemberName, String> = addresses
+            .filter_map(|member| Some((member.name.clone(), member.data.api_url.clone()?)))
+            .collect();
+        map.insert(self.local.name.clone(), self.local.api_url.clone());
+        map
     }
 
     /// From now on the key may hold this, or still what it held.
@@ -74,6 +87,7 @@ impl Machine {
         // Of two writes that were not seen either may be the last to arrive.
         let entries = map.iter().map(|(name, url)| (name.clone(), url.clone()));
         asking.written.extend(entries);
+        asking.emptied |= map.is_empty();
         asking.last_written = Some((map.clone(), now));
     }
 
@@ -121,7 +135,10 @@ impl Machine {
             return;
         }
         let (seen, written) = (&self.asking.seen, &self.asking.written);
-        let members = failsafe::members_to_ask(&self.local.name, seen, written);
+        let members = match self.asking.emptied {
+            false => failsafe::members_to_ask(&self.local.name, seen, written),
+            true => Err("the mode was off a moment ago, and /failsafe may be empty".into()),
+        };
         let ttl = self.global.ttl;
         self.asking.last = Some((now, ttl));
         match members {

@@ -517,3 +517,28 @@ fn s15_the_map_that_may_not_have_arrived_counts_as_well_as_the_one_before() {
     });
     assert_eq!(asked, Some(true));
 }
+
+#[test]
+fn s15_a_leader_that_knows_that_the_mode_is_off_empties_the_map() {
+    let mut driver = leading();
+    let map = driver.cluster.failsafe.clone();
+    switch(&mut driver, false);
+    let empties = |action: &Action| matches!(action, Action::WriteFailsafe(map) if map.is_empty());
+    assert!(driver.pass_time(TTL, empties));
+
+    // It may not have arrived yet when the mode is on again, and arrive when the leader has lost the store.
+    driver.cluster.failsafe = map;
+    switch(&mut driver, true);
+    driver.pass_time(11 * SECOND, |_| false);
+    assert!(driver.machine.global().failsafe_mode);
+    driver.seen.clear();
+    driver.reachable = false;
+    assert!(driver.pass_time(TTL, demotes));
+    assert!(!driver.saw(asks));
+}
+
+fn switch(driver: &mut Driver, mode: bool) {
+    let config = driver.cluster.config.as_mut().expect("a configuration");
+    config.value.insert("failsafe_mode".into(), json!(mode));
+    config.version = Version(config.version.0 + 1);
+}
