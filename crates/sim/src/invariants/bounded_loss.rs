@@ -17,14 +17,18 @@ pub(crate) fn leader_taken(world: &mut World, node: NodeId) {
         .as_ref()
         .and_then(|config| config.value.get("maximum_lag_on_failover")?.as_u64())
         .unwrap_or(1_048_576);
-    let published = world.store.status.optime.0;
     let disk = &server.disk;
+    let number = |branch| world.history.timeline(branch);
+    // Of a timeline that the cluster has left only what it went on from counts: the rest was lost when that was decided.
+    let cluster = world.store.read();
+    let status = world.store.status.optime;
+    let left = cluster.left_timeline_before(Some(number(world.store.status_of)), status);
+    let published = left.map_or(status, |(_, at)| at).0;
     let same = world.history.shared(
         (disk.branch, disk.flushed),
         (world.store.status_of, published),
     );
     // Timelines of one number that were begun apart look the same to who was not compared (docs/simulator.md).
-    let number = |branch| world.history.timeline(branch);
     let looks_the_same = !disk.diverged
         && number(disk.branch) == number(world.store.status_of)
         && disk.branch != world.store.status_of;
@@ -32,7 +36,7 @@ pub(crate) fn leader_taken(world: &mut World, node: NodeId) {
         true => published.saturating_sub(disk.flushed),
         false => published.saturating_sub(same),
     };
-    let requested = world.store.read().failover.is_some();
+    let requested = cluster.failover.is_some();
     if lacking > limit && !requested {
         let text = format!(
             "{} took the lock at {:X}, with the leader's WAL up to {same:X}, {} bytes short of {published:X}; maximum_lag_on_failover is {limit}",
