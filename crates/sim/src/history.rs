@@ -59,6 +59,19 @@ impl History {
         Some(end)
     }
 
+    /// The branch that this WAL has of a timeline, as PostgreSQL numbers it, and how far it goes on that one.
+    pub(crate) fn on_timeline(
+        &self,
+        (mut branch, mut end): (Branch, u64),
+        timeline: Timeline,
+    ) -> Option<(Branch, u64)> {
+        while self.timeline(branch) != timeline {
+            let (parent, fork) = self.branches[branch].parent?;
+            (branch, end) = (parent, fork.min(end));
+        }
+        Some((branch, end))
+    }
+
     /// Up to where two pieces of WAL are the same, by branch and end of each.
     pub(crate) fn shared(&self, one: (Branch, u64), other: (Branch, u64)) -> u64 {
         let (mut branch, mut end) = other;
@@ -104,5 +117,11 @@ mod tests {
         assert_eq!(history.shared((first, 120), (other, 160)), 120);
         assert_eq!(history.timeline(second), history.timeline(other));
         assert_eq!(history.lines(second), [(Timeline(1), 100)]);
+        let third = history.fork(other, 170);
+        let on = |timeline| history.on_timeline((third, 200), Timeline(timeline));
+        assert_eq!(on(3), Some((third, 200)));
+        assert_eq!(on(2), Some((other, 170)));
+        assert_eq!(on(1), Some((first, 150)));
+        assert_eq!(on(4), None);
     }
 }

@@ -18,24 +18,22 @@ pub(crate) fn leader_taken(world: &mut World, node: NodeId) {
         .and_then(|config| config.value.get("maximum_lag_on_failover")?.as_u64())
         .unwrap_or(1_048_576);
     let disk = &server.disk;
-    let number = |branch| world.history.timeline(branch);
+    let history = &world.history;
     // Of a timeline that the cluster has left only what it went on from counts: the rest was lost when that was decided.
     let cluster = world.store.read();
     let status = world.store.status.optime;
-    let left = cluster.left_timeline_before(Some(number(world.store.status_of)), status);
+    let timeline = history.timeline(world.store.status_of);
+    let left = cluster.left_timeline_before(Some(timeline), status);
     let published = left.map_or(status, |(_, at)| at).0;
-    let same = world.history.shared(
-        (disk.branch, disk.flushed),
-        (world.store.status_of, published),
-    );
-    // Timelines of one number that were begun apart look the same to who was not compared (docs/simulator.md).
-    let looks_the_same = !disk.diverged
-        && number(disk.branch) == number(world.store.status_of)
-        && disk.branch != world.store.status_of;
-    let lacking = match looks_the_same {
-        true => published.saturating_sub(disk.flushed),
-        false => published.saturating_sub(same),
-    };
+    let own = (disk.branch, disk.flushed);
+    let same = history.shared(own, (world.store.status_of, published));
+    // Timelines of one number that were begun apart look the same to who was not compared (docs/simulator.md), and so
+    // does what came after them.
+    let twin = history
+        .on_timeline(own, timeline)
+        .filter(|(branch, _)| *branch != world.store.status_of && !disk.diverged);
+    let reach = twin.map_or(same, |(_, end)| end);
+    let lacking = published.saturating_sub(reach);
     let requested = cluster.failover.is_some();
     if lacking > limit && !requested {
         let text = format!(

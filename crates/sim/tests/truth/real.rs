@@ -295,10 +295,17 @@ impl Session {
 
 const UNDER_WAY: &str = "under way";
 
+/// Bytes of WAL beside a commit's own: of two servers that were promoted apart, the one with more commits is further,
+/// whatever checkpoints and snapshots of running transactions either has written meanwhile.
+const PADDING: usize = 64 * 1024;
+
 impl Client {
     fn new(node: &Node, name: &str, level: &str) -> Client {
         let process = node
-            .psql(&format!("INSERT INTO commits VALUES ('{name}')"))
+            .psql(&format!(
+                "INSERT INTO commits VALUES ('{name}'); \
+                 SELECT pg_logical_emit_message(true, '', repeat('x', {PADDING}))"
+            ))
             .env("PGAPPNAME", name)
             .env("PGOPTIONS", format!("-c synchronous_commit={level}"))
             .stdin(Stdio::null())
