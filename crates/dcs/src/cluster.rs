@@ -239,22 +239,52 @@ impl ClusterStore {
         deadline: Instant,
     ) -> Result<Renewal, StoreError> {
         match self.store.renew_lease(lease, deadline).await? {
-            Renewal::Lapsed => return Ok(Renewal::Lapsed),
             Renewal::Renewed { revision } if revision.is_some_and(holds) => {
-                return Ok(Renewal::Renewed { revision });
+                Ok(Renewal::Renewed { revision })
             }
-            Renewal::Renewed { .. } => {}
+            Renewal::Renewed { .. } => {
+                let gone = Some(Condition::Absent);
+                self.move_leader(name, lease, gone, deadline).await
+            }
+            Renewal::Lapsed => Ok(Renewal::Lapsed),
         }
+    }
+
+    /// As [`Self::renew_leader`], of a lease that the leader key was never seen to hang on: a key that is gone is not
+    /// created. Others may have led since it was there.
+    pub async fn adopt_leader(
+        &self,
+        name: &MemberName,
+        lease: &Session,
+        deadline: Instant,
+    ) -> Result<Renewal, StoreError> {
+        match self.store.renew_lease(lease, deadline).await? {
+            Renewal::Renewed { .. } => self.move_leader(name, lease, None, deadline).await,
+            Renewal::Lapsed => Ok(Renewal::Lapsed),
+        }
+    }
+
+    /// `gone` is the condition on which a key that is not there is created.
+    async fn move_leader(
+        &self,
+        name: &MemberName,
+        lease: &Session,
+        gone: Option<Condition>,
+        deadline: Instant,
+    ) -> Result<Renewal, StoreError> {
         let key = self.key("leader");
         let snapshot = self.store.read(&key, deadline).await?;
         let revision = snapshot.revision;
         let condition = match snapshot.entries.into_iter().find(|entry| entry.key == key) {
-            None => Condition::Absent,
-            Some(entry) if entry.value != name.as_bytes() => return Ok(Renewal::Lapsed),
+            None => gone,
+            Some(entry) if entry.value != name.as_bytes() => None,
             Some(entry) if entry.lease.as_ref() == Some(lease) => {
                 return Ok(Renewal::Renewed { revision });
             }
-            Some(entry) => Condition::Version(entry.version),
+            Some(entry) => Some(Condition::Version(entry.version)),
+        };
+        let Some(condition) = condition else {
+            return Ok(Renewal::Lapsed);
         };
         match self
             .put("leader", name.as_bytes(), Some(lease), condition, deadline)

@@ -194,9 +194,12 @@ async fn the_leader_key_is_taken_kept_and_given_up() {
         Renewal::Lapsed
     );
 
-    // Deleted behind our back: created again. Put without our lease: moved to it.
+    // Deleted behind our back: created again, but not by who only found it. Put without our lease: moved to it.
     let gone = cluster.release_leader(&me, soon()).await.unwrap();
     assert!(done(gone) && !done(cluster.release_leader(&me, soon()).await.unwrap()));
+    let adopted = cluster.adopt_leader(&me, &lease, soon()).await.unwrap();
+    assert_eq!(adopted, Renewal::Lapsed);
+    assert_eq!(text(&store, "leader").await, None);
     for stray in [None, Some("me")] {
         if let Some(name) = stray {
             set(&store, "leader", name).await;
@@ -210,6 +213,10 @@ async fn the_leader_key_is_taken_kept_and_given_up() {
         );
         assert_eq!(version().await.session.as_ref(), Some(&lease));
     }
+    set(&store, "leader", "me").await;
+    let adopted = cluster.adopt_leader(&me, &lease, soon()).await.unwrap();
+    assert_ne!(adopted, Renewal::Lapsed);
+    assert_eq!(version().await.session.as_ref(), Some(&lease));
     // Taken over: lost, though the lease lives.
     set(&store, "leader", "other").await;
     assert_eq!(

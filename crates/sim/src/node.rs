@@ -112,6 +112,8 @@ pub(crate) struct Agent {
     lease_busy: bool,
     lease_queue: VecDeque<Happening>,
     leader_lease: Option<(LeaseId, Duration)>,
+    /// The leader key was told to hang on it.
+    leader_held: bool,
     member_lease: Option<(LeaseId, Duration)>,
     /// The store's revision that was read or followed last; `None`: it has to be read again.
     read: Option<u64>,
@@ -249,6 +251,7 @@ impl World {
             lease_busy: false,
             lease_queue: VecDeque::new(),
             leader_lease: None,
+            leader_held: false,
             member_lease: None,
             read: None,
             heard: None,
@@ -857,6 +860,14 @@ impl World {
             .filter(|agent| agent.task == task)
         {
             agent.leader_lease = lease;
+            agent.leader_held = false;
+        }
+    }
+
+    fn hold_leader_lease(&mut self, task: AgentTask) {
+        let agent = self.nodes[task.node].agent.as_mut();
+        if let Some(agent) = agent.filter(|agent| agent.task == task) {
+            agent.leader_held = true;
         }
     }
 
@@ -980,6 +991,8 @@ impl World {
 
     fn renew_with(&mut self, task: AgentTask, sent: Moment, lease: LeaseId, deadline: Instant) {
         let (node, asked) = (task.node, self.now());
+        let agent = self.nodes[node].agent.as_ref();
+        let held = agent.is_some_and(|agent| agent.leader_held);
         self.ask_store(
             task,
             deadline,
@@ -995,7 +1008,7 @@ impl World {
                     at: asked,
                     view,
                 };
-                world.renew_leader(node, lease).then_some(heard)
+                world.renew_leader(node, lease, held).then_some(heard)
             },
             move |world, answer| {
                 let result = match answer {
@@ -1003,6 +1016,7 @@ impl World {
                         if let Some(agent) = world.nodes[node].agent.as_mut() {
                             agent.heard = Some(heard);
                         }
+                        world.hold_leader_lease(task);
                         RenewalResult::Renewed
                     }
                     Ok(None) => {
@@ -1500,17 +1514,20 @@ impl World {
                     deadline,
                     move |world| world.create_leader(node, lease),
                     move |world, created| match created {
-                        Ok(Some(true)) => match failover {
-                            Some((version, text)) => {
-                                let write = move |world: &mut World| {
-                                    world.write_failover(&text, Some(version))
-                                };
-                                world.ask_store(task, deadline, write, move |world, _| {
-                                    world.acquired(task, Ok(true))
-                                });
+                        Ok(Some(true)) => {
+                            world.hold_leader_lease(task);
+                            match failover {
+                                Some((version, text)) => {
+                                    let write = move |world: &mut World| {
+                                        world.write_failover(&text, Some(version))
+                                    };
+                                    world.ask_store(task, deadline, write, move |world, _| {
+                                        world.acquired(task, Ok(true))
+                                    });
+                                }
+                                None => world.acquired(task, Ok(true)),
                             }
-                            None => world.acquired(task, Ok(true)),
-                        },
+                        }
                         Ok(Some(false)) => {
                             world.set_leader_lease(task, None);
                             let revoke = move |world: &mut World| world.revoke(lease);
