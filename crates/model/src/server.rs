@@ -42,6 +42,9 @@ pub enum DataDirectory {
     Empty,
     /// Holds a cluster: `global/pg_control` is there.
     Valid,
+    /// Holds a cluster in which pg_rewind began to write and did not come to its end, which PostgreSQL does not recover
+    /// from. The text says where that is noted.
+    HalfRewound(String),
     /// Holds files, but no control file: somebody's data, or a copy that broke off. Never touched
     /// without being asked.
     Foreign(String),

@@ -12,6 +12,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::postmaster::Listens;
+use crate::unfinished::Unfinished;
 use crate::{Error, Server, postmaster, session};
 
 /// What to look at.
@@ -181,7 +182,7 @@ fn look(data_dir: &Path) -> Files {
             .iter()
             .any(|name| data_dir.join(name).exists()),
         backup_label: data_dir.join("backup_label").exists(),
-        unfinished_bootstrap: crate::unfinished::is_marked(data_dir),
+        unfinished_bootstrap: Unfinished::Bootstrap.is_marked(data_dir),
         diverged: crate::diverged::is_marked(data_dir),
     }
 }
@@ -209,6 +210,11 @@ pub(crate) fn data_directory(data_dir: &Path) -> DataDirectory {
     }
     match data_dir.join("global/pg_control").try_exists() {
         _ if empty => DataDirectory::Empty,
+        Ok(true) if Unfinished::Rewind.is_marked(data_dir) => DataDirectory::HalfRewound(format!(
+            "pg_rewind did not come to its end in {}, as {} says",
+            data_dir.display(),
+            Unfinished::Rewind.marker(data_dir).display()
+        )),
         Ok(true) => DataDirectory::Valid,
         Ok(false) => DataDirectory::Foreign(format!(
             "{} holds files, but no global/pg_control",

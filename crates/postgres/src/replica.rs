@@ -10,6 +10,7 @@ use crate::command::Run;
 use crate::conninfo::Conninfo;
 use crate::options::{plain, tool_options, truthy};
 use crate::settings::ReplicaMethod;
+use crate::unfinished::Unfinished;
 use crate::{CommandError, Error, Server, Until, pgpass};
 
 /// Attempts of pg_basebackup, and the time between them.
@@ -82,7 +83,10 @@ impl Server {
             match attempt {
                 Ok(()) => {
                     tracing::info!("replica has been created using {}", method.name);
-                    self.restore_backups(Instant::now() + FILES).await?;
+                    let soon = Instant::now() + FILES;
+                    // A method that keeps the data has put right what it found.
+                    self.mark_finished(Unfinished::Rewind, soon).await?;
+                    self.restore_backups(soon).await?;
                     return Ok(method.name);
                 }
                 Err(error) => {

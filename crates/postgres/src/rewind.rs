@@ -1,6 +1,8 @@
 //! pg_rewind and what belongs to it (`ha.md` §8), and crash recovery (§7).
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use primacy_model::{ControlState, Lsn, Process, Timeline};
 use tokio::time::Instant;
@@ -10,6 +12,7 @@ use crate::conninfo::Conninfo;
 use crate::history::{HistoryLine, parse_history};
 use crate::options::tool_options;
 use crate::session::Connection;
+use crate::unfinished::Unfinished;
 use crate::walsender_client::WalsenderClient;
 use crate::{CommandError, Error, Server, StopMode, StopRequest, Until, files, postmaster};
 
@@ -28,6 +31,11 @@ const FORBIDDEN: &[&str] = &[
 
 /// SQLSTATE insufficient_privilege.
 const NO_PERMISSION: &str = "42501";
+/// What it says with `--progress` when it has all that it needs to know: from then on it writes. Before 12 it does so on
+/// standard output.
+const BEGINS_TO_WRITE: &str = "need to copy";
+/// For small files.
+const FILES: Duration = Duration::from_secs(30);
 /// The one that initdb makes: it has no history.
 const FIRST_TIMELINE: Timeline = Timeline(1);
 
@@ -357,8 +365,10 @@ impl Server {
     /// Stops the server if it runs, brings an unclean one to an end by crash recovery, archives what waits,
     /// and rewinds. Leaves it stopped.
     ///
-    /// Errors: those of the stop and of crash recovery; cancellation, after which the data directory may
-    /// be unusable until a later rewind succeeds.
+    /// A run that ends otherwise after it began to write leaves what nobody can start or rewind any more: it would find
+    /// its source's WAL where it looks for what this server did. That is marked durably beside the data directory.
+    ///
+    /// Errors: those of the stop and of crash recovery; cancellation, with that mark where it is due.
     pub async fn rewind(
         &self,
         source: &RewindSource,
@@ -394,12 +404,30 @@ impl Server {
         if let Err(error) = self.source_ready(source, until.deadline).await {
             return Ok(RewindOutcome::SourceNotReady(error.to_string()));
         }
-        let error = match self.run_rewind(source, &until).await {
+        if let Err(error) = self.mark_begun(Unfinished::Rewind, until.deadline).await {
+            // Availability over safety, for once: where nothing can be written beside a mount point, nobody could rewind.
+            tracing::warn!(
+                "an interrupted pg_rewind would not be noticed after a restart: {error}"
+            );
+        }
+        let writes = AtomicBool::new(false);
+        let run = self.run_rewind(source, &writes, &until).await;
+        let writes = writes.into_inner();
+        if run.is_ok() || !writes {
+            let soon = Instant::now() + FILES;
+            self.mark_finished(Unfinished::Rewind, soon).await?;
+        }
+        let error = match run {
             Ok(Rewound::Yes) => return Ok(RewindOutcome::Rewound),
             Ok(Rewound::NothingToDo) => {
                 return Ok(self.after_no_rewind(source, until.deadline).await);
             }
             Err(error) if error.is_cancelled() || error.is_deadline() => return Err(error),
+            Err(error) if writes => {
+                return Ok(RewindOutcome::Failed(format!(
+                    "it was interrupted while it wrote: {error}"
+                )));
+            }
             Err(error) => error.to_string(),
         };
         let reachable = self
@@ -467,7 +495,13 @@ impl Server {
         }
     }
 
-    async fn run_rewind(&self, source: &RewindSource, until: &Until) -> Result<Rewound, Error> {
+    /// `writes` becomes true when it begins to change what is there.
+    async fn run_rewind(
+        &self,
+        source: &RewindSource,
+        writes: &AtomicBool,
+        until: &Until,
+    ) -> Result<Rewound, Error> {
         let settings = self.settings();
         let major = self.binaries_version(until.deadline).await?;
         let credentials = settings.rewind_credentials();
@@ -506,10 +540,15 @@ impl Server {
             }
             let run = run
                 .args(&options.arguments)
+                .arg("--progress")
                 .arg("-D")
                 .arg(&settings.data_dir)
-                .arg(format!("--source-server={dsn}"));
+                .arg(format!("--source-server={dsn}"))
+                .on_stderr_line(|line| {
+                    writes.fetch_or(line.contains(BEGINS_TO_WRITE), Ordering::Relaxed);
+                });
             let output = run.output(until).await?;
+            writes.fetch_or(output.stdout.contains(BEGINS_TO_WRITE), Ordering::Relaxed);
             if output.status.success() {
                 let nothing = [&output.stdout, &output.stderr]
                     .iter()

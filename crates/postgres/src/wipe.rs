@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use primacy_model::Process;
 use tokio::time::Instant;
 
+use crate::unfinished::Unfinished;
 use crate::{Error, Server, postmaster};
 
 impl Server {
@@ -29,6 +30,7 @@ impl Server {
                 empty(&wal)?;
             }
             empty(&data_dir)?;
+            Unfinished::Rewind.unmark(&data_dir)?;
             close(&data_dir)
         })
         .await
@@ -50,7 +52,8 @@ impl Server {
             if let Some(wal) = linked(&data_dir.join("pg_wal")) {
                 set_aside(&wal)?;
             }
-            set_aside(&data_dir)
+            set_aside(&data_dir)?;
+            Unfinished::Rewind.unmark(&data_dir)
         })
         .await
     }

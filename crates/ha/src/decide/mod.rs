@@ -309,6 +309,9 @@ fn data_directory(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Op
             }
             return Some(Step::Wait);
         }
+        DataDirectory::HalfRewound(text) => {
+            return Some(half_rewound(s, cluster, text, why));
+        }
         // What holds a server that lives is for `hang` to judge.
         DataDirectory::Hanging(_) if s.server.process.is_alive() => return None,
         DataDirectory::Unreadable(text) | DataDirectory::Hanging(text) => Some(text),
@@ -341,6 +344,29 @@ fn data_directory(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Op
         return Some(Step::Wait);
     }
     Some(bootstrap::empty_data_directory(s, cluster, why))
+}
+
+/// Safety over availability: Patroni starts what an interrupted pg_rewind left, which PostgreSQL's documentation says cannot
+/// be recovered. A second pg_rewind does not help: the source's WAL is already where it looks for this server's.
+fn half_rewound(s: &Situation<'_>, cluster: &Cluster, text: &str, why: &mut Reasons) -> Step {
+    why.note(
+        "ha.md §8.5.6",
+        "pg_rewind was interrupted while it wrote: what it left is neither started nor rewound again",
+    );
+    if cluster.is_led_by(s.me()) {
+        why.outcome(format!("released leader key voluntarily: {text}"));
+        return Step::ReleaseLeader { optime: None };
+    }
+    let replaced = s.local.remove_on_rewind_failure || s.local.remove_on_divergence;
+    if replaced
+        && !s.global.pause
+        && !s.server.process.is_alive()
+        && let Some(step) = rewind::copy_anew(s, cluster, why)
+    {
+        return step;
+    }
+    why.outcome(format!("{text}: reinitialize this member"));
+    Step::Wait
 }
 
 /// Whose data this is (`ha.md` §3 J).

@@ -75,7 +75,7 @@ pub(super) fn replaces_data(s: &Situation<'_>, operation: &PendingOperation) -> 
     matches!(operation, PendingOperation::Reinitialize { .. })
         && matches!(
             s.server.data_directory,
-            DataDirectory::Valid | DataDirectory::Empty
+            DataDirectory::Valid | DataDirectory::Empty | DataDirectory::HalfRewound(_)
         )
 }
 

@@ -226,6 +226,11 @@ fn repair(
     None
 }
 
+/// A new copy in the place of what an interrupted pg_rewind left.
+pub(super) fn copy_anew(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option<Step> {
+    reinitialize(s, cluster, &Primary::of(s, cluster)?, why)
+}
+
 /// A new copy: of the leader; the leader of a standby cluster copies the remote primary.
 fn reinitialize(
     s: &Situation<'_>,

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use primacy_ha::{DemotionMode, Job, Step, StopReason};
-use primacy_model::{ControlState, DataDirectory, Role, State};
+use primacy_ha::{DemotionMode, Job, PendingOperation, RewindState, Step, StopReason};
+use primacy_model::{ControlState, DataDirectory, Process, Role, State};
 
-use crate::world::{NOW, POSITION, World, held, leader};
+use crate::world::{NOW, POSITION, POSTMASTER, World, held, leader};
 
 fn crashed() -> World {
     World::of("pg1")
@@ -112,6 +112,78 @@ fn i6_a_directory_that_holds_something_else_is_left_alone() {
         w.server.data_directory = DataDirectory::Foreign("/data holds no cluster".into());
     });
     assert_eq!(world.because("design.md I6"), Step::Wait);
+}
+
+/// What an interrupted pg_rewind left is neither started nor promoted nor rewound, and replaced only where that is asked for.
+#[test]
+fn s8_5_6_what_an_interrupted_rewind_left_is_not_used() {
+    let world = |me: &str, change: fn(&mut World)| {
+        World::of(me).stopped(ControlState::ShutDown).with(|w| {
+            w.server.data_directory = DataDirectory::HalfRewound("pg_rewind broke off".into());
+            change(w);
+        })
+    };
+    let copies = |world: &World| {
+        matches!(
+            world.step(),
+            Step::StartJob(Job::CreateReplica {
+                reinitialize: true,
+                ..
+            })
+        )
+    };
+    for (case, me, change, expected) in [
+        ("stopped", "pg2", (|_| {}) as fn(&mut World), Step::Wait),
+        (
+            "nobody leads",
+            "pg2",
+            |w| w.cluster.leader = None,
+            Step::Wait,
+        ),
+        (
+            "started by hand",
+            "pg2",
+            |w| w.server.process = Process::Running(POSTMASTER),
+            Step::Wait,
+        ),
+        (
+            "an agent before this one had it in mind",
+            "pg2",
+            |w| w.memory.rewind = RewindState::Needed,
+            Step::Wait,
+        ),
+        (
+            "the lock is mine",
+            "pg1",
+            |_| {},
+            Step::ReleaseLeader { optime: None },
+        ),
+        (
+            "paused",
+            "pg2",
+            |w| {
+                w.local.remove_on_rewind_failure = true;
+                w.global.pause = true;
+            },
+            Step::Wait,
+        ),
+    ] {
+        let world = world(me, change);
+        assert_eq!(world.because("ha.md §8.5.6"), expected, "{case}");
+    }
+    assert!(copies(&world("pg2", |w| w
+        .local
+        .remove_on_rewind_failure =
+        true)));
+    assert!(copies(
+        &world("pg2", |w| w.local.remove_on_divergence = true)
+    ));
+    assert!(copies(&world("pg2", |w| {
+        w.memory.operation = Some(PendingOperation::Reinitialize {
+            from_leader: false,
+            force: false,
+        });
+    })));
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Promotion, divergence, rewind.
 
-use primacy_model::Timeline;
-use primacy_postgres::{Divergence, RewindOutcome, RewindSource, StopMode};
+use std::os::unix::fs::PermissionsExt;
+
+use primacy_model::{DataDirectory, Timeline};
+use primacy_postgres::{Divergence, ReplicaRequest, RewindOutcome, RewindSource, StopMode};
 
 use crate::scratch::{Node, Scratch, soon, until};
 use crate::server_test;
@@ -225,5 +227,69 @@ server_test!(
         })
         .await;
         assert_eq!(old.sql("SELECT count(*) FROM kept"), "1000");
+    }
+);
+
+/// Has the server run this in the place of pg_rewind, whose path is in `$REAL`.
+fn stand_in(scratch: &Scratch, node: &Node, script: &str) {
+    let mut settings = (*node.server.settings()).clone();
+    settings.bin_names.clear();
+    let real = settings.binary("pg_rewind");
+    let path = scratch.path("stand-in");
+    let text = format!("#!/bin/bash\nREAL={}\n{script}", real.display());
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let name = path.display().to_string();
+    settings.bin_names.insert("pg_rewind".into(), name);
+    node.server.replace_settings(settings);
+}
+
+// PostgreSQL's documentation of pg_rewind: what it leaves when it fails while it writes cannot be recovered.
+server_test!(
+    rewinding,
+    an_interrupted_rewind_is_marked_until_a_new_copy_is_made,
+    {
+        let scratch = Scratch::new();
+        let (old, new) = crashed_and_succeeded(&scratch).await;
+        let source = RewindSource {
+            conninfo: new.conninfo(),
+            checkpoint_confirmed: true,
+        };
+        // One that fails before it writes has changed nothing.
+        let fails =
+            r#"[[ $1 == --help ]] && exit; echo "error: no space left on device" >&2; exit 1"#;
+        stand_in(&scratch, &old, fails);
+        let outcome = old.server.rewind(&source, until()).await.unwrap();
+        assert!(matches!(outcome, RewindOutcome::Failed(_)), "{outcome:?}");
+        assert_eq!(old.observe().await.data_directory, DataDirectory::Valid);
+
+        let killed = r#"
+        [[ $1 == --help ]] && exec "$REAL" --help
+        exec 3< <(exec "$REAL" "$@" 2>&1 > /dev/null)
+        real=$!
+        while read -r line <&3; do
+            echo "$line" >&2
+            if [[ $line == *"need to copy"* ]]; then kill -9 $real; exit 1; fi
+        done"#;
+        stand_in(&scratch, &old, killed);
+        let outcome = old.server.rewind(&source, until()).await.unwrap();
+        assert!(
+            matches!(&outcome, RewindOutcome::Failed(why) if why.contains("while it wrote")),
+            "{outcome:?}"
+        );
+        let seen = old.observe().await.data_directory;
+        let text = format!("{seen:?}");
+        assert!(
+            matches!(seen, DataDirectory::HalfRewound(_)) && text.contains("pg1.rewind"),
+            "{text}"
+        );
+
+        let request = ReplicaRequest {
+            source: Some(new.conninfo()),
+            ..ReplicaRequest::default()
+        };
+        old.server.create_replica(request, until()).await.unwrap();
+        assert_eq!(old.observe().await.data_directory, DataDirectory::Valid);
+        assert!(!scratch.path("pg1.rewind").exists());
     }
 );
