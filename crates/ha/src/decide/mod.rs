@@ -179,10 +179,11 @@ fn unreachable_store(s: &Situation<'_>, why: &mut Reasons) -> Step {
         return Step::Wait;
     }
     if !s.server.process.is_alive() {
-        if s.memory
+        let offline = s
+            .memory
             .demotion
-            .is_some_and(|demotion| demotion.mode == DemotionMode::Offline)
-        {
+            .is_some_and(|demotion| demotion.mode == DemotionMode::Offline);
+        if offline && !matches!(s.server.data_directory, DataDirectory::HalfRewound(_)) {
             why.note(
                 "ha.md §12.1",
                 "offline demotion: starting read-only, without an upstream",

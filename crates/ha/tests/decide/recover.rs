@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use primacy_ha::{DemotionMode, Job, PendingOperation, RewindState, Step, StopReason};
+use primacy_ha::{Demotion, DemotionMode, Job, PendingOperation, RewindState, Step, StopReason};
 use primacy_model::{ControlState, DataDirectory, Process, Role, State};
 
 use crate::world::{NOW, POSITION, POSTMASTER, World, held, leader};
@@ -171,13 +171,22 @@ fn s8_5_6_what_an_interrupted_rewind_left_is_not_used() {
         let world = world(me, change);
         assert_eq!(world.because("ha.md §8.5.6"), expected, "{case}");
     }
-    assert!(copies(&world("pg2", |w| w
-        .local
-        .remove_on_rewind_failure =
-        true)));
-    assert!(copies(
-        &world("pg2", |w| w.local.remove_on_divergence = true)
-    ));
+    let without_store = world("pg2", |w| {
+        w.reachable = false;
+        w.memory.demotion = Some(Demotion {
+            mode: DemotionMode::Offline,
+            stopped: true,
+            shutdown_lsn: None,
+            released_at: Some(NOW),
+        });
+    });
+    assert_eq!(without_store.step(), Step::Wait);
+    assert!(copies(&world("pg2", |w| {
+        w.local.remove_on_rewind_failure = true;
+    })));
+    assert!(copies(&world("pg2", |w| {
+        w.local.remove_on_divergence = true;
+    })));
     assert!(copies(&world("pg2", |w| {
         w.memory.operation = Some(PendingOperation::Reinitialize {
             from_leader: false,
