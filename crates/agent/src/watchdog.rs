@@ -213,3 +213,44 @@ impl Owner {
         self.complained = complaint;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s19_a_ping_that_is_heard_late_tells_what_is_left_of_the_lease() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("device");
+        std::fs::write(&path, "").unwrap();
+        let config = Config {
+            mode: WatchdogMode::Required,
+            device: path.to_str().unwrap().into(),
+            safety_margin: 5,
+            driver: "testing".into(),
+        };
+        let timeout = Duration::from_secs(300);
+        let mut owner = Owner::default();
+        let activated = owner.activate(&config, timeout, Duration::from_secs(10));
+        assert!(matches!(activated, StepOutcome::Done), "{activated:?}");
+        // What the device is told by a ping when this is left.
+        let mut ping = |left: Duration| {
+            let before = std::fs::read_to_string(&path).unwrap();
+            owner.ping(timeout, clock::now() + left);
+            let told = std::fs::read_to_string(&path).unwrap();
+            told.strip_prefix(&before).unwrap().to_owned()
+        };
+        assert_eq!(ping(Duration::from_secs(400)), "1");
+        let late = ping(Duration::from_secs(200));
+        let seconds = late
+            .strip_prefix("Ctimeout=")
+            .and_then(|told| told.strip_suffix("\n1")?.parse::<u64>().ok());
+        assert!(
+            seconds.is_some_and(|seconds| (1..=200).contains(&seconds)),
+            "{late}"
+        );
+        // Less than a device counts: it goes on counting from the ping before.
+        assert_eq!(ping(Duration::from_millis(999)), "");
+        assert_eq!(ping(Duration::ZERO), "");
+    }
+}

@@ -15,7 +15,7 @@ use primacy_model::{Lsn, MemberData, MemberName};
 use primacy_net::{ClientOptions, HeaderMap, HttpClient, Method};
 use primacy_testkit::etcd::EtcdCluster;
 use simple_dns::rdata::{RData, SRV};
-use simple_dns::{CLASS, Name, Packet, ResourceRecord};
+use simple_dns::{CLASS, Name, Packet, RCODE, ResourceRecord};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc::Receiver;
@@ -362,7 +362,7 @@ async fn a_watch_tells_of_what_it_has_missed() {
     assert!(matches!(next(&mut watch).await, WatchEvent::Put(entry) if entry.key == "/w/after"));
 }
 
-/// A name server with these SRV records: name, and port on this machine.
+/// A name server with these SRV records: name, and port on this machine. Of port 0, it refuses to tell.
 async fn name_server(records: Vec<(String, u16)>) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
@@ -373,7 +373,9 @@ async fn name_server(records: Vec<(String, u16)>) -> SocketAddr {
             let mut packet = Packet::parse(&question[..length]).unwrap().into_reply();
             let asked = packet.questions[0].qname.clone();
             for (name, port) in &records {
-                if *name == asked.to_string() {
+                if *name == asked.to_string() && *port == 0 {
+                    *packet.rcode_mut() = RCODE::Refused;
+                } else if *name == asked.to_string() {
                     let (target, port) = (Name::new("127.0.0.1").unwrap(), *port);
                     let (priority, weight) = (0, 0);
                     let srv = RData::SRV(SRV {
@@ -428,6 +430,16 @@ async fn a_cluster_is_found_by_srv_records() {
             Some("b"),
             vec![],
         ),
+        // The first name that has any counts; what a name server refuses, has none.
+        (
+            vec![
+                record("-client-ssl", 0),
+                record("-client", serving),
+                record("", 1),
+            ],
+            None,
+            vec![],
+        ),
         // Peers are asked for the addresses that serve clients.
         (
             vec![record("-server", 1), record("-server", peer)],
@@ -437,6 +449,15 @@ async fn a_cluster_is_found_by_srv_records() {
     ] {
         let read = reads(records.clone(), suffix, hosts).await;
         assert!(read.is_ok(), "{records:?}: {read:?}");
+    }
+    for records in [
+        // By TLS, which this cluster does not speak.
+        vec![record("-client-ssl", serving)],
+        vec![record("-client-ssl", 1), record("-client", serving)],
+        vec![record("", 1), record("-server", peer)],
+    ] {
+        let read = reads(records.clone(), None, vec![]).await;
+        assert!(read.is_err(), "{records:?}: {read:?}");
     }
     let error = reads(vec![record("-client", serving)], Some("c"), vec![])
         .await

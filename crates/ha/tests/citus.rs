@@ -14,6 +14,8 @@ use primacy_model::{
 use serde_json::json;
 
 const TTL: Duration = Duration::from_secs(30);
+/// What the workers tell.
+const COOLDOWN: Duration = Duration::from_secs(5);
 
 /// The coordinator, the table, and a clock.
 struct World {
@@ -22,6 +24,8 @@ struct World {
     groups: BTreeMap<CitusGroup, Cluster>,
     now: Moment,
     fails: bool,
+    /// Of the last change.
+    cooldown: Option<Duration>,
 }
 
 /// A group whose leader comes first; `-b` is a replica that does not run, `~b` one that nobody is to read from. A leader
@@ -95,6 +99,7 @@ impl World {
             groups: BTreeMap::new(),
             now: Moment(Duration::from_secs(1000)),
             fails: false,
+            cooldown: None,
         }
     }
 
@@ -118,7 +123,7 @@ impl World {
             group: CitusGroup(number),
             leader: leader.into(),
             timeout: TTL,
-            cooldown: Duration::from_secs(5),
+            cooldown: COOLDOWN,
         };
         let group = &self.groups[&news.group];
         match self.coordinator.hear(id, &news, group) {
@@ -138,6 +143,9 @@ impl World {
         while let Some(work) = self.coordinator.next(self.now) {
             let (mut loaded, mut added) = (Vec::new(), Vec::new());
             for statement in &work.statements {
+                if matches!(statement, Statement::Change(_)) {
+                    self.cooldown = Some(work.cooldown);
+                }
                 words.push(match statement {
                     Statement::Load => {
                         loaded.clone_from(&self.rows);
@@ -179,8 +187,9 @@ fn s16_1_the_table_is_made_as_the_groups_are_and_then_left_alone() {
     let mut world = World::new(&[])
         .with(0, &["c", "d"])
         .with(1, &["a", "b", "-x", "~y"])
-        .with(2, &["p?", "q"]);
-    // The worker whose leader accepts no writes yet is left out.
+        .with(2, &["p?", "q"])
+        .with(3, &["-s", "t"]);
+    // The workers whose leaders accept no writes yet, or no longer, are left out.
     assert_eq!(
         world.reconcile(),
         "load begin +0:c/primary +0:d/secondary commit begin +1:a/primary +1:b/secondary commit"
@@ -194,6 +203,10 @@ fn s16_1_the_table_is_made_as_the_groups_are_and_then_left_alone() {
     // A replica comes: one call needs no transaction.
     world.set(1, &["a", "b", "x", "~y"]);
     assert_eq!(world.reconcile(), "+1:x/secondary");
+    // The new rows have the ids that Citus gave them.
+    assert_eq!(world.hear(1, BeforeDemote, 2, "p"), "begin 100=p! answer 1");
+    world.set(2, &["q?", "-p"]);
+    assert_eq!(world.hear(2, BeforePromote, 2, "q"), "101=p 100=q answer 2");
 }
 
 #[test]
@@ -236,12 +249,14 @@ fn s16_1_a_failover_is_told_by_the_new_primary_or_found_in_the_store() {
         world.hear(1, BeforePromote, 1, "b"),
         "begin 2=a! 3=a 2=b answer 1"
     );
+    assert_eq!(world.cooldown, Some(COOLDOWN));
     assert_eq!(world.hear(2, AfterPromote, 1, "b"), "commit answer 2");
 
     let mut untold = World::new(&["0c", "1ab"])
         .with(0, &["c"])
         .with(1, &["b", "-a"]);
     assert_eq!(untold.reconcile(), "load begin 2=a! 3=a 2=b commit");
+    assert_eq!(untold.cooldown, Some(Duration::from_secs(10)));
 }
 
 #[test]
@@ -254,8 +269,10 @@ fn s16_1_what_nobody_goes_on_with_is_rolled_back_in_time() {
     assert_eq!(world.hear(1, BeforeDemote, 1, "a"), "begin 2=a! answer 1");
     // Another group waits meanwhile: there is one session.
     assert_eq!(world.hear(2, BeforeDemote, 2, "p"), "");
+    assert_eq!(world.coordinator.wake_at(), Some(world.now + TTL));
+    // What the store tells of it is older than what it told itself.
+    assert_eq!(world.reconcile(), "");
     assert_eq!(world.pass(29), "");
-    assert!(world.coordinator.wake_at().is_some());
     assert_eq!(world.pass(1), "rollback begin 4=p! answer 2");
     // Each step of a group gives it its time anew.
     world.set(2, &["q?", "-p"]);
@@ -292,11 +309,21 @@ fn s16_1_what_is_true_already_is_answered_at_once() {
 
 #[test]
 fn s16_1_the_coordinators_own_row_comes_first() {
-    let mut world = World::new(&["0c", "1ab"])
-        .with(0, &["d"])
-        .with(1, &["b", "-a"]);
-    world.coordinator.reconcile(&world.groups, world.now);
-    assert_eq!(world.work(), "load 1=d begin 2=a! 3=a 2=b commit");
+    // Its leader asks, so it leads, whatever its member key tells yet.
+    let mut world = World::new(&["0c", "1ab", "2pq"])
+        .with(0, &["d?"])
+        .with(1, &["b?", "-a"])
+        .with(2, &["p", "q"]);
+    assert_eq!(
+        world.hear(1, BeforeDemote, 2, "p"),
+        "load begin 4=p! answer 1"
+    );
+    assert_eq!(world.hear(2, BeforePromote, 1, "b"), "");
+    assert_eq!(world.reconcile(), "");
+    assert_eq!(
+        world.hear(3, AfterPromote, 2, "p"),
+        "4=p commit answer 3 1=d begin 2=a! 3=a 2=b answer 2"
+    );
 }
 
 #[test]

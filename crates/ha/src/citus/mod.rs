@@ -156,6 +156,19 @@ mod tests {
     }
 
     #[test]
+    fn s16_1_events_have_their_names_on_the_wire() {
+        for (event, name) in [
+            (CitusEvent::BeforeDemote, "before_demote"),
+            (CitusEvent::BeforePromote, "before_promote"),
+            (CitusEvent::AfterPromote, "after_promote"),
+        ] {
+            assert_eq!(event.as_str(), name);
+            assert_eq!(CitusEvent::parse(name), Some(event));
+        }
+        assert_eq!(CitusEvent::parse("after_demote"), None);
+    }
+
+    #[test]
     fn s16_1_slots_that_citus_made() {
         let logical = |plugin: &str| SlotKind::Logical {
             database: "app".into(),

@@ -218,10 +218,19 @@ mod tests {
 
     use super::*;
 
-    fn at(host: &str) -> NodeAddress {
+    /// `a`, or `a:5433`.
+    fn at(text: &str) -> NodeAddress {
+        let (host, port) = text.split_once(':').unwrap_or((text, "5432"));
         NodeAddress {
             host: host.into(),
-            port: 5432,
+            port: port.parse().expect("a port"),
+        }
+    }
+
+    fn named(address: &NodeAddress) -> String {
+        match address.port {
+            5432 => address.host.clone(),
+            port => format!("{}:{port}", address.host),
         }
     }
 
@@ -255,13 +264,13 @@ mod tests {
                     address,
                     paused,
                 } => {
-                    format!("{id}={}{}", address.host, if *paused { "!" } else { "" })
+                    format!("{id}={}{}", named(address), if *paused { "!" } else { "" })
                 }
                 Change::Add { address, role } => match role {
-                    NodeRole::Primary => format!("++{}", address.host),
-                    NodeRole::Secondary => format!("+{}", address.host),
+                    NodeRole::Primary => format!("++{}", named(address)),
+                    NodeRole::Secondary => format!("+{}", named(address)),
                 },
-                Change::Remove(address) => format!("-{}", address.host),
+                Change::Remove(address) => format!("-{}", named(address)),
             })
             .collect();
         words.join(" ")
@@ -270,7 +279,7 @@ mod tests {
     #[test]
     fn s16_1_what_is_told_to_citus_in_which_order() {
         type Side<'a> = (&'a str, &'a [&'a str]);
-        let rows: [(Side, Side, bool, &str); 21] = [
+        let rows: [(Side, Side, bool, &str); 26] = [
             // A group that is not there yet.
             (("", &[]), ("a", &[]), true, "++a"),
             (("", &[]), ("a", &["b"]), true, "++a +b"),
@@ -285,10 +294,22 @@ mod tests {
             (("a!", &["b"]), ("b", &[]), true, "11=a 1=b"),
             // The addresses of primary and standby change places: unique at each moment.
             (("a", &["b"]), ("b", &["a"]), true, "1=a! 11=a 1=b"),
+            // also when a new standby comes with it,
+            (("b", &["c"]), ("c", &["a", "b"]), true, "1=b! 11=b 1=c"),
+            // or when they are two servers of one host.
+            (
+                ("a", &["a:5433"]),
+                ("a:5433", &["a"]),
+                true,
+                "1=a! 11=a 1=a:5433",
+            ),
+            (("a", &[]), ("a:5433", &[]), true, "1=a:5433"),
+            (("a", &["b"]), ("a", &["b:5433"]), true, "11=b:5433"),
             // The former primary is gone. Its row cannot be removed now; it takes the place of the promoted one,
             (("a", &["b"]), ("b", &[]), true, "1=a! 11=a 1=b"),
             // unless a new standby can.
             (("a", &["b"]), ("b", &["c"]), true, "11=c 1=b"),
+            (("a", &["b"]), ("b", &["c", "d"]), true, "11=c 1=b"),
             (("a", &["b", "c"]), ("b", &["c", "d"]), true, "11=d 1=b"),
             // The new primary was not known.
             (("a", &[]), ("b", &[]), true, "1=b"),

@@ -123,6 +123,11 @@ fn s15_row_11_counts_until_the_key_is_empty_though_the_mode_is_off() {
     assert!(acquires(&emptied.step()));
     let chosen = off().silence().failover(None, Some("pg2"));
     assert!(acquires(&chosen.step()), "an operator's way out");
+    // Who leads without the store may learn only now that the mode is off.
+    let too_early = off().silence().failover(None, Some("pg2")).with(|w| {
+        w.memory.failsafe.off_since = Some(NOW - Duration::from_secs(29));
+    });
+    assert!(!acquires(&too_early.because("ha.md §15")));
 }
 
 #[test]

@@ -9,6 +9,18 @@ use serde_json::json;
 
 use crate::world::{NOW, POSITION, World, member};
 
+fn standby_cluster() -> StandbyCluster {
+    StandbyCluster {
+        host: Some("remote".into()),
+        port: None,
+        primary_slot_name: None,
+        create_replica_methods: Vec::new(),
+        restore_command: None,
+        archive_cleanup_command: None,
+        recovery_min_apply_delay: None,
+    }
+}
+
 /// `me` with slots in use, its server having these.
 fn world(me: &str, slots: &[ReplicationSlot]) -> World {
     World::of(me).with(|w| {
@@ -280,15 +292,7 @@ fn s16_a_standby_cluster_has_physical_slots_only() {
     ] {
         // The standby leader, a server in recovery that owns the lock.
         let world = world("pg2", &[slot("pg1", true), slot("pg3", true)]).with(|w| {
-            w.global.standby_cluster = Some(StandbyCluster {
-                host: Some("remote".into()),
-                port: None,
-                primary_slot_name: None,
-                create_replica_methods: Vec::new(),
-                restore_command: None,
-                archive_cleanup_command: None,
-                recovery_min_apply_delay: None,
-            });
+            w.global.standby_cluster = Some(standby_cluster());
             w.cluster.leader = Some(crate::world::leader("pg2"));
             w.lease = crate::world::held();
             w.memory.role = primacy_model::Role::StandbyLeader;
@@ -870,7 +874,64 @@ fn w23_a_member_whose_slots_lack_something_leaves_the_lock_to_one_that_is_as_far
         assert!(acquires(preferred));
         let alone_in_sync = race(POSITION.0, 1).sync("pg1", &["pg2"]);
         assert!(acquires(alone_in_sync));
+        let incapable = race(POSITION.0, 1).with(|w| {
+            let answers = w.peers.as_mut().expect("answers");
+            let answer = answers.get_mut("pg3").and_then(Option::as_mut);
+            answer.expect("an answer").watchdog_failed = true;
+        });
+        assert!(acquires(incapable));
         // An operator's choice waits for nobody.
         assert!(acquires(race(POSITION.0, 1).failover(None, Some("pg2"))));
+        // A server that accepts writes already has what its consumers were told.
+        let primary = World::unlocked("pg1")
+            .peers(&[("pg2", Some(POSITION.0)), ("pg3", Some(POSITION.0))])
+            .with(|w| {
+                w.server.wal.as_mut().expect("it runs").slots = Some(Vec::new());
+                w.memory.unlocked_since = Some(NOW - Duration::from_secs(1));
+                change(w);
+            });
+        assert!(acquires(primary));
+        // A standby cluster has no logical ones, and its physical ones are the remote primary's affair.
+        let standby_leader = race(POSITION.0, 1).with(|w| {
+            w.global.standby_cluster = Some(standby_cluster());
+        });
+        assert!(acquires(standby_leader));
+    }
+}
+
+#[test]
+fn w23_a_member_whose_slots_lack_nothing_takes_the_lock_at_once() {
+    let here = |w: &mut World, slots: &[ReplicationSlot]| {
+        w.server.wal.as_mut().expect("it runs").slots = Some(slots.to_vec());
+    };
+    let all_here = |w: &mut World| {
+        permanent(w, "cdc", logical_kind());
+        w.cluster.status.slots.insert("cdc".into(), Lsn(1));
+        here(w, &[logical("cdc")]);
+    };
+    // The former leader had none, either.
+    let not_made_yet = |w: &mut World| {
+        permanent(w, "cdc", logical_kind());
+        here(w, &[]);
+    };
+    // A physical one can be made anywhere.
+    let physical = |w: &mut World| {
+        permanent(w, "backup", SlotKind::Physical);
+        w.cluster.status.slots.insert("backup".into(), Lsn(1));
+        here(w, &[]);
+    };
+    let setups: [&dyn Fn(&mut World); 3] = [&all_here, &not_made_yet, &physical];
+    for setup in setups {
+        let world = World::unlocked("pg2")
+            .peers(&[("pg3", Some(POSITION.0))])
+            .with(|w| {
+                w.memory.unlocked_since = Some(NOW);
+                setup(w);
+            });
+        assert!(
+            matches!(world.step(), Step::AcquireLeader { .. }),
+            "{:?}",
+            world.decide()
+        );
     }
 }

@@ -537,6 +537,37 @@ fn s15_a_leader_that_knows_that_the_mode_is_off_empties_the_map() {
     assert!(!driver.saw(asks));
 }
 
+#[test]
+fn s15_a_mode_that_is_on_again_is_relied_on_once_the_map_was_seen() {
+    let mut driver = leading();
+    switch(&mut driver, false);
+    driver.pass_time(TTL, |_| false);
+    assert!(driver.cluster.failsafe.is_empty());
+    switch(&mut driver, true);
+    driver.pass_time(TTL, |_| false);
+    assert_eq!(driver.cluster.failsafe.len(), 3);
+    driver.seen.clear();
+    driver.reachable = false;
+    driver.pass_time(2 * TTL, |_| false);
+    assert!(driver.saw(asks));
+    assert!(!driver.saw(demotes));
+}
+
+#[test]
+fn s15_who_sees_the_mode_switched_off_remembers_since_when() {
+    let mut driver = following();
+    let off_since = |driver: &Driver| driver.machine.memory().failsafe.off_since;
+    assert_eq!(off_since(&driver), None);
+    let switched = driver.now;
+    switch(&mut driver, false);
+    driver.pass_time(2 * TTL, |_| false);
+    let seen = off_since(&driver).expect("it was seen");
+    assert!(seen.since(switched) < TTL, "{seen:?}");
+    switch(&mut driver, true);
+    driver.pass_time(TTL, |_| false);
+    assert_eq!(off_since(&driver), None);
+}
+
 fn switch(driver: &mut Driver, mode: bool) {
     let config = driver.cluster.config.as_mut().expect("a configuration");
     config.value.insert("failsafe_mode".into(), json!(mode));
