@@ -40,8 +40,6 @@ pub(crate) enum Sight {
 struct Leading {
     session: Session,
     ttl: Duration,
-    /// The leader key was told to hang on it.
-    held: bool,
     /// When a renewal was asked for whose answer told that the mirror was up to date.
     confirmed: Option<Instant>,
 }
@@ -242,7 +240,11 @@ impl Leases {
         let mut held = self.leader.lock().await;
         let session = self.store.grant_lease(ttl, deadline).await?;
         // Kept also when the answer is lost: if the key was created, it hangs on this lease.
-        *held = Some(Leading::under(session.clone(), ttl));
+        *held = Some(Leading {
+            session: session.clone(),
+            ttl,
+            confirmed: None,
+        });
         if self
             .store
             .acquire_leader(&self.name, &session, deadline)
@@ -254,42 +256,60 @@ impl Leases {
             let _ = self.store.revoke_lease(&session, deadline).await;
             return Ok(false);
         }
-        if let Some(leading) = held.as_mut() {
-            leading.held = true;
-        }
         Ok(true)
     }
 
-    /// Renews the leader key, or takes one that names this member over to a new lease. One that is gone is created
-    /// only under the lease that it was known to hang on: no time has passed then in which others could have led.
+    /// Renews the leader key. One that is gone is created again, also under a new lease: who led by promises
+    /// (`ha.md` §15) knows that nobody else did.
     pub(crate) async fn renew(
         &self,
         ttl: Duration,
         deadline: Instant,
     ) -> Result<Renewal, StoreError> {
+        self.keep(false, ttl, deadline).await
+    }
+
+    /// Takes a leader key that names this member over, and creates none: since it was seen, another member may have led
+    /// and been lost.
+    pub(crate) async fn adopt(
+        &self,
+        ttl: Duration,
+        deadline: Instant,
+    ) -> Result<Renewal, StoreError> {
+        self.keep(true, ttl, deadline).await
+    }
+
+    async fn keep(
+        &self,
+        adopting: bool,
+        ttl: Duration,
+        deadline: Instant,
+    ) -> Result<Renewal, StoreError> {
         let mut held = self.leader.lock().await;
         if held.as_ref().is_none_or(|leading| leading.ttl != ttl) {
-            let session = self.store.grant_lease(ttl, deadline).await?;
-            *held = Some(Leading::under(session, ttl));
+            *held = Some(Leading {
+                session: self.store.grant_lease(ttl, deadline).await?,
+                ttl,
+                confirmed: None,
+            });
         }
         let Some(leading) = held.as_mut() else {
             return Ok(Renewal::Lapsed);
         };
         let sent = Instant::now();
         let (store, session) = (&self.store, &leading.session);
-        let renewal = if leading.held {
+        let renewal = if adopting {
+            store.adopt_leader(&self.name, session, deadline).await?
+        } else {
             let holds = |revision| {
                 self.is_mirrored(revision) && self.mirror().is_led_by(&self.name, session)
             };
             store
                 .renew_leader(&self.name, session, holds, deadline)
                 .await?
-        } else {
-            store.adopt_leader(&self.name, session, deadline).await?
         };
         match renewal {
             Renewal::Renewed { revision } => {
-                leading.held = true;
                 let mirrored = revision.is_some_and(|revision| self.is_mirrored(revision));
                 leading.confirmed = mirrored.then_some(sent);
             }
@@ -463,17 +483,6 @@ impl Leases {
     }
 }
 
-impl Leading {
-    fn under(session: Session, ttl: Duration) -> Self {
-        Leading {
-            session,
-            ttl,
-            held: false,
-            confirmed: None,
-        }
-    }
-}
-
 impl Published {
     fn under(session: Session, ttl: Duration) -> Self {
         Published {
@@ -536,27 +545,23 @@ mod tests {
         }
     }
 
-    /// ha.md §5.3: who takes a lease over, or changes its time to live, moves a key that is there. While it was gone, another
-    /// member may have led and been lost.
+    /// ha.md §5.3: who takes a lease over moves a key that is there. While it was gone, another member may have led and
+    /// been lost.
     #[tokio::test(start_paused = true)]
     async fn s5_3_a_key_that_is_gone_is_not_taken_over() {
         let store = ClusterStore::new(MemoryStore::new(), "service", "demo");
         let before = Leases::new(store.clone(), "pg1".into());
-        let leases = Leases::new(store.clone(), "pg1".into());
         assert!(before.acquire(TTL, soon()).await.unwrap());
-        before.release(None, soon()).await.unwrap();
-        assert_eq!(leases.renew(TTL, soon()).await.unwrap(), Renewal::Lapsed);
-        assert_eq!(store.read(soon()).await.unwrap().leader, None);
+        let leases = Leases::new(store.clone(), "pg1".into());
+        assert_ne!(leases.adopt(TTL, soon()).await.unwrap(), Renewal::Lapsed);
+        assert!(store.read(soon()).await.unwrap().leader.is_some());
 
-        // Under the lease that it hung on it is created again, under another one it is not.
-        assert!(leases.acquire(TTL, soon()).await.unwrap());
-        store.release_leader(&"pg1".into(), soon()).await.unwrap();
+        leases.release(None, soon()).await.unwrap();
+        assert_eq!(leases.adopt(TTL, soon()).await.unwrap(), Renewal::Lapsed);
+        assert_eq!(store.read(soon()).await.unwrap().leader, None);
+        // Who led by promises has it again.
         assert_ne!(leases.renew(TTL, soon()).await.unwrap(), Renewal::Lapsed);
         assert!(store.read(soon()).await.unwrap().leader.is_some());
-        store.release_leader(&"pg1".into(), soon()).await.unwrap();
-        let longer = TTL + LOOP_WAIT;
-        assert_eq!(leases.renew(longer, soon()).await.unwrap(), Renewal::Lapsed);
-        assert_eq!(store.read(soon()).await.unwrap().leader, None);
     }
 
     /// The member key outlives the leader key that it shared a lease with, and does not keep it from going.

@@ -419,11 +419,20 @@ impl Shell {
                     let _ = reply.send(answer);
                 }
             }
-            Action::Renew { sent, deadline } => {
+            Action::Renew {
+                adopting,
+                sent,
+                deadline,
+            } => {
                 let leases = Arc::clone(&self.leases);
                 let ttl = self.machine.global().ttl;
                 self.report(async move {
-                    let result = match leases.renew(ttl, clock::instant(deadline)).await {
+                    let by = clock::instant(deadline);
+                    let renewal = match adopting {
+                        true => leases.adopt(ttl, by).await,
+                        false => leases.renew(ttl, by).await,
+                    };
+                    let result = match renewal {
                         Ok(Renewal::Renewed { .. }) => RenewalResult::Renewed,
                         Ok(Renewal::Lapsed) => RenewalResult::Lapsed,
                         Err(error) => RenewalResult::Failed(chain(&error)),

@@ -629,6 +629,7 @@ impl Machine {
                 self.renewing = true;
                 self.requested_ttl = self.global.ttl;
                 actions.push(Action::Renew {
+                    adopting: true,
                     sent: now,
                     deadline: now + self.global.retry_timeout,
                 });

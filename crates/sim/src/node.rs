@@ -112,8 +112,6 @@ pub(crate) struct Agent {
     lease_busy: bool,
     lease_queue: VecDeque<Happening>,
     leader_lease: Option<(LeaseId, Duration)>,
-    /// The leader key was told to hang on it.
-    leader_held: bool,
     member_lease: Option<(LeaseId, Duration)>,
     /// The store's revision that was read or followed last; `None`: it has to be read again.
     read: Option<u64>,
@@ -251,7 +249,6 @@ impl World {
             lease_busy: false,
             lease_queue: VecDeque::new(),
             leader_lease: None,
-            leader_held: false,
             member_lease: None,
             read: None,
             heard: None,
@@ -611,12 +608,18 @@ impl World {
                     answered(self, answer);
                 }
             }
-            Action::Renew { sent, deadline } => {
+            Action::Renew {
+                adopting,
+                sent,
+                deadline,
+            } => {
                 let ttl = self
                     .machine(node)
                     .map_or(Duration::ZERO, |machine| machine.global().ttl);
                 let deadline = self.nodes[node].true_time(deadline);
-                self.with_lease(task, move |world| world.renew(task, sent, ttl, deadline));
+                self.with_lease(task, move |world| {
+                    world.renew(task, adopting, sent, ttl, deadline)
+                });
             }
             Action::Perform { step, deadline } => {
                 let deadline = self.nodes[node].true_time(deadline);
@@ -860,14 +863,6 @@ impl World {
             .filter(|agent| agent.task == task)
         {
             agent.leader_lease = lease;
-            agent.leader_held = false;
-        }
-    }
-
-    fn hold_leader_lease(&mut self, task: AgentTask) {
-        let agent = self.nodes[task.node].agent.as_mut();
-        if let Some(agent) = agent.filter(|agent| agent.task == task) {
-            agent.leader_held = true;
         }
     }
 
@@ -965,13 +960,20 @@ impl World {
     }
 
     /// `Leases::renew`.
-    fn renew(&mut self, task: AgentTask, sent: Moment, ttl: Duration, deadline: Instant) {
+    fn renew(
+        &mut self,
+        task: AgentTask,
+        adopting: bool,
+        sent: Moment,
+        ttl: Duration,
+        deadline: Instant,
+    ) {
         let held = self.nodes[task.node]
             .agent
             .as_ref()
             .and_then(|agent| agent.leader_lease);
         match held.filter(|(_, of)| *of == ttl) {
-            Some((lease, _)) => self.renew_with(task, sent, lease, deadline),
+            Some((lease, _)) => self.renew_with(task, adopting, sent, lease, deadline),
             None => self.ask_store(
                 task,
                 deadline,
@@ -979,7 +981,7 @@ impl World {
                 move |world, granted| match granted {
                     Ok(lease) => {
                         world.set_leader_lease(task, Some((lease, ttl)));
-                        world.renew_with(task, sent, lease, deadline);
+                        world.renew_with(task, adopting, sent, lease, deadline);
                     }
                     Err(Unknown) => {
                         world.renewed(task, sent, RenewalResult::Failed("no answer".into()))
@@ -989,10 +991,15 @@ impl World {
         }
     }
 
-    fn renew_with(&mut self, task: AgentTask, sent: Moment, lease: LeaseId, deadline: Instant) {
+    fn renew_with(
+        &mut self,
+        task: AgentTask,
+        adopting: bool,
+        sent: Moment,
+        lease: LeaseId,
+        deadline: Instant,
+    ) {
         let (node, asked) = (task.node, self.now());
-        let agent = self.nodes[node].agent.as_ref();
-        let held = agent.is_some_and(|agent| agent.leader_held);
         self.ask_store(
             task,
             deadline,
@@ -1008,7 +1015,7 @@ impl World {
                     at: asked,
                     view,
                 };
-                world.renew_leader(node, lease, held).then_some(heard)
+                world.renew_leader(node, lease, adopting).then_some(heard)
             },
             move |world, answer| {
                 let result = match answer {
@@ -1016,7 +1023,6 @@ impl World {
                         if let Some(agent) = world.nodes[node].agent.as_mut() {
                             agent.heard = Some(heard);
                         }
-                        world.hold_leader_lease(task);
                         RenewalResult::Renewed
                     }
                     Ok(None) => {
@@ -1514,20 +1520,17 @@ impl World {
                     deadline,
                     move |world| world.create_leader(node, lease),
                     move |world, created| match created {
-                        Ok(Some(true)) => {
-                            world.hold_leader_lease(task);
-                            match failover {
-                                Some((version, text)) => {
-                                    let write = move |world: &mut World| {
-                                        world.write_failover(&text, Some(version))
-                                    };
-                                    world.ask_store(task, deadline, write, move |world, _| {
-                                        world.acquired(task, Ok(true))
-                                    });
-                                }
-                                None => world.acquired(task, Ok(true)),
+                        Ok(Some(true)) => match failover {
+                            Some((version, text)) => {
+                                let write = move |world: &mut World| {
+                                    world.write_failover(&text, Some(version))
+                                };
+                                world.ask_store(task, deadline, write, move |world, _| {
+                                    world.acquired(task, Ok(true))
+                                });
                             }
-                        }
+                            None => world.acquired(task, Ok(true)),
+                        },
                         Ok(Some(false)) => {
                             world.set_leader_lease(task, None);
                             let revoke = move |world: &mut World| world.revoke(lease);

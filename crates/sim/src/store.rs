@@ -333,16 +333,16 @@ impl World {
         Some(true)
     }
 
-    /// Keeps the leader key, or takes one that names the node over to this lease. `false`: it is not the node's. One that is
-    /// gone is created only if it was known to hang on this lease.
-    pub(crate) fn renew_leader(&mut self, node: NodeId, lease: LeaseId, held: bool) -> bool {
+    /// Keeps the leader key, or takes one that names the node over to this lease. `false`: it is not the node's. Who
+    /// only found it, `adopting`, creates none.
+    pub(crate) fn renew_leader(&mut self, node: NodeId, lease: LeaseId, adopting: bool) -> bool {
         if !self.keep_alive(lease) {
             return false;
         }
         match &self.store.leader {
             Some(leader) if leader.value != node => false,
             Some(leader) if leader.lease == Some(lease) => true,
-            None if !held => false,
+            None if adopting => false,
             _ => {
                 self.set_leader(Some((node, lease)));
                 true

@@ -84,6 +84,9 @@ pub enum Action {
     },
     /// Renew the lease of the leader key; answer with [`Event::Renewed`].
     Renew {
+        /// The key was found to name this member, without a lease that is known here: one that is gone by now is not
+        /// created.
+        adopting: bool,
         /// Handed back in the answer.
         sent: Moment,
         /// By then.

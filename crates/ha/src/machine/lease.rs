@@ -45,6 +45,7 @@ impl Machine {
             self.next_renewal = now + self.global.loop_wait;
             let deadline = (now + self.global.retry_timeout).min(until - FENCE_MARGIN);
             actions.push(Action::Renew {
+                adopting: false,
                 sent: now,
                 deadline,
             });

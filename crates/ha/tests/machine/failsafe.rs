@@ -274,6 +274,8 @@ fn s15_a_leader_whose_key_lapsed_meanwhile_takes_it_again_without_a_break() {
         )
     };
     assert!(!driver.saw(races), "the heartbeat takes it");
+    let adopts = |action: &Action| matches!(action, Action::Renew { adopting: true, .. });
+    assert!(!driver.saw(adopts), "which may create the key");
 }
 
 #[test]

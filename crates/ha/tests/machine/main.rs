@@ -361,7 +361,7 @@ fn an_acquisition_whose_answer_is_lost_is_looked_up_not_assumed() {
     driver.seen.clear();
     driver.pass_time(Duration::from_secs(3), |_| false);
     assert!(
-        driver.saw(|action| matches!(action, Action::Renew { .. })),
+        driver.saw(|action| matches!(action, Action::Renew { adopting: true, .. })),
         "taken over once it is seen"
     );
 }
