@@ -18,6 +18,9 @@ use crate::Moment;
 /// For a change that nobody asked for with a time of their own.
 const COOLDOWN: Duration = Duration::from_secs(10);
 
+/// After a failure: a session that cannot be had is not asked for without a pause.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// Keeps `pg_dist_node` as the groups are.
 #[derive(Debug, Default)]
 pub struct CitusCoordinator {
@@ -26,6 +29,8 @@ pub struct CitusCoordinator {
     /// At most one for each group, the oldest first.
     tasks: Vec<Task>,
     open: Option<Open>,
+    /// Since something failed.
+    rests_until: Option<Moment>,
 }
 
 /// The wish to bring a group to a state.
@@ -182,6 +187,10 @@ impl CitusCoordinator {
 
     /// What is to be run next, if anything. Then [`CitusCoordinator::done`] is to be called, before this is again.
     pub fn next(&mut self, now: Moment) -> Option<Work> {
+        if self.rests_until.is_some_and(|until| now < until) {
+            return None;
+        }
+        self.rests_until = None;
         loop {
             let of_open = |task: &Task, open: &Open| task.group == open.group;
             let index = match &self.open {
@@ -240,6 +249,7 @@ impl CitusCoordinator {
     pub fn done(&mut self, work: &Work, outcome: Outcome, now: Moment) {
         let Outcome::Done { loaded, added } = outcome else {
             self.session_lost();
+            self.rests_until = Some(now + RETRY);
             return;
         };
         if work.statements.contains(&Statement::Load) {
@@ -298,7 +308,8 @@ impl CitusCoordinator {
 
     /// When [`CitusCoordinator::next`] has something to say although nothing happened.
     pub fn wake_at(&self) -> Option<Moment> {
-        self.open.as_ref().map(|open| open.until)
+        let open = self.open.as_ref().map(|open| open.until);
+        self.rests_until.or(open)
     }
 }
 
