@@ -1,4 +1,4 @@
-/* A library that PostgreSQL 12 to 17 can preload, and that does nothing: what PG_MODULE_MAGIC makes, without the
+/* A library that PostgreSQL 12 to 18 can preload, and that does nothing: what PG_MODULE_MAGIC makes, without the
  * server's headers. */
 #ifndef VERSION
 #error "-DVERSION=15 and so on"
@@ -10,6 +10,9 @@ static const struct {
     char abi[32];
 #elif VERSION < 13
     int float4_by_value;
+#endif
+#if VERSION >= 18
+    const char *name, *module_version;
 #endif
 } magic = {
     sizeof(magic), VERSION * 100, 100, 32, 64, 1,
