@@ -406,9 +406,7 @@ impl Server {
         }
         if let Err(error) = self.mark_begun(Unfinished::Rewind, until.deadline).await {
             // Availability over safety, for once: where nothing can be written beside a mount point, nobody could rewind.
-            tracing::warn!(
-                "an interrupted pg_rewind would not be noticed after a restart: {error}"
-            );
+            tracing::warn!("the data would be used although pg_rewind is interrupted: {error}");
         }
         let writes = AtomicBool::new(false);
         let run = self.run_rewind(source, &writes, &until).await;
