@@ -82,5 +82,7 @@ fn cluster(store: StoreKind) -> ClusterBuilder {
         StoreKind::Etcd3 if swapped => StoreKind::Embedded,
         _ => store,
     };
+    // Who loses its source in the middle of a rewind, be it that a busy machine starves that of its lease, needs a new copy.
     TestCluster::builder(store, EXECUTABLE)
+        .postgresql("remove_data_directory_on_rewind_failure", true.into())
 }

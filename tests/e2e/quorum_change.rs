@@ -55,10 +55,7 @@ mod long {
 
 /// Each change, with the primary lost after its first write, after its second, and so on up to `most`.
 async fn rounds(store: StoreKind, members: usize, most: usize) -> Result<()> {
-    let builder = crate::cluster(store)
-        .members(members)
-        // Who loses its source in the middle of a rewind needs a new copy.
-        .postgresql("remove_data_directory_on_rewind_failure", true.into());
+    let builder = crate::cluster(store).members(members);
     let mut cluster = in_quorum_mode(builder).start().await?;
     let records = Records::of(&cluster)?;
     let writer = cluster.writer().await?;

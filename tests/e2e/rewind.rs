@@ -6,7 +6,10 @@ use primacy_testkit::{Pid, Signal, StoreKind, TestCluster, processes, sql};
 on_both_stores!(diverged_primary_returns);
 
 async fn diverged_primary_returns(store: StoreKind) -> Result<()> {
-    let mut cluster = crate::cluster(store).start().await?;
+    let mut cluster = crate::cluster(store)
+        .postgresql("remove_data_directory_on_rewind_failure", false.into())
+        .start()
+        .await?;
     let writer = cluster.writer().await?;
 
     let old = cluster.leader().await?;

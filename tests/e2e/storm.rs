@@ -42,8 +42,6 @@ async fn storm(store: StoreKind, members: usize, most_lost: usize, rounds: usize
     let mut dice = StdRng::seed_from_u64(seed);
     let mut cluster = crate::partition::on_network(store)
         .members(members)
-        // Who loses its source in the middle of a rewind needs a new copy.
-        .postgresql("remove_data_directory_on_rewind_failure", true.into())
         .start()
         .await?;
     let records = Records::of(&cluster)?;
