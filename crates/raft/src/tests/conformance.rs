@@ -24,7 +24,6 @@ impl Three {
     /// Everybody asks the member next door.
     async fn inside() -> Three {
         let group = TestGroup::started(3).await;
-        group.wait_until_whole().await;
         let stores = (0..3).map(|number| group.store(number)).collect();
         Three {
             group: Mutex::new(group),
@@ -36,7 +35,6 @@ impl Three {
     /// Everybody asks whichever member answers.
     async fn outside() -> Three {
         let group = TestGroup::started(3).await;
-        group.wait_until_whole().await;
         let clients: Vec<_> = (0..3).map(|_| group.client()).collect();
         let stores = clients.iter().map(RaftClient::store).collect();
         Three {

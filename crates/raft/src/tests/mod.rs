@@ -53,6 +53,7 @@ impl TestGroup {
         for number in 0..size {
             group.start(number).await;
         }
+        group.wait_until_whole().await;
         group
     }
 
