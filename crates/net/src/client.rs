@@ -15,14 +15,13 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
-use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::body::{CollectError, collect};
 use crate::connect::connect;
-use crate::tls::{TlsClient, refused_by_peer};
-use crate::{KeepAlive, TlsClientOptions, TlsError};
+use crate::tls::{CurrentTls, refused_by_peer};
+use crate::{KeepAlive, TlsClientOptions};
 
 /// Sent as `User-Agent`.
 const OUR_NAME: &str = concat!("primacy/", env!("CARGO_PKG_VERSION"));
@@ -40,7 +39,7 @@ pub struct ClientOptions {
     pub connect_timeout: Duration,
     /// When to give up on silent connections.
     pub keep_alive: Option<KeepAlive>,
-    /// For `https` URLs.
+    /// For `https` URLs. Each new connection is made with what the files hold then.
     pub tls: TlsClientOptions,
     /// Sent with every request that does not set them itself; `User-Agent` is set unless it is here.
     pub headers: HeaderMap,
@@ -81,7 +80,7 @@ pub struct HttpClient {
 
 struct Shared {
     options: ClientOptions,
-    tls: OnceCell<TlsClient>,
+    tls: CurrentTls,
     /// By endpoint; the last used is the last.
     idle: Mutex<HashMap<String, Vec<Idle>>>,
 }
@@ -136,8 +135,8 @@ impl HttpClient {
     /// A client; reads no file and opens no connection yet.
     pub fn new(options: ClientOptions) -> Self {
         let shared = Shared {
+            tls: CurrentTls::new(options.tls.clone()),
             options,
-            tls: OnceCell::new(),
             idle: Mutex::default(),
         };
         HttpClient {
@@ -279,10 +278,10 @@ impl HttpClient {
             endpoint: endpoint(),
             reason,
         };
-        let tls = tls
-            .get_or_try_init(|| load(options.tls.clone()))
-            .await
-            .map_err(|error| bad(error.to_string()))?;
+        let tls = match timeout_at(deadline, tls.get()).await {
+            Ok(tls) => tls.map_err(|error| bad(error.to_string()))?,
+            Err(_) => return Err(bad("reading the certificates took too long".into())),
+        };
         match timeout_at(deadline, tls.connect(&target.host, stream)).await {
             Ok(Ok(stream)) => open(TokioIo::new(stream)).await.map_err(refused),
             Ok(Err(error)) => Err(bad(chain(&error))),
@@ -327,12 +326,6 @@ where
 {
     let (sender, connection) = http1::handshake(io).await.map_err(io::Error::other)?;
     Ok((sender, tokio::spawn(connection)))
-}
-
-async fn load(options: TlsClientOptions) -> Result<TlsClient, TlsError> {
-    tokio::task::spawn_blocking(move || TlsClient::new(&options))
-        .await
-        .unwrap_or_else(|error| Err(TlsError::Settings(error.to_string())))
 }
 
 /// Where a request goes, and the parts of it that come from there.

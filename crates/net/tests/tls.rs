@@ -117,11 +117,18 @@ async fn start(tls: TlsServer) -> SocketAddr {
     address
 }
 
-async fn ask(tls: TlsClientOptions, address: SocketAddr) -> Result<String, HttpError> {
-    let client = HttpClient::new(ClientOptions {
+fn client(tls: TlsClientOptions) -> HttpClient {
+    HttpClient::new(ClientOptions {
         tls,
         ..ClientOptions::default()
-    });
+    })
+}
+
+async fn ask(tls: TlsClientOptions, address: SocketAddr) -> Result<String, HttpError> {
+    ask_by(&client(tls), address).await
+}
+
+async fn ask_by(client: &HttpClient, address: SocketAddr) -> Result<String, HttpError> {
     let (url, deadline) = (
         format!("https://{address}/"),
         Instant::now() + Duration::from_secs(20),
@@ -269,6 +276,66 @@ async fn certificates_are_exchanged_while_serving() {
     server.replace(&options(&new, "server")).unwrap();
     ask(trusting(&new), address).await.unwrap();
     ask(trusting(&old), address).await.unwrap_err();
+}
+
+/// Agents live for months, short-lived certificates for hours.
+#[tokio::test]
+async fn renewed_files_are_used_by_new_connections() {
+    let (old, new) = (Authority::new(), Authority::new());
+    for authority in [&old, &new] {
+        authority.sign("server", "IP:127.0.0.1");
+        authority.sign("client", "IP:127.0.0.1");
+    }
+    let server = |authority: &Authority| {
+        let required = TlsServerOptions {
+            client_verification: ClientVerification::Required,
+            ..options(authority, "server")
+        };
+        start(TlsServer::new(&required).unwrap())
+    };
+    let (old_server, new_server) = (server(&old).await, server(&new).await);
+    let files = tempfile::tempdir().unwrap();
+    let file = |name: &str| files.path().join(name);
+    // As renewals do it: in place, or by a name that comes to mean another file.
+    let copy = |authority: &Authority, name: &str| {
+        std::fs::copy(authority.path(name), file(name)).unwrap();
+    };
+    let exchange = |authority: &Authority, name: &str| {
+        std::fs::copy(authority.path(name), file("new")).unwrap();
+        std::fs::rename(file("new"), file(name)).unwrap();
+    };
+    for name in ["ca.pem", "client.pem", "client-key.pem"] {
+        copy(&old, name);
+    }
+    let client = client(TlsClientOptions {
+        roots: Roots::File(file("ca.pem")),
+        certificate: Some(ClientCertificate {
+            cert: file("client.pem"),
+            key: file("client-key.pem"),
+            passphrase: None,
+        }),
+        verify: Verify::Full,
+    });
+    ask_by(&client, old_server).await.unwrap();
+    ask_by(&client, new_server).await.unwrap_err();
+
+    // Half of it: what there was before stays. The server is a new one, since connections are kept.
+    exchange(&new, "client.pem");
+    let another_old = server(&old).await;
+    ask_by(&client, another_old).await.unwrap();
+    std::fs::remove_file(file("ca.pem")).unwrap();
+    let another_old = server(&old).await;
+    ask_by(&client, another_old).await.unwrap();
+
+    exchange(&new, "client-key.pem");
+    copy(&new, "ca.pem");
+    // A look at the files that takes long on a busy machine is for the connection after it.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while let Err(error) = ask_by(&client, new_server).await {
+        assert!(Instant::now() < deadline, "{error}");
+    }
+    let another_old = server(&old).await;
+    ask_by(&client, another_old).await.unwrap_err();
 }
 
 #[test]

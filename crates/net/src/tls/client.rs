@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
@@ -62,6 +62,20 @@ pub enum Verify {
     /// The chain and the name.
     #[default]
     Full,
+}
+
+impl TlsClientOptions {
+    /// The files and directories that are read.
+    pub(super) fn files(&self) -> Vec<&Path> {
+        let mut files = Vec::new();
+        if let (Roots::File(path), Verify::Chain | Verify::Full) = (&self.roots, self.verify) {
+            files.push(path.as_path());
+        }
+        if let Some(certificate) = &self.certificate {
+            files.extend([certificate.cert.as_path(), &certificate.key]);
+        }
+        files
+    }
 }
 
 /// The options with their files read.

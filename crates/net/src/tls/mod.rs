@@ -2,6 +2,7 @@
 
 mod ciphers;
 mod client;
+mod current;
 mod pem;
 mod server;
 
@@ -13,6 +14,7 @@ use rustls::crypto::CryptoProvider;
 pub use ciphers::Ciphers;
 pub(crate) use client::refused_by_peer;
 pub use client::{ClientCertificate, Duplex, Roots, TlsClient, TlsClientOptions, Verify};
+pub(crate) use current::CurrentTls;
 pub use pem::Passphrase;
 pub use server::{ClientVerification, TlsServer, TlsServerOptions};
 
