@@ -29,6 +29,7 @@ if [[ ${1:-} == --with-tests ]]; then
     needed+=(
         "command pgbouncer pgbouncer"
         "command pgbackrest pgbackrest"
+        "command barman barman"
         "command keepalived keepalived"
         "command promtool prometheus"
         "command systemd-analyze systemd"
@@ -96,7 +97,9 @@ if ((${#missing[@]})); then
         [[ " ${missing[*]} " == *" $service"* ]] && services+=("$service")
     done
     [[ " ${missing[*]} " == *" podman "* ]] && services+=(podman{,-restart}.service podman.socket podman-auto-update.timer)
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
+    # Nor does Barman's job of each minute come with it.
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
+        -o Dpkg::Options::=--path-exclude=/etc/cron.d/barman "${missing[@]}"
     if ((${#services[@]})) && command -v systemctl >/dev/null; then
         "${as_root[@]}" systemctl disable -q "${services[@]}"
     fi

@@ -99,7 +99,7 @@ fn answer(
 }
 
 /// The executable under one of its other names.
-fn called(scratch: &Scratch, name: &str) -> Result<PathBuf> {
+pub(crate) fn called(scratch: &Scratch, name: &str) -> Result<PathBuf> {
     let executable = scratch.path().join("primacy");
     if !executable.exists() {
         std::fs::copy(crate::EXECUTABLE, &executable)?;

@@ -39,6 +39,10 @@ impl Account {
         }
     }
 
+    pub fn name(&self) -> &str {
+        &self.user.name
+    }
+
     /// A command that will run as this account, with an environment of only `PATH`, `HOME`, `USER` and a locale, so
     /// that no `PG*` or `PATRONI_*` variable of the developer's gets in.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {

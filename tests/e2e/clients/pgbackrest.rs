@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use primacy_config::yaml;
 use primacy_testkit::client::output;
 use primacy_testkit::settings::SCOPE;
 use primacy_testkit::sql::{SUPERUSER, SUPERUSER_PASSWORD};
 use primacy_testkit::{ClusterBuilder, Sample, Scratch, StoreKind, TestCluster, sql};
-use serde_json::Value;
+
+use super::with_parts;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn archives_and_restores() -> Result<()> {
@@ -134,28 +134,6 @@ async fn start(
     // What was restored has the old cluster's.
     sql::execute(cluster.agents[leader].postgres_port, "truncate ledger").await?;
     Ok(cluster)
-}
-
-/// Puts the sections of a sample into every member's configuration.
-fn with_parts(mut builder: ClusterBuilder, sample: Sample) -> Result<ClusterBuilder> {
-    let parts = yaml::parse("sample", &sample.text()?)?;
-    for (key, value) in entries(&parts["bootstrap"]) {
-        if key == "dcs" {
-            for (key, value) in entries(value) {
-                builder = builder.merge_dynamic(key, value);
-            }
-        } else {
-            builder = builder.bootstrap(key, value.clone());
-        }
-    }
-    for (key, value) in entries(&parts["postgresql"]) {
-        builder = builder.postgresql(key, value.clone());
-    }
-    Ok(builder)
-}
-
-fn entries(section: &Value) -> impl Iterator<Item = (&String, &Value)> {
-    section.as_object().into_iter().flatten()
 }
 
 fn configure(cluster: &TestCluster, member: usize, repository: &Scratch) -> Result<PathBuf> {
