@@ -82,6 +82,31 @@ async fn a_configuration_changes() -> Result<()> {
     })
     .await?;
 
+    // What an agent is, it stays while it runs.
+    edit(&cluster, "name: pg1", "name: renamed")?;
+    edit(&cluster, "  data_dir: ", "  data_dir: /nonexistent")?;
+    agent.sighup()?;
+    wait_until(
+        "to be told what waits for a new agent",
+        within,
+        async || {
+            let log = agent.log();
+            ensure!(
+                log.contains("name was changed: that takes effect when this agent starts again")
+            );
+            ensure!(log.contains("postgresql.data_dir was changed"));
+            Ok(())
+        },
+    )
+    .await?;
+    agent.send("POST", "/reload", &json!({})).await?;
+    wait_for_pending(agent, within, json!({"shared_buffers": shared_buffers})).await?;
+    ensure!(sql::text(old_port, "SELECT pg_is_in_recovery()::text").await? == "false");
+    ensure!(agent.get("/patroni").await?["patroni"]["name"] == "pg1");
+    edit(&cluster, "name: renamed", "name: pg1")?;
+    edit(&cluster, "  data_dir: /nonexistent", "  data_dir: ")?;
+    agent.sighup()?;
+
     // Another port waits for a restart, and until then nobody may look for the server there.
     let new_port = ports::free()?;
     edit(&cluster, &format!(":{old_port}"), &format!(":{new_port}"))?;

@@ -2,13 +2,17 @@
 
 use anyhow::{Result, ensure};
 use primacy_testkit::settings::SCOPE;
-use primacy_testkit::{StoreKind, TestCluster};
+use primacy_testkit::{StoreKind, TestCluster, sql, wait_until};
 use serde_json::json;
 
 on_both_stores!(through_the_rest_api, through_commands);
 
 async fn through_the_rest_api(store: StoreKind) -> Result<()> {
-    let cluster = crate::cluster(store).start().await?;
+    let cluster = crate::cluster(store)
+        .postgresql("parameters_primary", json!({"work_mem": "5MB"}))
+        .postgresql("parameters_replica", json!({"work_mem": "6MB"}))
+        .start()
+        .await?;
     let writer = cluster.writer().await?;
     let mut writers = cluster.direct_writers();
 
@@ -27,6 +31,19 @@ async fn through_the_rest_api(store: StoreKind) -> Result<()> {
     let second = cluster.wait_healthy().await?;
     ensure!(second != first, "the lead did not move");
     writer.wait_progress(cluster.timing.failover()).await?;
+    wait_until(
+        "what each role is set to",
+        cluster.timing.recovery(),
+        async || {
+            for (member, expected) in [(second, "5MB"), (first, "6MB")] {
+                let port = cluster.agents[member].postgres_port;
+                let work_mem = sql::text(port, "SHOW work_mem").await?;
+                ensure!(work_mem == expected, "{member}: {work_mem}");
+            }
+            Ok(())
+        },
+    )
+    .await?;
 
     // Only the synchronous standby will do, and any member takes the request.
     let candidate = cluster.synchronous_standby().await?;

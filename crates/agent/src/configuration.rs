@@ -107,7 +107,8 @@ impl Configuration {
     }
 
     /// Takes it over, and tells what was set aside or adjusted, unless that was told before.
-    fn replace(&mut self, effective: Effective) {
+    fn replace(&mut self, mut effective: Effective) {
+        effective.keep_until_restart(&self.effective);
         let before = std::mem::replace(&mut self.effective, effective);
         for warning in &self.effective.warnings {
             if !before.warnings.contains(warning) {

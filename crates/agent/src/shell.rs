@@ -44,7 +44,7 @@ use crate::request::{NotScheduled, Request, RestartAnswer};
 use crate::steps::{self, StepContext};
 use crate::supervisor::Supervisor;
 use crate::watchdog::{self, WatchdogThread};
-use crate::{clock, failsafe, reconfigure, settings, slots};
+use crate::{clock, failsafe, reconfigure, settings, slots, stores};
 
 /// The one parameter that the agent manages itself.
 const SYNCHRONOUS_STANDBY_NAMES: &str = "synchronous_standby_names";
@@ -95,7 +95,9 @@ pub(crate) struct Shell {
     fencing: Fencing,
     watchdog: WatchdogThread,
     supervisor: Supervisor,
-    /// The configuration changed since it was last brought to the server.
+    /// The role after the last step.
+    role: Role,
+    /// The configuration, or which part of it holds, changed since it was last brought to the server.
     settings_changed: bool,
     /// The access rules in the server's files may be older than the configuration.
     rules_changed: bool,
@@ -182,6 +184,7 @@ impl Shell {
         }
         let conn_url = settings::local(parts.configuration.effective(), false).conn_url;
         let shell = Shell {
+            role: parts.machine.memory().role,
             machine: parts.machine,
             configuration: parts.configuration,
             store: parts.store,
@@ -310,6 +313,7 @@ impl Shell {
         let looked = matches!(event, Event::Observed(_));
         let actions = self.machine.step(event, clock::now(), Timestamp::now());
         self.lease.send_replace(self.machine.lease());
+        self.follow_role();
         for action in actions {
             self.perform(action);
         }
@@ -336,6 +340,16 @@ impl Shell {
                 self.look(Instant::now() + LOOK_BUDGET, true);
             }
         }
+    }
+
+    /// What the configuration says for one role alone takes the place of what it says for another (`configuration.md` §1.10).
+    fn follow_role(&mut self) {
+        let now = self.machine.memory().role;
+        let before = std::mem::replace(&mut self.role, now);
+        let section = &self.configuration.effective().local.postgresql;
+        let changed = section.overrides(now) != section.overrides(before);
+        self.settings_changed |= changed;
+        self.rules_changed |= changed;
     }
 
     /// Remembers the look, and has the postmaster's death reported.
@@ -759,7 +773,9 @@ impl Shell {
         match tree.and_then(|tree| self.configuration.take_local(tree)) {
             Ok(true) => {
                 tracing::info!("the local configuration changed");
-                self.peers = settings::peer_client(&self.configuration.effective().local);
+                let local = &self.configuration.effective().local;
+                self.peers = settings::peer_client(local);
+                self.store.store().authenticate_as(stores::user(&local.dcs));
                 // First, since it decides where PostgreSQL is found meanwhile.
                 self.take_settings(self.settings(None));
                 self.tell_machine();

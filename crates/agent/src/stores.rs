@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use primacy_config::local::EtcdSection;
 use primacy_config::{DcsSection, LocalConfig};
-use primacy_dcs::{Discovery, Etcd3, Etcd3Config, Store};
+use primacy_dcs::{Credentials, Discovery, Etcd3, Etcd3Config, Store};
 use primacy_raft::RaftNode;
 
 /// An open store.
@@ -51,6 +51,22 @@ fn unsupported(section: &DcsSection) -> anyhow::Error {
     )
 }
 
+/// Whom the store knows this agent as.
+pub(crate) fn user(section: &DcsSection) -> Option<Credentials> {
+    match section {
+        DcsSection::Etcd3(section) => credentials(section),
+        _ => None,
+    }
+}
+
+fn credentials(section: &EtcdSection) -> Option<Credentials> {
+    let password = section.password.as_ref();
+    section.username.as_ref().map(|username| Credentials {
+        username: username.clone(),
+        password: password.map_or_else(String::new, |password| password.expose().to_owned()),
+    })
+}
+
 fn etcd3(section: &EtcdSection) -> Etcd3Config {
     let scheme = if section.tls { "https" } else { "http" };
     let discovery = section.srv.clone().filter(|_| !section.use_proxies);
@@ -65,11 +81,7 @@ fn etcd3(section: &EtcdSection) -> Etcd3Config {
             .iter()
             .map(|at| format!("{scheme}://{at}"))
             .collect(),
-        username: section.username.clone(),
-        password: section
-            .password
-            .as_ref()
-            .map(|password| password.expose().to_owned()),
+        credentials: credentials(section),
         cacert: section.cacert.as_ref().map(Into::into),
         cert: section.cert.as_ref().map(Into::into),
         key: section.key.as_ref().map(Into::into),

@@ -74,6 +74,65 @@ impl Effective {
     }
 }
 
+impl Effective {
+    /// Keeps what needs a new agent (`configuration.md` §5.4) as the `running` agent has it, and warns of what waits for
+    /// that. Credentials of etcd do not.
+    pub fn keep_until_restart(&mut self, running: &Effective) {
+        let (new, old) = (&mut self.local, &running.local);
+        let mut store = old.dcs.clone();
+        if let (DcsSection::Etcd3(store), DcsSection::Etcd3(new)) = (&mut store, &new.dcs) {
+            store.username.clone_from(&new.username);
+            store.password.clone_from(&new.password);
+        }
+        let kept = [
+            ("scope", keep(&mut new.scope, &old.scope)),
+            ("name", keep(&mut new.name, &old.name)),
+            ("namespace", keep(&mut new.namespace, &old.namespace)),
+            ("citus", keep(&mut new.citus, &old.citus)),
+            (store.name(), keep(&mut new.dcs, &store)),
+        ];
+        let (new, old) = (&mut new.postgresql, &old.postgresql);
+        let kept_of_postgresql = [
+            (
+                "postgresql.data_dir",
+                keep(&mut new.data_dir, &old.data_dir),
+            ),
+            (
+                "postgresql.config_dir",
+                keep(&mut new.config_dir, &old.config_dir),
+            ),
+            (
+                "postgresql.config_base_name",
+                keep(&mut new.config_base_name, &old.config_base_name),
+            ),
+            ("postgresql.bin_dir", keep(&mut new.bin_dir, &old.bin_dir)),
+            (
+                "postgresql.database",
+                keep(&mut new.database, &old.database),
+            ),
+            ("postgresql.pgpass", keep(&mut new.pgpass, &old.pgpass)),
+        ];
+        let waiting = kept
+            .into_iter()
+            .chain(kept_of_postgresql)
+            .filter_map(|(key, differs)| differs.then_some(key));
+        self.warnings.extend(waiting.map(|key| {
+            Warning(format!(
+                "{key} was changed: that takes effect when this agent starts again"
+            ))
+        }));
+    }
+}
+
+/// Returns whether something else was wanted.
+fn keep<T: Clone + PartialEq>(new: &mut T, running: &T) -> bool {
+    let differs = new != running;
+    if differs {
+        new.clone_from(running);
+    }
+    differs
+}
+
 /// The sub-keys that mean something (§3.5).
 pub(crate) const STANDBY_CLUSTER: [&str; 7] = [
     "create_replica_methods",

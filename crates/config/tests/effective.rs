@@ -431,3 +431,79 @@ fn contradicting_tags_are_told() {
          Defaulting to nofailover: True"
     );
 }
+
+/// `configuration.md` §5.4, "daemon restart": the agent goes on as what it was started as.
+#[test]
+fn what_needs_a_new_agent_waits_for_it() {
+    let secured = |changes: Value| {
+        let mut tree = map(local(json!({
+            "raft": null,
+            "etcd3": {"hosts": "10.0.0.1:2379", "username": "patroni", "password": "old"},
+        })));
+        primacy_config::scalar::patch(&mut tree, &map(changes));
+        build(&Value::Object(tree), json!({}))
+    };
+    let running = secured(json!({}));
+    for (changes, key) in [
+        (json!({"scope": "other"}), "scope"),
+        (json!({"name": "pg2"}), "name"),
+        (json!({"namespace": "/db/"}), "namespace"),
+        (json!({"citus": {"group": 1, "database": "citus"}}), "citus"),
+        (json!({"etcd3": {"hosts": "10.0.0.2:2379"}}), "etcd3"),
+        (json!({"etcd3": {"cacert": "/ca.pem"}}), "etcd3"),
+        (
+            json!({"etcd3": null, "raft": {"self_addr": "127.0.0.1:2222"}}),
+            "etcd3",
+        ),
+        (
+            json!({"postgresql": {"data_dir": "/new"}}),
+            "postgresql.data_dir",
+        ),
+        (
+            json!({"postgresql": {"config_dir": "/etc/pg"}}),
+            "postgresql.config_dir",
+        ),
+        (
+            json!({"postgresql": {"config_base_name": "pg"}}),
+            "postgresql.config_base_name",
+        ),
+        (
+            json!({"postgresql": {"bin_dir": "/usr/bin"}}),
+            "postgresql.bin_dir",
+        ),
+        (
+            json!({"postgresql": {"database": "app"}}),
+            "postgresql.database",
+        ),
+        (
+            json!({"postgresql": {"pgpass": "/tmp/pgpass"}}),
+            "postgresql.pgpass",
+        ),
+    ] {
+        let mut changed = secured(changes.clone());
+        changed.keep_until_restart(&running);
+        // What a new cluster would begin with follows from `citus`.
+        changed.local.bootstrap.clone_from(&running.local.bootstrap);
+        assert_eq!(changed.local, running.local, "{changes}");
+        let told: Vec<String> = changed.warnings.iter().map(ToString::to_string).collect();
+        let told_of = |key: &str| {
+            told.iter()
+                .any(|text| text.starts_with(&format!("{key} was changed")))
+        };
+        assert!(told_of(key), "{changes}: {told:?}");
+    }
+
+    // Who the agent is to etcd changes while it runs, and so does all the rest.
+    let mut changed = secured(json!({
+        "etcd3": {"hosts": "10.0.0.1:2379", "username": "agent", "password": "new"},
+        "tags": {"nosync": true},
+    }));
+    changed.keep_until_restart(&running);
+    let DcsSection::Etcd3(etcd) = &changed.local.dcs else {
+        panic!("{:?}", changed.local.dcs)
+    };
+    assert_eq!(etcd.username.as_deref(), Some("agent"));
+    assert_eq!(etcd.password.as_ref().map(|p| p.expose()), Some("new"));
+    assert_ne!(changed.local.tags, running.local.tags);
+    assert_eq!(changed.warnings, running.warnings);
+}

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use primacy_config::local::EtcdSection;
 use primacy_config::{ClientConfig, DcsSection};
-use primacy_dcs::{Discovery, Etcd3, Etcd3Config, Store};
+use primacy_dcs::{Credentials, Discovery, Etcd3, Etcd3Config, Store};
 use primacy_raft::RaftClient;
 use serde_json::{Map, Value, json};
 
@@ -51,6 +51,11 @@ impl OpenStore for ConfiguredStore {
 fn etcd3(section: &EtcdSection) -> Result<Arc<dyn Store>, Failure> {
     let scheme = if section.tls { "https" } else { "http" };
     let path = |file: &Option<String>| file.as_ref().map(PathBuf::from);
+    let password = section.password.as_ref();
+    let credentials = section.username.as_ref().map(|username| Credentials {
+        username: username.clone(),
+        password: password.map_or_else(String::new, |password| password.expose().to_owned()),
+    });
     let discovery = section.srv.clone().filter(|_| !section.use_proxies);
     let store = Etcd3::new(Etcd3Config {
         discovery: discovery.map(|domain| Discovery {
@@ -63,11 +68,7 @@ fn etcd3(section: &EtcdSection) -> Result<Arc<dyn Store>, Failure> {
             .iter()
             .map(|endpoint| format!("{scheme}://{endpoint}"))
             .collect(),
-        username: section.username.clone(),
-        password: section
-            .password
-            .as_ref()
-            .map(|password| password.expose().to_owned()),
+        credentials,
         cacert: path(&section.cacert),
         cert: path(&section.cert),
         key: path(&section.key),

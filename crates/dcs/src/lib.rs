@@ -15,5 +15,6 @@ pub use etcd3::{Discovery, Etcd3, Etcd3Config, Etcd3Error};
 pub use memory::{Fault, MemoryStore};
 pub use mirror::Mirror;
 pub use store::{
-    Change, Condition, Entry, Outcome, Renewal, Snapshot, Store, StoreError, WatchEvent, Write,
+    Change, Condition, Credentials, Entry, Outcome, Renewal, Snapshot, Store, StoreError,
+    WatchEvent, Write,
 };

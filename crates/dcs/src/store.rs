@@ -13,6 +13,7 @@
 //! What is left to the caller: to count a lease from before the renewing request was sent, and to treat an
 //! unknown outcome as neither success nor failure.
 
+use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -64,8 +65,28 @@ pub trait Store: Send + Sync + 'static {
     /// that does not keep up loses events, and then gets a `Resync`.
     fn watch(&self, prefix: &str) -> mpsc::Receiver<WatchEvent>;
 
+    /// Makes its requests as this user from now on, whom it logs in first. Stores that know no users ignore it.
+    fn authenticate_as(&self, _user: Option<Credentials>) {}
+
     /// How the store is called in messages: `etcd3`, `raft`.
     fn kind(&self) -> &'static str;
+}
+
+/// A user of the store's own authentication. Not shown by `Debug`, for it holds a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// Who.
+    pub username: String,
+    /// As the store knows it.
+    pub password: String,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("username", &self.username)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The result of a prefix read.

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use primacy_dcs::{Change, Condition, Etcd3, Etcd3Config, Store, StoreError, WatchEvent, Write};
+use primacy_dcs::{
+    Change, Condition, Credentials, Etcd3, Etcd3Config, Store, StoreError, WatchEvent, Write,
+};
 use primacy_net::{
     Bytes, ClientCertificate, ClientOptions, HeaderMap, HttpClient, Method, Roots, header,
 };
@@ -16,6 +18,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(10)
+}
+
+fn credentials(username: &str, password: &str) -> Credentials {
+    Credentials {
+        username: username.into(),
+        password: password.into(),
+    }
 }
 
 fn put(key: &str, value: &str) -> Write {
@@ -198,10 +207,9 @@ async fn certificates_and_passwords() {
 
     // A password that nobody asks for does no harm, and works once somebody does.
     let user = |name: &str, password: &str| {
-        let (username, password) = (Some(name.to_owned()), Some(password.to_owned()));
+        let credentials = Some(credentials(name, password));
         Etcd3::new(Etcd3Config {
-            username,
-            password,
+            credentials,
             ..with_certificate.clone()
         })
         .unwrap()
@@ -254,6 +262,14 @@ async fn certificates_and_passwords() {
         matches!(elsewhere, StoreError::Refused { .. }),
         "{elsewhere}"
     );
+
+    // A changed password is used from the next request on, also if the user was logged in by the old one.
+    let change = json!({"name": "agent", "password": "new secret"});
+    administrator.ask("/auth/user/changepw", change).await;
+    let outdated = agent.read("/service/", soon()).await.unwrap_err();
+    assert!(matches!(outdated, StoreError::Refused { .. }), "{outdated}");
+    agent.authenticate_as(Some(credentials("agent", "new secret")));
+    agent.write(put("/service/a", "5"), soon()).await.unwrap();
 
     // Tokens lapse after three seconds without use; the agent logs in again and nobody notices.
     let mut watch = agent.watch("/service/");

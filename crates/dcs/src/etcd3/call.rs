@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::KIND;
 use super::endpoints::{Endpoints, Freshness, share};
 use super::wire::{self, Meaning, ServerError};
-use crate::StoreError;
+use crate::{Credentials, StoreError};
 
 /// The pause after everybody has been tried in vain; doubles up to a second, and a random part is added
 /// (`dcs.md` §5.2).
@@ -29,7 +29,6 @@ const NEEDS_LEADER: &str = "grpc-metadata-hasleader";
 pub(super) struct Gateway {
     pub(super) http: HttpClient,
     pub(super) endpoints: Endpoints,
-    credentials: Option<(String, String)>,
     session: Mutex<Session>,
 }
 
@@ -38,6 +37,7 @@ pub(super) struct Gateway {
 struct Session {
     /// `/v3`, `/v3beta` or `/v3alpha`.
     prefix: Option<&'static str>,
+    credentials: Option<Credentials>,
     token: Option<HeaderValue>,
     no_authentication: bool,
 }
@@ -68,13 +68,25 @@ impl Gateway {
     pub(super) fn new(
         http: HttpClient,
         endpoints: Endpoints,
-        credentials: Option<(String, String)>,
+        credentials: Option<Credentials>,
     ) -> Self {
         Gateway {
             http,
             endpoints,
-            credentials,
-            session: Mutex::default(),
+            session: Mutex::new(Session {
+                credentials,
+                ..Session::default()
+            }),
+        }
+    }
+
+    /// Requests from now on are made as this user, whom they log in first.
+    pub(super) fn authenticate_as(&self, credentials: Option<Credentials>) {
+        let mut session = self.session();
+        if session.credentials != credentials {
+            session.credentials = credentials;
+            session.token = None;
+            session.no_authentication = false;
         }
     }
 
@@ -235,7 +247,7 @@ impl Gateway {
         match error.meaning() {
             Meaning::NotDone => Failure::NotDone(reason),
             Meaning::MaybeDone => Failure::MaybeDone(reason),
-            Meaning::NotAuthenticated if self.credentials.is_some() => {
+            Meaning::NotAuthenticated if self.session().credentials.is_some() => {
                 Failure::NotAuthenticated(reason)
             }
             meaning => Failure::Refused {
@@ -279,15 +291,16 @@ impl Gateway {
         prefix: &str,
         limit: Instant,
     ) -> Result<Option<HeaderValue>, Failure> {
-        let Some((name, password)) = &self.credentials else {
+        let session = self.session().clone();
+        let Some(credentials) = session.credentials else {
             return Ok(None);
         };
-        let session = self.session().clone();
         if session.token.is_some() || session.no_authentication {
             return Ok(session.token);
         }
         let url = format!("{endpoint}{prefix}/auth/authenticate");
-        let body = Bytes::from(json!({"name": name, "password": password}).to_string());
+        let login = json!({"name": credentials.username, "password": credentials.password});
+        let body = Bytes::from(login.to_string());
         let asked = self
             .http
             .request(Method::POST, &url, headers(None), body, limit);
@@ -317,7 +330,11 @@ impl Gateway {
             return Err(Failure::NotDone(format!("{url} gives no token")));
         };
         token.set_sensitive(true);
-        self.session().token = Some(token.clone());
+        let mut session = self.session();
+        // Of somebody else, if the credentials changed meanwhile.
+        if session.credentials.as_ref() == Some(&credentials) {
+            session.token = Some(token.clone());
+        }
         Ok(Some(token))
     }
 

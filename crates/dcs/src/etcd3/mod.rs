@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use self::call::{Gateway, Repeat};
 pub use self::discovery::Discovery;
 use self::endpoints::Endpoints;
-use crate::{Entry, Outcome, Renewal, Snapshot, Store, StoreError, WatchEvent, Write};
+use crate::{Credentials, Entry, Outcome, Renewal, Snapshot, Store, StoreError, WatchEvent, Write};
 
 const KIND: &str = "etcd3";
 
@@ -51,9 +51,7 @@ pub struct Etcd3Config {
     /// Where to look for the endpoints first.
     pub discovery: Option<Discovery>,
     /// For etcd's own authentication.
-    pub username: Option<String>,
-    /// As above.
-    pub password: Option<String>,
+    pub credentials: Option<Credentials>,
     /// PEM: who may vouch for etcd; the system's authorities when absent.
     pub cacert: Option<PathBuf>,
     /// PEM: our certificate.
@@ -91,8 +89,7 @@ impl Etcd3 {
         let Etcd3Config {
             endpoints,
             discovery,
-            username,
-            password,
+            credentials,
             cacert,
             cert,
             key,
@@ -121,7 +118,6 @@ impl Etcd3 {
             tls,
             ..ClientOptions::default()
         };
-        let credentials = username.map(|name| (name, password.unwrap_or_default()));
         let endpoints = Endpoints::new(endpoints?, use_proxies, discovery);
         let gateway = Gateway::new(HttpClient::new(options), endpoints, credentials);
         Ok(Etcd3 {
@@ -248,6 +244,10 @@ impl Store for Etcd3 {
             sender,
         ));
         receiver
+    }
+
+    fn authenticate_as(&self, user: Option<Credentials>) {
+        self.gateway.authenticate_as(user);
     }
 
     fn kind(&self) -> &'static str {
