@@ -122,14 +122,10 @@ impl ApiServer {
         section: &RestApi,
         peers: HttpClient,
     ) -> Result<(), ApiError> {
-        let options = tls_options(section)?;
-        let tls = match (&options, &self.accepting.tls) {
-            (Some(options), Some(current)) => {
-                current.replace(options)?;
-                Some(current.clone())
-            }
-            (Some(options), None) => Some(TlsServer::new(options)?),
-            (None, _) => None,
+        let current = self.accepting.tls.clone();
+        let tls = match tls_options(section)? {
+            Some(options) => Some(read_certificates(options, current).await?),
+            None => None,
         };
         if self.listener.listen != section.listen {
             self.move_to(section, tls).await?;
@@ -304,6 +300,21 @@ fn bind_error(section: &RestApi, reason: io::Error) -> ApiError {
     ApiError::Bind {
         address: format!("{}:{}", section.listen.host, section.listen.port),
         reason,
+    }
+}
+
+/// Their disk may hang, which costs a thread and not the runtime.
+async fn read_certificates(
+    options: TlsServerOptions,
+    current: Option<TlsServer>,
+) -> Result<TlsServer, TlsError> {
+    let read = move || match current {
+        Some(current) => current.replace(&options).map(|()| current),
+        None => TlsServer::new(&options),
+    };
+    match tokio::task::spawn_blocking(read).await {
+        Ok(read) => read,
+        Err(error) => Err(TlsError::Settings(error.to_string())),
     }
 }
 
