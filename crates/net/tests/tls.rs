@@ -56,34 +56,41 @@ impl Authority {
     }
 
     fn make(&self, name: &str, more: &[&str]) {
+        let new = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2";
+        let files = format!("-subj /CN={name} -keyout {name}-key.pem -out {name}.pem");
+        self.openssl(&format!("{new} {files}"), more);
+    }
+
+    /// Makes the same by way of a request, as most recipes do; without extensions that is X.509 version 1 before
+    /// OpenSSL 3.2.
+    fn answer(&self, name: &str, issuer: &str, days: i32, extensions: &str) {
+        let new = "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+        let files = format!("-subj /CN={name} -keyout {name}-key.pem -out request");
+        self.openssl(&format!("{new} {files}"), &[]);
+        let mut more = Vec::new();
+        if !extensions.is_empty() {
+            std::fs::write(self.path("extensions"), extensions).unwrap();
+            more = vec!["-extfile", "extensions"];
+        }
+        let by = if issuer == name {
+            format!("-signkey {name}-key.pem")
+        } else {
+            format!("-CA {issuer}.pem -CAkey {issuer}-key.pem -CAcreateserial")
+        };
+        let how = format!("x509 -req -in request -days {days} {by} -out {name}.pem");
+        self.openssl(&how, &more);
+    }
+
+    /// In the directory; the first arguments are separated by blanks.
+    fn openssl(&self, arguments: &str, more: &[&str]) {
         let made = Command::new("openssl")
-            .args([
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:P-256",
-            ])
-            .args([
-                "-nodes",
-                "-days",
-                "2",
-                "-subj",
-                &format!("/CN={name}"),
-                "-keyout",
-            ])
-            .arg(self.path(&format!("{name}-key.pem")))
-            .arg("-out")
-            .arg(self.path(&format!("{name}.pem")))
+            .args(arguments.split(' '))
             .args(more)
+            .current_dir(self.directory.path())
             .output()
             .expect("openssl is installed");
-        assert!(
-            made.status.success(),
-            "{}",
-            String::from_utf8_lossy(&made.stderr)
-        );
+        let said = String::from_utf8_lossy(&made.stderr);
+        assert!(made.status.success(), "{arguments}: {said}");
     }
 }
 
@@ -338,10 +345,148 @@ async fn renewed_files_are_used_by_new_connections() {
     ask_by(&client, another_old).await.unwrap_err();
 }
 
+/// What `openssl` makes by the usual recipes: of version 1, or the certificate of an authority.
+fn usual_certificates() -> Authority {
+    let authority = Authority::new();
+    let here = "subjectAltName=IP:127.0.0.1";
+    for (name, extension) in [
+        ("self", &["-addext", here][..]),
+        (
+            "self-elsewhere",
+            &["-addext", "subjectAltName=DNS:elsewhere"],
+        ),
+        ("self-nameless", &[]),
+        (
+            "limited",
+            &["-addext", "nameConstraints=permitted;DNS:elsewhere"],
+        ),
+        (
+            "authority-by-ca",
+            &["-CA", "ca.pem", "-CAkey", "ca-key.pem", "-addext", here],
+        ),
+    ] {
+        authority.make(name, extension);
+    }
+    let ca_true = format!("basicConstraints=CA:TRUE\n{here}");
+    for (name, issuer, days, extensions) in [
+        ("self-expired", "self-expired", -1, &*ca_true),
+        ("old", "ca", 2, ""),
+        ("old-expired", "ca", -1, ""),
+        ("old-by-limited", "limited", 2, ""),
+        ("old-self", "old-self", 2, ""),
+        ("old-self-expired", "old-self-expired", -1, ""),
+        ("new", "ca", 2, here),
+    ] {
+        authority.answer(name, issuer, days, extensions);
+    }
+    authority
+}
+
+/// What is shown, what is trusted, and what comes of it, or is in the reason why not: without names, and with them.
+type Usual = (
+    &'static str,
+    &'static str,
+    Result<(), &'static str>,
+    Result<(), &'static str>,
+);
+
+const EXPIRED: Result<(), &str> = Err("Expired");
+const UNKNOWN: Result<(), &str> = Err("UnknownIssuer");
+const NOT_TRUSTED: Result<(), &str> = Err("or trust this very certificate");
+const NO_NAME: Result<(), &str> = Err("name");
+
+const USUAL: [Usual; 18] = [
+    ("new", "ca", Ok(()), Ok(())),
+    ("self", "self", Ok(()), Ok(())),
+    ("self-elsewhere", "self-elsewhere", Ok(()), NO_NAME),
+    ("self-nameless", "self-nameless", Ok(()), NO_NAME),
+    ("self-expired", "self-expired", EXPIRED, EXPIRED),
+    ("self", "ca", NOT_TRUSTED, NOT_TRUSTED),
+    // Another one of the same name, as an impostor has it.
+    ("self", "other/self", NOT_TRUSTED, NOT_TRUSTED),
+    ("authority-by-ca", "ca", NOT_TRUSTED, NOT_TRUSTED),
+    ("authority-by-ca", "authority-by-ca", Ok(()), Ok(())),
+    ("old", "ca", Ok(()), NO_NAME),
+    ("old", "old", UNKNOWN, UNKNOWN),
+    ("old", "self", UNKNOWN, UNKNOWN),
+    // Another authority of the same name.
+    ("old", "other/ca", UNKNOWN, UNKNOWN),
+    ("old-expired", "ca", EXPIRED, EXPIRED),
+    // Whoever may vouch for some names only has not seen any.
+    ("old-by-limited", "limited", UNKNOWN, UNKNOWN),
+    ("old-self", "old-self", Ok(()), NO_NAME),
+    ("old-self", "ca", UNKNOWN, UNKNOWN),
+    ("old-self-expired", "old-self-expired", EXPIRED, EXPIRED),
+];
+
+fn trusted_file(ours: &Authority, other: &Authority, name: &str) -> PathBuf {
+    match name.strip_prefix("other/") {
+        Some(name) => other.path(&format!("{name}.pem")),
+        None => ours.path(&format!("{name}.pem")),
+    }
+}
+
+#[tokio::test]
+async fn servers_with_what_openssl_makes() {
+    let (ours, other) = (usual_certificates(), usual_certificates());
+    for (shown, trusted, chain, full) in USUAL {
+        let server = start(TlsServer::new(&options(&ours, shown)).unwrap()).await;
+        let roots = Roots::File(trusted_file(&ours, &other, trusted));
+        for (verify, expected) in [
+            (Verify::None, Ok(())),
+            (Verify::Chain, chain),
+            (Verify::Full, full),
+        ] {
+            let tls = TlsClientOptions {
+                roots: roots.clone(),
+                verify,
+                certificate: None,
+            };
+            let case = format!("{shown} by who trusts {trusted}, {verify:?}");
+            match (ask(tls, server).await, expected) {
+                (Ok(_), Ok(())) => {}
+                (Err(error @ HttpError::Tls { .. }), Err(reason)) => {
+                    assert!(error.to_string().contains(reason), "{case}: {error}");
+                }
+                (answer, _) => panic!("{case}: {answer:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn clients_with_what_openssl_makes() {
+    let (ours, other) = (usual_certificates(), usual_certificates());
+    for (shown, trusted, chain, _) in USUAL {
+        let server = TlsServerOptions {
+            client_ca: Some(trusted_file(&ours, &other, trusted)),
+            client_verification: ClientVerification::Required,
+            ..options(&ours, "new")
+        };
+        let server = start(TlsServer::new(&server).unwrap()).await;
+        let tls = TlsClientOptions {
+            roots: Roots::File(ours.path("ca.pem")),
+            verify: Verify::Full,
+            certificate: Some(ClientCertificate {
+                cert: ours.path(&format!("{shown}.pem")),
+                key: ours.path(&format!("{shown}-key.pem")),
+                passphrase: None,
+            }),
+        };
+        match (ask(tls, server).await, chain) {
+            (Ok(answer), Ok(())) => assert_eq!(answer, "tls=true certificate=true"),
+            // The refusal may be overtaken by the end of the connection; then nothing is known.
+            (Err(HttpError::Tls { .. } | HttpError::NoAnswer { .. }), Err(_)) => {}
+            (answer, _) => panic!("{shown} to who trusts {trusted}: {answer:?}"),
+        }
+    }
+}
+
 #[test]
 fn bad_files_are_named() {
     let authority = Authority::new();
     authority.sign("server", "IP:127.0.0.1");
+    authority.answer("old", "ca", 2, "");
     let good = options(&authority, "server");
     let cert = || good.cert.clone();
     let encrypted = authority.path("encrypted.pem");
@@ -385,6 +530,13 @@ fn bad_files_are_named() {
                 ..good.clone()
             },
             "server.pem",
+        ),
+        (
+            TlsServerOptions {
+                cert: authority.path("old.pem"),
+                ..good.clone()
+            },
+            "KeyMismatch",
         ),
         (
             TlsServerOptions {

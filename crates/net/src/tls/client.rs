@@ -5,19 +5,21 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::client::{VerifierBuilderError, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore,
-    SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::pem::Passphrase;
+use super::verify::{
+    Trusted, own_certificate, refused, tls12_signature, tls13_signature, verify_name,
+};
 use super::{TlsError, pem, provider};
 
 /// How a client proves itself and what it trusts. Nothing is read until the first `https` connection.
@@ -94,31 +96,30 @@ impl TlsClient {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| TlsError::Settings(error.to_string()))?;
+        let builder = builder.dangerous();
         let builder = match options.verify {
-            Verify::Full => builder.with_root_certificates(roots(&options.roots)?),
-            Verify::Chain => {
-                let roots = Arc::new(roots(&options.roots)?);
-                let inner = WebPkiServerVerifier::builder_with_provider(roots, provider)
-                    .build()
-                    .map_err(|error| TlsError::Settings(error.to_string()))?;
-                builder
-                    .dangerous()
-                    .with_custom_certificate_verifier(Arc::new(AnyName { inner }))
+            Verify::None => {
+                let algorithms = provider.signature_verification_algorithms;
+                builder.with_custom_certificate_verifier(Arc::new(AnyCertificate { algorithms }))
             }
-            Verify::None => builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(AnyCertificate { provider })),
+            Verify::Chain | Verify::Full => {
+                let checks = ServerChecks::new(
+                    roots(&options.roots)?,
+                    options.verify == Verify::Full,
+                    Arc::clone(&provider),
+                )
+                .map_err(|error| TlsError::Settings(error.to_string()))?;
+                builder.with_custom_certificate_verifier(Arc::new(checks))
+            }
         };
         let config = match &options.certificate {
             None => builder.with_no_client_auth(),
             Some(files) => {
                 let chain = pem::certificates("client certificate", &files.cert)?;
-                builder
-                    .with_client_auth_cert(
-                        chain,
-                        pem::private_key(&files.key, files.passphrase.as_ref())?,
-                    )
-                    .map_err(|error| pem::unusable("client certificate", &files.cert, error))?
+                let key = pem::private_key(&files.key, files.passphrase.as_ref())?;
+                let own = own_certificate(chain, key, &provider)
+                    .map_err(|error| pem::unusable("client certificate", &files.cert, error))?;
+                builder.with_client_cert_resolver(own)
             }
         };
         Ok(TlsClient {
@@ -149,6 +150,7 @@ impl TlsClient {
         TlsConnector::from(Arc::clone(&self.config))
             .connect(name, stream)
             .await
+            .map_err(in_words)
     }
 }
 
@@ -157,21 +159,28 @@ pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
-fn roots(roots: &Roots) -> Result<RootCertStore, TlsError> {
+fn roots(roots: &Roots) -> Result<Trusted, TlsError> {
     match roots {
         Roots::File(path) => pem::authorities(path),
-        Roots::System => {
-            let loaded = rustls_native_certs::load_native_certs();
-            let mut store = RootCertStore::empty();
-            let (added, _) = store.add_parsable_certificates(loaded.certs);
-            if added == 0 {
-                return Err(TlsError::Settings(
+        Roots::System => Trusted::parsable(rustls_native_certs::load_native_certs().certs)
+            .ok_or_else(|| {
+                TlsError::Settings(
                     "this system has no certificate authorities: install ca-certificates, or name a CA file"
                         .into(),
-                ));
-            }
-            Ok(store)
-        }
+                )
+            }),
+    }
+}
+
+/// Has the reason for a refusal told in our words, where there are such.
+fn in_words(error: io::Error) -> io::Error {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    match inner.and_then(refused) {
+        Some(refused) => io::Error::new(
+            error.kind(),
+            format!("the server's certificate cannot be used: {refused}"),
+        ),
+        None => error,
     }
 }
 
@@ -205,13 +214,33 @@ pub(crate) fn refused_by_peer(error: &(dyn Error + 'static)) -> Option<String> {
     None
 }
 
-/// Checks the chain and not the name.
+/// Checks the chain, and the name where that is wanted.
 #[derive(Debug)]
-struct AnyName {
+struct ServerChecks {
     inner: Arc<WebPkiServerVerifier>,
+    trusted: Trusted,
+    with_name: bool,
+    algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl ServerCertVerifier for AnyName {
+impl ServerChecks {
+    fn new(
+        trusted: Trusted,
+        with_name: bool,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Self, VerifierBuilderError> {
+        let algorithms = provider.signature_verification_algorithms;
+        let anchors = Arc::clone(&trusted.anchors);
+        Ok(ServerChecks {
+            inner: WebPkiServerVerifier::builder_with_provider(anchors, provider).build()?,
+            trusted,
+            with_name,
+            algorithms,
+        })
+    }
+}
+
+impl ServerCertVerifier for ServerChecks {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -231,9 +260,17 @@ impl ServerCertVerifier for AnyName {
             // The name is what is checked last.
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) => Ok(ServerCertVerified::assertion()),
-            other => other,
+            )) if !self.with_name => {}
+            Err(error) => {
+                self.trusted
+                    .reconsider(error, end_entity, now, &self.algorithms)?;
+                if self.with_name {
+                    verify_name(end_entity, server_name)?;
+                }
+            }
+            Ok(_) => {}
         }
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -242,7 +279,7 @@ impl ServerCertVerifier for AnyName {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
+        tls12_signature(message, cert, dss, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -251,7 +288,7 @@ impl ServerCertVerifier for AnyName {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
+        tls13_signature(message, cert, dss, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -262,7 +299,7 @@ impl ServerCertVerifier for AnyName {
 /// Takes any certificate whose key the server has.
 #[derive(Debug)]
 struct AnyCertificate {
-    provider: Arc<CryptoProvider>,
+    algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl ServerCertVerifier for AnyCertificate {
@@ -283,8 +320,7 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, cert, dss, algorithms)
+        tls12_signature(message, cert, dss, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -293,13 +329,10 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, cert, dss, algorithms)
+        tls13_signature(message, cert, dss, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.algorithms.supported_schemes()
     }
 }

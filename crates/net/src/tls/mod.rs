@@ -5,6 +5,7 @@ mod client;
 mod current;
 mod pem;
 mod server;
+mod verify;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! Reading certificates and keys from PEM files.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,6 +11,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::TlsError;
+use super::verify::Trusted;
 
 /// The certificates of a file, at least one.
 pub(super) fn certificates(
@@ -95,30 +97,33 @@ fn decrypt(key: &[u8], passphrase: &Passphrase) -> Result<PrivateKeyDer<'static>
 }
 
 /// The certificate authorities of a file, or of all files of a directory that hold certificates.
-pub(super) fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
+pub(super) fn authorities(path: &Path) -> Result<Trusted, TlsError> {
     const WHAT: &str = "certificate authority";
-    let mut roots = RootCertStore::empty();
     if path.is_dir() {
         let unreadable = |reason| TlsError::Read {
             what: WHAT,
             path: path.to_owned(),
             reason,
         };
+        let mut found = Vec::new();
         for entry in std::fs::read_dir(path).map_err(unreadable)? {
             let file = entry.map_err(unreadable)?.path();
-            roots.add_parsable_certificates(certificates(WHAT, &file).unwrap_or_default());
+            found.extend(certificates(WHAT, &file).unwrap_or_default());
         }
-        if roots.is_empty() {
-            return Err(unusable(WHAT, path, "no file in it has a certificate"));
-        }
-        return Ok(roots);
+        return Trusted::parsable(found)
+            .ok_or_else(|| unusable(WHAT, path, "no file in it has a certificate"));
     }
-    for certificate in certificates(WHAT, path)? {
-        roots
-            .add(certificate)
+    let certificates = certificates(WHAT, path)?;
+    let mut anchors = RootCertStore::empty();
+    for certificate in &certificates {
+        anchors
+            .add(certificate.clone())
             .map_err(|error| unusable(WHAT, path, error))?;
     }
-    Ok(roots)
+    Ok(Trusted {
+        anchors: Arc::new(anchors),
+        certificates,
+    })
 }
 
 pub(super) fn unusable(

@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::ServerConfig;
-use rustls::server::WebPkiClientVerifier;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::pem::{self, Passphrase};
+use super::verify::{ClientChecks, own_certificate};
 use super::{Ciphers, TlsError, provider};
 
 /// What a server shows and what it asks of its clients.
@@ -116,24 +116,19 @@ fn server_config(options: &TlsServerOptions) -> Result<ServerConfig, TlsError> {
             ));
         }
         (verification, Some(path)) => {
-            let roots = Arc::new(pem::authorities(path)?);
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
-            let verifier = match verification {
-                ClientVerification::Optional => verifier.allow_unauthenticated(),
-                _ => verifier,
-            };
-            let verifier = verifier
-                .build()
-                .map_err(|error| pem::unusable("certificate authority", path, error))?;
-            builder.with_client_cert_verifier(verifier)
+            let optional = verification == ClientVerification::Optional;
+            let checks =
+                ClientChecks::new(pem::authorities(path)?, optional, Arc::clone(&provider))
+                    .map_err(|error| pem::unusable("certificate authority", path, error))?;
+            builder.with_client_cert_verifier(Arc::new(checks))
         }
     };
     let chain = pem::certificates("server certificate", &options.cert)?;
     let key = options.key.as_ref().unwrap_or(&options.cert);
     let key = pem::private_key(key, options.passphrase.as_ref())?;
-    let mut config = builder
-        .with_single_cert(chain, key)
+    let own = own_certificate(chain, key, &provider)
         .map_err(|error| pem::unusable("server certificate", &options.cert, error))?;
+    let mut config = builder.with_cert_resolver(own);
     config.ignore_client_order = options.ciphers.is_some();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
