@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use primacy_testkit::settings::SCOPE;
-use primacy_testkit::{Scratch, StoreKind, TestCluster, programs, wait_until};
+use primacy_testkit::{Scratch, StoreKind, TestCluster, account, programs, wait_until};
 
 /// A process that cannot go on says so at once. Initialising the interpreter of a busy machine's disk takes its time.
 const EXIT_WITHIN: Duration = Duration::from_secs(30);
@@ -293,7 +293,7 @@ async fn command_without_a_store() -> Result<()> {
 /// PostgreSQL refuses to run as root, so its agent does, before it has done anything.
 #[tokio::test]
 async fn started_as_root() -> Result<()> {
-    if !primacy_testkit::account::is_root() {
+    if !account::may_act_as_root()? {
         return Ok(());
     }
     let cluster = lone_member().await?;

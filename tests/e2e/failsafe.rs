@@ -1,18 +1,16 @@
 //! Failsafe mode: the store is gone for longer than `ttl`, and the primary stays, as long as every member accepts it.
 
 use anyhow::{Context, Result, ensure};
-use primacy_testkit::{StoreKind, TestCluster, Writer, wait_until};
+use primacy_testkit::{StoreKind, TestCluster, Writer, account, wait_until};
 use serde_json::json;
 use tokio::time::Instant;
-
-use crate::partition::possible;
 
 on_both_stores!(store_gone_in_failsafe_mode);
 
 /// First the primary alone loses the store: its lock lapses there and nobody takes it. Then everybody does. Then a
 /// replica is gone as well, which could be a primary for all that anybody knows.
 async fn store_gone_in_failsafe_mode(store: StoreKind) -> Result<()> {
-    if !possible() {
+    if !account::may_act_as_root()? {
         return Ok(());
     }
     let mut cluster = crate::cluster(store)

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use anyhow::{Result, ensure};
-use primacy_testkit::{StoreKind, TestCluster, sql, wait_until};
+use primacy_testkit::{StoreKind, TestCluster, account, sql, wait_until};
 
 on_both_stores!(without_space);
 
@@ -19,8 +19,7 @@ const SWITCH: &str = "select pg_switch_wal() from pg_create_restore_point('full'
 /// PostgreSQL fails as soon as it needs another WAL segment, and again whenever it is started. Another member takes
 /// over; with space again, the old primary follows it. A synchronous standby without space is replaced.
 async fn without_space(store: StoreKind) -> Result<()> {
-    if !primacy_testkit::account::is_root() {
-        println!("skipped: only root can mount disks");
+    if !account::may_act_as_root()? {
         return Ok(());
     }
     let cluster = crate::cluster(store).disks(DISK_MEGABYTES).start().await?;

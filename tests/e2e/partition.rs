@@ -1,7 +1,7 @@
 //! The network parts the primary from the others, each on a machine of its own. Clients on its side keep trying.
 
 use anyhow::{Result, ensure};
-use primacy_testkit::{ClusterBuilder, Network, StoreKind, TestCluster, Writer};
+use primacy_testkit::{ClusterBuilder, Network, StoreKind, TestCluster, Writer, account};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -9,7 +9,7 @@ on_both_stores!(cut_off, cut_in_one_direction, cut_between_two);
 
 /// From everyone, from the store only, from the other servers only.
 async fn cut_off(store: StoreKind) -> Result<()> {
-    if !possible() {
+    if !account::may_act_as_root()? {
         return Ok(());
     }
     let cluster = on_network(store).start().await?;
@@ -44,7 +44,7 @@ async fn cut_off(store: StoreKind) -> Result<()> {
 /// The primary is heard and hears nothing, so that it never knows what became of its requests; or it hears and is
 /// not heard.
 async fn cut_in_one_direction(store: StoreKind) -> Result<()> {
-    if !possible() {
+    if !account::may_act_as_root()? {
         return Ok(());
     }
     let cluster = on_network(store).start().await?;
@@ -68,7 +68,7 @@ async fn cut_in_one_direction(store: StoreKind) -> Result<()> {
 /// The primary and one replica cannot talk to each other, and the third member talks to both. Whatever the store makes of
 /// that, there is a primary that commits, and the members do not take the lead from each other on and on.
 async fn cut_between_two(store: StoreKind) -> Result<()> {
-    if !possible() {
+    if !account::may_act_as_root()? {
         return Ok(());
     }
     let cluster = on_network(store).start().await?;
@@ -110,14 +110,6 @@ async fn fails_over(
     cluster.network()?.heal()?;
     ensure!(cluster.wait_healthy().await? == new, "the lead moved back");
     Ok(())
-}
-
-pub(super) fn possible() -> bool {
-    let root = primacy_testkit::account::is_root();
-    if !root {
-        println!("skipped: only root can make networks");
-    }
-    root
 }
 
 /// Streams that a cut silenced end soon, rather than after PostgreSQL's minute.

@@ -5,12 +5,31 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::unistd::{Uid, User, chown};
 
 /// Whether the test itself runs as root.
 pub fn is_root() -> bool {
     Uid::effective().is_root()
+}
+
+/// Says in a run that is not root's that what only root can do is to be left out.
+const WITHOUT_ROOT: &str = "PRIMACY_TEST_WITHOUT_ROOT";
+
+/// Whether the test can do what only root can: make networks, mount disks. `false`: it is to be left out, as
+/// `PRIMACY_TEST_WITHOUT_ROOT=1` asks.
+///
+/// # Errors
+/// The test does not run as root, and nobody asked to leave anything out: nothing must look tested that is not.
+pub fn may_act_as_root() -> Result<bool> {
+    if is_root() {
+        return Ok(true);
+    }
+    if std::env::var(WITHOUT_ROOT).is_ok_and(|wanted| wanted == "1") {
+        println!("left out: only root can do this");
+        return Ok(false);
+    }
+    bail!("only root can run this test; {WITHOUT_ROOT}=1 leaves it out")
 }
 
 /// Who the processes of a test run as: the test's own user, or `postgres` where the test runs as root, since
