@@ -8,6 +8,8 @@ use primacy_testkit::settings::SCOPE;
 use primacy_testkit::{Agent, Pid, Signal, StoreKind, TestCluster, processes, wait_until};
 use serde_json::json;
 
+use crate::freeze_agent::freeze;
+
 on_both_stores!(
     agent_frozen_in_asynchronous_mode,
     agent_killed_in_asynchronous_mode
@@ -18,22 +20,12 @@ const OVERLAP_MAX: Duration = Duration::from_secs(2);
 
 async fn agent_frozen_in_asynchronous_mode(store: StoreKind) -> Result<()> {
     let cluster = asynchronous(store).await?;
-    let writers = cluster.direct_writers();
-    let old = cluster.leader().await?;
-    let postmaster = cluster.agents[old].postmaster_pid();
+    let writer = cluster.writer().await?;
+    let mut writers = cluster.direct_writers();
 
-    cluster.agents[old].sigstop()?;
-    let new = cluster.wait_new_leader(old).await?;
-    ensure!(
-        !postmaster.is_some_and(processes::alive),
-        "a replica took over while the old primary's server was alive"
-    );
-    cluster.agents[old].sigcont()?;
-    ensure!(
-        cluster.wait_healthy().await? == new,
-        "the thawed primary took the lead again"
-    );
+    freeze(&cluster, &writer).await?;
 
+    writers.push(writer);
     let ledger = TestCluster::collect(writers).await?;
     let overlap = ledger.overlap();
     println!("two servers acknowledged commits for {overlap:?}");
