@@ -11,12 +11,40 @@ use anyhow::{Context, Result, ensure};
 use primacy_testkit::settings::SCOPE;
 use primacy_testkit::{Scratch, StoreKind, TestCluster, account, programs, wait_until};
 
+on_both_stores!(
+    broken_yaml,
+    missing_configuration,
+    rest_port_in_use,
+    missing_binary,
+    postgresql_11,
+    a_watchdog_that_cannot_be,
+    no_permission_on_the_data_directory,
+    data_directory_of_another_cluster,
+    store_does_not_answer,
+    command_without_a_store,
+    started_as_root,
+    a_namesake_that_runs,
+);
+
 /// A process that cannot go on says so at once. Initialising the interpreter of a busy machine's disk takes its time.
 const EXIT_WITHIN: Duration = Duration::from_secs(30);
 
 /// One member, not started, its store running.
-async fn lone_member() -> Result<TestCluster> {
-    crate::cluster(StoreKind::Etcd3).members(1).prepare().await
+async fn lone_member(store: StoreKind) -> Result<TestCluster> {
+    crate::cluster(store).members(1).prepare().await
+}
+
+/// The same, with a store of which most does not run.
+async fn without_a_store(store: StoreKind) -> Result<TestCluster> {
+    let builder = crate::cluster(store).members(1);
+    match builder.store() {
+        StoreKind::Embedded => builder.witness().prepare().await,
+        StoreKind::Etcd3 => {
+            let mut cluster = builder.prepare().await?;
+            cluster.take_quorum_away(0).await?;
+            Ok(cluster)
+        }
+    }
 }
 
 /// Replaces the line of the configuration that begins (after blanks) with `key`.
@@ -47,11 +75,12 @@ fn disk(directory: &Path) -> Result<BTreeMap<String, (u64, SystemTime)>> {
                 let entry = entry?;
                 (entry.path(), entry.metadata()?)
             };
+            // The log, and the embedded store, which a member is part of before it knows whether it can go on.
+            if path.ends_with("agent.log") || path.ends_with("raft") {
+                continue;
+            }
             if metadata.is_dir() {
                 directories.push(path.clone());
-            }
-            if path.file_name().is_some_and(|name| name == "agent.log") {
-                continue;
             }
             let size = if metadata.is_dir() { 0 } else { metadata.len() };
             found.insert(path.display().to_string(), (size, metadata.modified()?));
@@ -90,9 +119,8 @@ fn check_sentence(output: &str, says: &[&str]) -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn broken_yaml() -> Result<()> {
-    let cluster = lone_member().await?;
+async fn broken_yaml(store: StoreKind) -> Result<()> {
+    let cluster = lone_member(store).await?;
     let config = cluster.agents[0].config.clone();
     cluster
         .scratch()
@@ -101,9 +129,8 @@ async fn broken_yaml() -> Result<()> {
     refuses(cluster, &[&config.display().to_string()]).await
 }
 
-#[tokio::test]
-async fn missing_configuration() -> Result<()> {
-    let cluster = lone_member().await?;
+async fn missing_configuration(store: StoreKind) -> Result<()> {
+    let cluster = lone_member(store).await?;
     let config = cluster.agents[0].config.clone();
     std::fs::remove_file(&config)?;
     refuses(cluster, &[&config.display().to_string()]).await
@@ -128,24 +155,21 @@ fn unknown_command() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn rest_port_in_use() -> Result<()> {
-    let cluster = lone_member().await?;
+async fn rest_port_in_use(store: StoreKind) -> Result<()> {
+    let cluster = lone_member(store).await?;
     let port = cluster.agents[0].rest_port;
     let _occupied = TcpListener::bind(("127.0.0.1", port))?;
     refuses(cluster, &[&port.to_string()]).await
 }
 
-#[tokio::test]
-async fn missing_binary() -> Result<()> {
-    let cluster = lone_member().await?;
+async fn missing_binary(store: StoreKind) -> Result<()> {
+    let cluster = lone_member(store).await?;
     set_line(&cluster, "bin_dir:", "/nonexistent/bin")?;
     refuses(cluster, &["/nonexistent/bin"]).await
 }
 
-#[tokio::test]
-async fn postgresql_11() -> Result<()> {
-    let cluster = lone_member().await?;
+async fn postgresql_11(store: StoreKind) -> Result<()> {
+    let cluster = lone_member(store).await?;
     let real = programs::postgresql_bin_dir()?;
     let old = cluster.agents[0].dir.join("bin");
     cluster.scratch().account().create_dir(&old)?;
@@ -169,9 +193,8 @@ async fn postgresql_11() -> Result<()> {
 }
 
 /// `ha.md` §1.1.4
-#[tokio::test]
-async fn a_watchdog_that_cannot_be() -> Result<()> {
-    let cluster = lone_member().await?;
+async fn a_watchdog_that_cannot_be(store: StoreKind) -> Result<()> {
+    let cluster = lone_member(store).await?;
     let config = &cluster.agents[0].config;
     let text = std::fs::read_to_string(config)?;
     cluster.scratch().account().write(
@@ -185,9 +208,8 @@ async fn a_watchdog_that_cannot_be() -> Result<()> {
     .await
 }
 
-#[tokio::test]
-async fn no_permission_on_the_data_directory() -> Result<()> {
-    let cluster = lone_member().await?;
+async fn no_permission_on_the_data_directory(store: StoreKind) -> Result<()> {
+    let cluster = lone_member(store).await?;
     let closed = cluster.agents[0].dir.join("closed");
     cluster.scratch().account().create_dir(&closed)?;
     std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o500))?;
@@ -197,12 +219,14 @@ async fn no_permission_on_the_data_directory() -> Result<()> {
 }
 
 /// The member joins with a data directory that another `initdb` made.
-#[tokio::test]
-async fn data_directory_of_another_cluster() -> Result<()> {
-    let mut cluster = crate::cluster(StoreKind::Etcd3)
-        .members(2)
-        .prepare()
-        .await?;
+async fn data_directory_of_another_cluster(store: StoreKind) -> Result<()> {
+    // With the embedded store, one agent of two could agree with nobody: there, a witness.
+    let builder = crate::cluster(store).members(2);
+    let builder = match builder.store() {
+        StoreKind::Embedded => builder.witness(),
+        StoreKind::Etcd3 => builder,
+    };
+    let mut cluster = builder.prepare().await?;
     let data_dir = cluster.agents[1].data_dir();
     let made = cluster
         .scratch()
@@ -219,6 +243,7 @@ async fn data_directory_of_another_cluster() -> Result<()> {
         .output()?;
     ensure!(made.status.success(), "initdb: {made:?}");
     cluster.start_agent(0)?;
+    cluster.start_witness()?;
     wait_until(
         "the first member to lead",
         Duration::from_secs(60),
@@ -246,11 +271,14 @@ async fn data_directory_of_another_cluster() -> Result<()> {
 }
 
 /// A store may come back: the agent says what it waits for, and touches nothing meanwhile.
-#[tokio::test]
-async fn store_does_not_answer() -> Result<()> {
-    let mut cluster = lone_member().await?;
+async fn store_does_not_answer(store: StoreKind) -> Result<()> {
+    let mut cluster = without_a_store(store).await?;
     let hosts = cluster.store.hosts();
-    cluster.take_quorum_away(0).await?;
+    // The embedded store's first member is this agent itself.
+    let others = match cluster.store.kind() {
+        StoreKind::Embedded => &hosts[1..],
+        StoreKind::Etcd3 => &hosts[..],
+    };
     let before = disk(&cluster.agents[0].dir)?;
     cluster.start_agent(0)?;
     wait_until(
@@ -258,7 +286,7 @@ async fn store_does_not_answer() -> Result<()> {
         Duration::from_secs(30),
         async || {
             let log = cluster.agents[0].log();
-            ensure!(hosts.iter().any(|host| log.contains(host)), "{log}");
+            ensure!(others.iter().any(|host| log.contains(host)), "{log}");
             Ok(())
         },
     )
@@ -274,11 +302,9 @@ async fn store_does_not_answer() -> Result<()> {
 }
 
 /// `list` cannot wait for a store: it says which one, and ends.
-#[tokio::test]
-async fn command_without_a_store() -> Result<()> {
-    let mut cluster = lone_member().await?;
+async fn command_without_a_store(store: StoreKind) -> Result<()> {
+    let cluster = without_a_store(store).await?;
     let hosts = cluster.store.hosts();
-    cluster.take_quorum_away(0).await?;
     let output = cluster.control(&["list", SCOPE]).await?;
     ensure!(!output.status.success(), "{output:?}");
     let complaint = String::from_utf8_lossy(&output.stderr);
@@ -291,12 +317,11 @@ async fn command_without_a_store() -> Result<()> {
 }
 
 /// PostgreSQL refuses to run as root, so its agent does, before it has done anything.
-#[tokio::test]
-async fn started_as_root() -> Result<()> {
+async fn started_as_root(store: StoreKind) -> Result<()> {
     if !account::may_act_as_root()? {
         return Ok(());
     }
-    let cluster = lone_member().await?;
+    let cluster = lone_member(store).await?;
     let agent = &cluster.agents[0];
     let before = disk(&agent.dir)?;
     let mut command = Command::new(&cluster.executable);
@@ -341,9 +366,8 @@ fn replaced_names() -> Result<()> {
 }
 
 /// `ha.md` §1.1.3: a second agent of the same name ends, and the first goes on.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_namesake_that_runs() -> Result<()> {
-    let mut cluster = lone_member().await?;
+async fn a_namesake_that_runs(store: StoreKind) -> Result<()> {
+    let mut cluster = lone_member(store).await?;
     cluster.start_agent(0)?;
     let agent = &cluster.agents[0];
     wait_until("the first agent", EXIT_WITHIN, async || {
@@ -355,7 +379,12 @@ async fn a_namesake_that_runs() -> Result<()> {
     let output = command.arg("agent").arg(&agent.config).output()?;
     ensure!(!output.status.success(), "two agents of one name run");
     let errors = String::from_utf8_lossy(&output.stderr);
-    check_sentence(&errors, &["there is already a node named"])?;
+    // The embedded store's file is the first thing that there cannot be two of.
+    let says = match cluster.store.kind() {
+        StoreKind::Embedded => "is a second agent or witness running with this data_dir?",
+        StoreKind::Etcd3 => "there is already a node named",
+    };
+    check_sentence(&errors, &[says])?;
     ensure!(
         agent.check("/primary").await? == 200,
         "the first one lost the lead"

@@ -465,6 +465,14 @@ impl TestCluster {
         self.agents[member].start(&self.scratch)
     }
 
+    /// Starts the member of the store that has no PostgreSQL, if there is one.
+    pub fn start_witness(&mut self) -> Result<()> {
+        match &mut self.witness {
+            Some(witness) => witness.start(&self.scratch),
+            None => Ok(()),
+        }
+    }
+
     /// Starts all agents that do not run, and the witness.
     pub fn start_all(&mut self) -> Result<()> {
         let all = self.agents.iter_mut().chain(&mut self.witness);
