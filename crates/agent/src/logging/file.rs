@@ -17,6 +17,7 @@ const NAME: &str = "patroni.log";
 pub(super) struct RotatedFile {
     path: PathBuf,
     file: File,
+    /// Bytes in the file, or written since it could not be rotated.
     size: u64,
     limit: u64,
     kept: usize,
@@ -46,7 +47,15 @@ impl RotatedFile {
     pub(super) fn write(&mut self, line: &str) -> io::Result<()> {
         let length = line.len() as u64;
         if self.kept > 0 && self.limit > 0 && self.size > 0 && self.size + length >= self.limit {
-            self.rotate()?;
+            if let Err(error) = self.rotate() {
+                // Tried again once as much more was written, lest every line moves the older files.
+                self.size = 0;
+                let path = self.path.display();
+                let _ = writeln!(
+                    io::stderr(),
+                    "cannot rotate {path} ({error}): it goes on growing"
+                );
+            }
         }
         self.file.write_all(line.as_bytes())?;
         self.size += length;
@@ -133,6 +142,23 @@ mod tests {
             fs::read_to_string(directory.path().join("patroni.log.1")).unwrap(),
             "old line\n"
         );
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_rotated_goes_on_growing() {
+        let directory = tempfile::tempdir().unwrap();
+        // No file takes the place of a directory, whoever asks.
+        fs::create_dir(directory.path().join("patroni.log.1")).unwrap();
+        let mut file =
+            RotatedFile::open(directory.path().to_str().unwrap(), &section(1, 10, None)).unwrap();
+        for line in ["first\n", "second\n", "third\n"] {
+            file.write(line).unwrap();
+        }
+        let path = directory.path().join(NAME);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "first\nsecond\nthird\n");
+        fs::remove_dir(directory.path().join("patroni.log.1")).unwrap();
+        file.write("fourth\n").unwrap();
+        assert_eq!(fs::read_to_string(path).unwrap(), "fourth\n");
     }
 
     #[test]
