@@ -1,7 +1,6 @@
-use jiff::civil::{DateTime, Time};
-use jiff::fmt::temporal::Pieces;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan, Zoned};
+use primacy_model::parse_time;
 
 use crate::Failure;
 
@@ -29,8 +28,7 @@ pub(crate) fn suggestion() -> String {
     later.strftime("%Y-%m-%dT%H:%M").to_string()
 }
 
-/// Reads when something is to happen: `None` for `now` or nothing. ISO 8601 with `T` or a blank, a date alone
-/// (its midnight), or a time alone (today); without an offset it is local time.
+/// Reads when something is to happen: `None` for `now` or nothing; in the forms of [`parse_time`], and local time without a zone.
 ///
 /// # Errors
 /// The refusal that scripts know (`patronictl.md` §7.6 row 9).
@@ -56,26 +54,18 @@ pub(crate) fn past(text: &str) -> Result<Timestamp, Failure> {
 
 fn past_in(text: &str, now: &Zoned) -> Option<Timestamp> {
     let at = parse_in(text, now)?;
-    let time_alone = text.parse::<DateTime>().is_err() && text.parse::<Timestamp>().is_err();
-    if time_alone && at > *now {
-        return Some(at.checked_sub(1.day()).ok()?.timestamp());
+    let yesterday = now.checked_sub(1.day()).ok()?;
+    // Another day makes a difference only to a time of day.
+    match parse_in(text, &yesterday)? {
+        earlier if at > *now && earlier != at => Some(earlier.timestamp()),
+        _ => Some(at.timestamp()),
     }
-    Some(at.timestamp())
 }
 
 fn parse_in(text: &str, now: &Zoned) -> Option<Zoned> {
-    if let Ok(timestamp) = text.parse::<Timestamp>() {
-        let offset = Pieces::parse(text)
-            .ok()
-            .and_then(|pieces| pieces.to_numeric_offset());
-        let zone = offset.map_or(TimeZone::UTC, TimeZone::fixed);
-        return Some(timestamp.to_zoned(zone));
-    }
-    let civil = match text.parse::<DateTime>() {
-        Ok(civil) => civil,
-        Err(_) => now.date().to_datetime(text.parse::<Time>().ok()?),
-    };
-    civil.to_zoned(now.time_zone().clone()).ok()
+    let (local, offset) = parse_time(text, now.date())?;
+    let zone = offset.map_or_else(|| now.time_zone().clone(), TimeZone::fixed);
+    local.to_zoned(zone).ok()
 }
 
 /// ISO 8601 with an offset, as it goes over the wire; `separator` stands between date and time.
@@ -114,6 +104,13 @@ mod tests {
                 Some("2040-01-01T10:00:00.500000+00:00"),
             ),
             ("10:30", Some("2026-11-20T10:30:00+01:00")),
+            ("2040-07-01 10:00", Some("2040-07-01T10:00:00+02:00")),
+            ("2040-01-01 10:00 UTC", Some("2040-01-01T10:00:00+00:00")),
+            // As `date -R` writes it.
+            (
+                "Sun, 01 Jan 2040 10:00:00 -0330",
+                Some("2040-01-01T10:00:00-03:30"),
+            ),
             ("tomorrow", None),
             ("2040-13-01", None),
         ] {
@@ -128,6 +125,7 @@ mod tests {
         for (text, expected) in [
             ("22:30", Some("2026-11-20T21:30:00Z")),
             ("23:30", Some("2026-11-19T22:30:00Z")),
+            ("22:30 UTC", Some("2026-11-19T22:30:00Z")),
             ("2026-11-19T02:13:05Z", Some("2026-11-19T02:13:05Z")),
             ("2026-11-19 02:13", Some("2026-11-19T01:13:00Z")),
             ("last night", None),

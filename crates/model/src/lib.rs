@@ -21,6 +21,7 @@ mod slot;
 mod status;
 mod sync;
 mod tags;
+mod time;
 
 pub use cluster::{Cluster, DynamicConfig, Initialize, Leader, Session, Version};
 pub use document::{cluster_document, json_line};
@@ -44,6 +45,7 @@ pub use slot::slot_name;
 pub use status::Status;
 pub use sync::SyncState;
 pub use tags::Tags;
+pub use time::parse_time;
 
 /// The version that this build publishes as its own in member keys (`ha.md` §25.1): digits and dots,
 /// at least `4.1.4`, so that Patroni members treat it as a peer of the 4.1 line.

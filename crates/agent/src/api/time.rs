@@ -1,10 +1,9 @@
 //! Timestamps in requests (`rest-api.md` §8.3).
 
 use jiff::Timestamp;
-use jiff::civil::{DateTime, Time};
-use jiff::fmt::rfc2822;
-use jiff::fmt::temporal::Pieces;
-use jiff::tz::Offset;
+use jiff::civil::DateTime;
+use jiff::tz::{Offset, TimeZone};
+use primacy_model::parse_time;
 use serde_json::Value;
 
 use super::answer::Answer;
@@ -17,14 +16,13 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// Reads ISO 8601, basic or extended, with `T` or a blank, and an offset, or what `date -R` writes. `what` is `switchover` or
-    /// `restart`.
+    /// Reads what [`parse_time`] does, with a zone. `what` is `switchover` or `restart`.
     pub(crate) fn parse(value: &Value, what: &str, now: Timestamp) -> Result<Self, Answer> {
         const UNPARSABLE: &str = "Unable to parse scheduled timestamp. \
                                   It should be in an unambiguous format, e.g. ISO 8601";
         let (local, offset) = value
             .as_str()
-            .and_then(read)
+            .and_then(|text| parse_time(text, now.to_zoned(TimeZone::system()).date()))
             .ok_or_else(|| Answer::text(422, UNPARSABLE))?;
         let offset = offset.ok_or_else(|| {
             Answer::text(
@@ -65,28 +63,6 @@ impl std::fmt::Display for Schedule {
             rest => write!(f, ":{rest:02}"),
         }
     }
-}
-
-fn read(text: &str) -> Option<(DateTime, Option<Offset>)> {
-    let text = text.trim();
-    if let Ok(zoned) = rfc2822::parse(text) {
-        return Some((zoned.datetime(), Some(zoned.offset())));
-    }
-    // A blank before the offset is common: `2040-01-01 10:00 +02:00`, `… 10:00 Z`, `… 10:00 UTC`.
-    let text = text
-        .replace("UTC", "Z")
-        .replace("GMT", "Z")
-        .replace(" +", "+")
-        .replace(" -", "-")
-        .replace(" Z", "Z");
-    if text.contains('[') {
-        return None;
-    }
-    let pieces = Pieces::parse(&text).ok()?;
-    let local = pieces
-        .date()
-        .to_datetime(pieces.time().unwrap_or(Time::midnight()));
-    Some((local, pieces.to_numeric_offset()))
 }
 
 #[cfg(test)]
