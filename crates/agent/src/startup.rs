@@ -218,10 +218,21 @@ pub(crate) fn must_exist(path: Option<&Path>, environment: &Environment) -> anyh
     Ok(())
 }
 
-/// The configuration in the environment. What was consumed does not reach PostgreSQL or scripts: the
-/// postgres room leaves `PATRONI_*` out of the environment of everything that it starts.
+/// The configuration in the environment. What was understood does not reach PostgreSQL or scripts (`configuration.md` §1.1).
 pub(crate) fn environment() -> Environment {
-    let environment = from_environment(std::env::vars());
+    let mut texts = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => texts.push((name, value)),
+            (Ok(name), Err(_)) if name.starts_with("PATRONI_") => {
+                eprintln!("Warning: The environment variable {name} is ignored: it is not UTF-8");
+            }
+            // None of ours.
+            _ => {}
+        }
+    }
+    let environment = from_environment(texts);
+    primacy_postgres::withhold(environment.consumed.clone());
     for warning in &environment.warnings {
         eprintln!("Warning: {warning}");
     }

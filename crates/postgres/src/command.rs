@@ -1,10 +1,11 @@
 //! Running other programs: with a deadline, cancellable as a whole tree, their output in the log.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -104,7 +105,7 @@ pub(crate) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// A program without arguments, with the agent's environment less its secrets.
+    /// A program without arguments, with the agent's environment less its configuration and secrets.
     pub(crate) fn new(program: impl AsRef<Path>) -> Self {
         let program = program.as_ref().to_path_buf();
         let mut command = Command::new(&program);
@@ -308,10 +309,23 @@ impl Output {
     }
 }
 
-/// Whether a variable of the agent's must not reach its children: secrets, and the way to its supervisor, to which a server
-/// that a script starts would speak as well.
+/// Names of variables that this process has understood itself.
+static UNDERSTOOD: OnceLock<BTreeSet<String>> = OnceLock::new();
+
+/// Keeps these variables of this process from everything that it starts from now on (`configuration.md` §1.1). The first call
+/// counts: the environment is read once.
+pub fn withhold(names: BTreeSet<String>) {
+    UNDERSTOOD.get_or_init(|| names);
+}
+
+/// Whether a variable of the agent's must not reach its children: what is configuration, secrets, and the way to its supervisor,
+/// to which a server that a script starts would speak as well.
 pub(crate) fn is_withheld(name: &OsStr, value: &OsStr) -> bool {
     let name = name.to_string_lossy();
+    let understood = UNDERSTOOD.get();
+    if understood.is_some_and(|names| names.contains(name.as_ref())) {
+        return true;
+    }
     let is_secret = || {
         name == "PATRONI_CONFIGURATION"
             || name.ends_with("PASSWORD")
@@ -405,6 +419,10 @@ mod tests {
         ] {
             assert!(!withheld(name, value), "{name}");
         }
+        // What the agent itself has understood; beside it, variables that only scripts read.
+        withhold(BTreeSet::from(["PATRONI_SCOPE".to_owned()]));
+        assert!(withheld("PATRONI_SCOPE", "demo"));
+        assert!(!withheld("PATRONI_SITE", "east"));
     }
 
     fn shell(script: &str) -> Run<'static> {

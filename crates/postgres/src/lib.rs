@@ -51,7 +51,7 @@ mod wipe;
 pub use bootstrap::{CustomBootstrap, Initialized};
 pub use callbacks::{Callback, CallbackRunner};
 pub use citus::{CitusDatabase, CitusNode, CitusSession};
-pub use command::{CommandError, Until};
+pub use command::{CommandError, Until, withhold};
 pub use conninfo::{Conninfo, ConninfoError};
 pub use control::{ControlFile, parse_controldata};
 pub use describe::{Description, describe};
