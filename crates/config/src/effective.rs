@@ -59,6 +59,7 @@ impl Effective {
         let mut tree = from_dynamic(&dynamic, &mut warnings);
         overlay_local(&mut tree, local_map)?;
         translate_legacy_keys(&mut tree);
+        pitfalls::of_both(&tree, &dynamic, &mut warnings);
         let local_config = LocalConfig::parse(&tree, &mut warnings)?;
         // The timings are within the limits already, so what is told here is told once.
         let (global, global_warnings) = GlobalConfig::from_dynamic(&dynamic, limits);

@@ -114,6 +114,11 @@ pub(crate) fn of_member(tree: &Map, warnings: &mut Vec<Warning>) {
             "group must be an integer, without quotes, and database text",
         );
     }
+    for key in ["thread_pool_size", "thread_stack_size"] {
+        if given(tree, key) {
+            tell.useless(key, "nothing waits for a thread of a pool");
+        }
+    }
     tell.of_raft(object(tree, "raft"));
     tell.of_restapi(object(tree, "restapi"));
     tell.of_postgresql(object(tree, "postgresql"));
@@ -163,17 +168,14 @@ pub(crate) fn of_cluster(tree: &Map, warnings: &mut Vec<Warning>) {
         }
     }
     let standby_cluster = object(tree, "standby_cluster");
-    let active = ["host", "port", "restore_command"];
-    if !standby_cluster.is_empty()
-        && !active
-            .iter()
-            .any(|key| standby_cluster.get(*key).is_some_and(truthy))
-    {
+    if !standby_cluster.is_empty() && !follows(tree) {
         tell.useless(
             "standby_cluster",
             "it needs a host, a port or a restore_command",
         );
     }
+    tell.of_remote(standby_cluster);
+    tell.of_slots(tree);
     for key in standby_cluster
         .keys()
         .filter(|key| !STANDBY_CLUSTER.contains(&key.as_str()))
@@ -184,6 +186,25 @@ pub(crate) fn of_cluster(tree: &Map, warnings: &mut Vec<Warning>) {
         );
     }
     tell.flags(tree);
+}
+
+/// Tells about what is lost where both come together: `effective` is the tree of both layers.
+pub(crate) fn of_both(effective: &Map, dynamic: &Map, warnings: &mut Vec<Warning>) {
+    let methods = object(effective, "postgresql").get("create_replica_methods");
+    let own = object(dynamic, "standby_cluster").get("create_replica_methods");
+    if follows(dynamic) && methods.is_some_and(truthy) && !own.is_some_and(truthy) {
+        Teller(warnings).useless(
+            "postgresql.create_replica_methods",
+            "in a standby cluster standby_cluster.create_replica_methods counts, and without it basebackup",
+        );
+    }
+}
+
+/// Whether the cluster is a standby cluster (§3.5).
+fn follows(dynamic: &Map) -> bool {
+    let section = object(dynamic, "standby_cluster");
+    let filled = |key: &&str| section.get(*key).is_some_and(truthy);
+    ["host", "port", "restore_command"].iter().any(filled)
 }
 
 struct Teller<'a>(&'a mut Vec<Warning>);
@@ -224,8 +245,47 @@ impl Teller<'_> {
         }
     }
 
+    /// Without a slot the remote primary keeps no WAL for this cluster (§9, 8), and of several hosts any will do (§9, 9).
+    fn of_remote(&mut self, standby_cluster: &Map) {
+        let filled = |key: &str| standby_cluster.get(key).is_some_and(truthy);
+        if !filled("host") || filled("primary_slot_name") || filled("restore_command") {
+            return;
+        }
+        let hosts = standby_cluster.get("host").and_then(Value::as_str);
+        let any = match hosts.is_some_and(|hosts| hosts.contains(',')) {
+            true => ", and whichever of its hosts answers first is followed, also a standby",
+            false => "",
+        };
+        self.0.push(Warning(format!(
+            "standby_cluster has neither primary_slot_name nor restore_command: the remote primary may remove WAL that is \
+             still needed here{any}"
+        )));
+    }
+
+    /// Permanent slots that are made where they seem not to be (§9, 10).
+    fn of_slots(&mut self, tree: &Map) {
+        if follows(tree) {
+            return;
+        }
+        let mut maps = SPELLINGS[2].iter().map(|key| (key, object(tree, key)));
+        let Some((key, slots)) = maps.find(|(_, slots)| !slots.is_empty()) else {
+            return;
+        };
+        for (name, slot) in slots {
+            if slot.get("cluster_type").and_then(Value::as_str) == Some("standby") {
+                self.useless(
+                    &format!("{key}.{name}.cluster_type"),
+                    "the members of a cluster that is no standby cluster have the slot all the same",
+                );
+            }
+        }
+    }
+
     /// Values that nobody knows, in Patroni's words: they count as if they were not there.
     fn of_restapi(&mut self, restapi: &Map) {
+        if given(restapi, "thread_pool_size") {
+            self.useless("restapi.thread_pool_size", "a slow client holds up nobody");
+        }
         let unknown = |key: &str, known: &[&str]| {
             let text = restapi.get(key).and_then(Value::as_str)?;
             (!known.contains(&text.to_lowercase().as_str())).then_some(text)

@@ -29,6 +29,18 @@ fn told(local: Value, dynamic: Value) -> Vec<String> {
 fn settings_of_a_member_that_do_nothing() {
     for (local, expected) in [
         (
+            json!({"thread_pool_size": 5}),
+            "thread_pool_size has no effect: ",
+        ),
+        (
+            json!({"thread_stack_size": 65_536}),
+            "thread_stack_size has no effect: ",
+        ),
+        (
+            json!({"restapi": {"thread_pool_size": 5}}),
+            "restapi.thread_pool_size has no effect: ",
+        ),
+        (
             json!({"ttl": 20}),
             "ttl has no effect: it is a setting of the whole cluster",
         ),
@@ -167,7 +179,27 @@ fn settings_of_the_cluster_that_do_nothing() {
             "standby_cluster has no effect: it needs a host",
         ),
         (
-            json!({"standby_cluster": {"host": "h", "slot": "x"}}),
+            json!({"standby_cluster": {"host": "h", "port": 5433}}),
+            "standby_cluster has neither primary_slot_name nor restore_command: the remote primary may remove WAL that is still needed here",
+        ),
+        (
+            json!({"standby_cluster": {"host": "a,b"}}),
+            "standby_cluster has neither primary_slot_name nor restore_command: the remote primary may remove WAL that is \
+             still needed here, and whichever of its hosts",
+        ),
+        (
+            json!({
+                "standby_cluster": {"restore_command": "r"},
+                "postgresql": {"create_replica_methods": ["archive"], "archive": {"command": "a"}},
+            }),
+            "postgresql.create_replica_methods has no effect: in a standby cluster",
+        ),
+        (
+            json!({"slots": {"a": {"type": "physical", "cluster_type": "standby"}, "b": {"cluster_type": "primary"}}}),
+            "slots.a.cluster_type has no effect: ",
+        ),
+        (
+            json!({"standby_cluster": {"host": "h", "primary_slot_name": "s", "slot": "x"}}),
             "standby_cluster.slot has no effect: there is no such setting",
         ),
         (
@@ -197,9 +229,10 @@ fn what_has_its_effect_is_not_told() {
         "x-anchors": {"ttl": 5},
     });
     let dynamic = json!({
-        "ttl": 30, "slots": {"a": null}, "permanent_slots": {}, "master_stop_timeout": 5,
-        "standby_cluster": {"host": "h", "port": 5432, "create_replica_methods": ["basebackup"]},
-        "postgresql": {"use_slots": true, "parameters": {"max_connections": 200}, "pg_hba": ["a"]},
+        "ttl": 30, "permanent_slots": {}, "master_stop_timeout": 5,
+        "standby_cluster": {"host": "h", "port": 5432, "create_replica_methods": ["basebackup"], "primary_slot_name": "s"},
+        "slots": {"b": {"type": "physical", "cluster_type": "standby"}},
+        "postgresql": {"create_replica_methods": ["x"], "use_slots": true, "parameters": {"max_connections": 200}, "pg_hba": ["a"]},
     });
     assert_eq!(told(local, dynamic), Vec::<String>::new());
 }

@@ -103,6 +103,15 @@ fn the_rules_of_8_are_told_in_the_known_words() {
     let data = site.path("data");
     for (changes, expected) in [
         (json!({"name": 5}), vec!["name 5 is not a string"]),
+        // What Patroni 4.1.5 has no rules for is left alone, in both places.
+        (
+            json!({"bootstrap": {"dcs": {"postgresql": {"rewind": 5, "basebackup": "x"}}}}),
+            vec![],
+        ),
+        (
+            json!({"postgresql": {"rewind": 5, "basebackup": []}}),
+            vec![],
+        ),
         (
             json!({"thread_stack_size": 131_070}),
             vec!["thread_stack_size 131070 didn't pass validation: Wrong value"],
@@ -341,6 +350,15 @@ fn a_port_in_use_may_be_ignored() {
         ),
         Vec::<String>::new()
     );
+}
+
+/// Where `PATH` has no `pg_ctl`, which is where it would be missed.
+#[test]
+fn a_bin_dir_without_a_value_is_not_looked_into() {
+    let site = Site::new();
+    let mut tree = site.tree();
+    tree["postgresql"]["bin_dir"] = json!(null);
+    assert_eq!(validate(&tree, Options::default()), Vec::<String>::new());
 }
 
 #[test]

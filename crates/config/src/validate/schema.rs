@@ -362,7 +362,9 @@ fn postgresql(report: &mut Report, root: &Place<'_>) {
     }
     let path = postgresql.key("bin_dir");
     match postgresql.map.get("bin_dir") {
-        Some(Value::String(_) | Value::Null) | None => {
+        // Patroni does not look for the executables of an empty one, and neither refuses it.
+        Some(Value::Null) => {}
+        Some(Value::String(_)) | None => {
             for fault in binaries.faults() {
                 report.line(&path, "", &fault);
             }
