@@ -11,7 +11,7 @@ use primacy_config::local::{self, LocalConfig};
 use primacy_config::parameters::{
     Managed, ServerParameters, recovery_parameters, server_parameters,
 };
-use primacy_config::scalar::{python_str, truthy};
+use primacy_config::scalar::python_str;
 use primacy_config::{Effective, HostPort, Warning};
 use primacy_ha::Local;
 use primacy_model::{CitusGroup, ConnUrl, Role};
@@ -19,7 +19,6 @@ use primacy_net::{
     ClientCertificate, ClientOptions, HttpClient, Passphrase, Roots, TlsClientOptions, Verify,
 };
 use primacy_postgres as postgres;
-use serde_json::{Map, Value};
 
 /// What the machine must know of the local configuration; no member may lead without a fence if that is required.
 pub(crate) fn local(effective: &Effective, fence_required: bool) -> Local {
@@ -34,7 +33,7 @@ pub(crate) fn local(effective: &Effective, fence_required: bool) -> Local {
         proxy_url: postgresql.proxy_address.as_ref().map(url),
         may_bootstrap: config.bootstrap.is_some(),
         replica_methods: postgresql.create_replica_methods.clone(),
-        methods_without_source: methods_without_source(effective),
+        methods_without_source: methods_without_source(postgresql),
         use_pg_rewind: postgresql.use_pg_rewind,
         remove_on_rewind_failure: postgresql.remove_data_directory_on_rewind_failure,
         remove_on_divergence: postgresql.remove_data_directory_on_diverged_timelines,
@@ -145,14 +144,12 @@ pub(crate) fn server(
     };
     settings.replica_methods = methods
         .iter()
-        .map(|name| postgres::ReplicaMethod {
-            name: name.clone(),
-            section: object(effective, "postgresql", name),
-        })
+        .map(|name| replica_method(name, section))
         .collect();
-    settings.initdb_options = raw(effective, "bootstrap", "initdb");
-    settings.basebackup_options = raw(effective, "postgresql", "basebackup");
-    settings.rewind_options = raw(effective, "postgresql", "rewind");
+    let initdb = config.bootstrap.as_ref().map(|section| &section.initdb);
+    settings.initdb_options = initdb.map(tool_options).unwrap_or_default();
+    settings.basebackup_options = tool_options(&section.basebackup);
+    settings.rewind_options = tool_options(&section.rewind);
     settings.umask = umask;
     settings.citus = config.citus.as_ref().map(|citus| {
         let address = || ConnUrl::parse(&conn_url(&section.connect_address, section));
@@ -167,13 +164,40 @@ pub(crate) fn server(
     (settings, warnings)
 }
 
-/// The sections of `postgresql` that are replica creation methods which need nobody to copy.
-fn methods_without_source(effective: &Effective) -> BTreeSet<String> {
-    let section = effective.tree.get("postgresql").and_then(Value::as_object);
-    let needs_none = |section: &Value| section.get("no_leader").is_some_and(truthy);
-    let methods = section.into_iter().flatten();
+fn replica_method(name: &str, section: &local::Postgresql) -> postgres::ReplicaMethod {
+    let Some(method) = section.replica_methods.get(name) else {
+        return postgres::ReplicaMethod {
+            name: name.to_owned(),
+            command: name.to_owned(),
+            ..postgres::ReplicaMethod::default()
+        };
+    };
+    postgres::ReplicaMethod {
+        name: name.to_owned(),
+        command: method.command.clone(),
+        no_params: method.no_params,
+        no_leader: method.no_leader,
+        keep_data: method.keep_data,
+        arguments: method.arguments.clone(),
+    }
+}
+
+fn tool_options(configured: &local::ToolOptions) -> postgres::ToolOptions {
+    postgres::ToolOptions {
+        arguments: configured
+            .options
+            .iter()
+            .map(local::ToolOption::argument)
+            .collect(),
+        problems: configured.problems.clone(),
+    }
+}
+
+/// The replica creation methods that need nobody to copy.
+fn methods_without_source(section: &local::Postgresql) -> BTreeSet<String> {
+    let methods = section.replica_methods.iter();
     methods
-        .filter(|(_, section)| needs_none(section))
+        .filter(|(_, method)| method.no_leader)
         .map(|(name, _)| name.clone())
         .collect()
 }
@@ -190,11 +214,7 @@ pub(crate) fn custom_bootstrap(effective: &Effective) -> Option<postgres::Custom
                 .map(|(k, v)| (k.to_owned(), python_str(v)))
                 .collect()
         }),
-        parameters: method
-            .arguments
-            .iter()
-            .map(|(name, value)| (name.clone(), Value::String(value.clone())))
-            .collect(),
+        parameters: method.arguments.clone(),
     })
 }
 
@@ -241,17 +261,13 @@ fn address(
     unix: bool,
     conf: &IndexMap<String, String>,
 ) -> postgres::LocalAddress {
-    let tcp = postgres::LocalAddress::Tcp(section.listen.local_host().to_owned());
-    if !unix {
-        return tcp;
-    }
-    match conf.get("unix_socket_directories") {
+    let directories = conf.get("unix_socket_directories");
+    match section.local_host(unix, directories.map(String::as_str)) {
         None => postgres::LocalAddress::Unix(PathBuf::from("/var/run/postgresql")),
-        Some(directories) => directories
-            .split(',')
-            .map(|directory| PathBuf::from(directory.trim()))
-            .find(|directory| directory.is_absolute())
-            .map_or(tcp, postgres::LocalAddress::Unix),
+        Some(directory) if directory.starts_with('/') => {
+            postgres::LocalAddress::Unix(directory.into())
+        }
+        Some(host) => postgres::LocalAddress::Tcp(host),
     }
 }
 
@@ -270,30 +286,26 @@ fn credentials(from: &local::Credentials) -> postgres::Credentials {
     }
 }
 
+/// Refuses what cannot be a password file (§2.13); found here, since nobody misses it before a replica connects.
+pub(crate) fn check_pgpass(settings: &postgres::Settings) -> anyhow::Result<()> {
+    let path = &settings.pgpass;
+    if path.exists() && !path.is_file() {
+        anyhow::bail!(
+            "'{}' exists and it's not a file, check your `postgresql.pgpass` configuration",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
 fn default_pgpass() -> PathBuf {
     std::env::home_dir().unwrap_or_default().join("pgpass")
-}
-
-fn raw(effective: &Effective, section: &str, key: &str) -> Value {
-    effective
-        .tree
-        .get(section)
-        .and_then(|section| section.get(key))
-        .cloned()
-        .unwrap_or(Value::Null)
-}
-
-fn object(effective: &Effective, section: &str, key: &str) -> Map<String, Value> {
-    raw(effective, section, key)
-        .as_object()
-        .cloned()
-        .unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use primacy_config::TimingLimits;
-    use serde_json::json;
+    use serde_json::{Map, json};
 
     use super::*;
 
@@ -322,6 +334,64 @@ mod tests {
             "Removing integer parameter=recovery_min_apply_delay from the config due to the invalid value=soon"
         );
         assert_eq!(warnings.len(), 1);
+    }
+
+    #[test]
+    fn methods_and_tools_are_given_what_pythons_rules_make_of_their_sections() {
+        let tree = json!({
+            "scope": "demo", "name": "pg1", "raft": {}, "restapi": {"listen": "a:1"},
+            "bootstrap": {"initdb": {"locale": false, "encoding": "UTF8"}, "dcs": {}},
+            "postgresql": {
+                "listen": "a:2", "data_dir": "/data", "authentication": {},
+                "create_replica_methods": ["archive", "basebackup"],
+                "archive": {"no_leader": "no", "hosts": ["a", 1], "site": null, "fast": true},
+                "basebackup": [{"label": "'a b'"}, "verbose", {"host": "h"}],
+            },
+        });
+        let effective = Effective::build(&tree, &Map::new(), TimingLimits::PATRONI).unwrap();
+        let (settings, _) = server(&effective, None, Role::Replica, &Managed::default(), 0);
+        let [archive, basebackup] = settings.replica_methods.as_slice() else {
+            panic!("{:?}", settings.replica_methods)
+        };
+        let arguments: Vec<_> = archive
+            .arguments
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        assert_eq!(
+            arguments,
+            ["no_leader=no", "hosts=['a', 1]", "site=None", "fast=True"]
+        );
+        // Every text is true.
+        assert!(archive.no_leader && !archive.keep_data && archive.command == "archive");
+        assert!(basebackup.name == "basebackup" && basebackup.arguments.is_empty());
+        assert_eq!(
+            local(&effective, false).methods_without_source,
+            ["archive".to_owned()].into()
+        );
+        assert_eq!(settings.initdb_options.arguments, ["--encoding=UTF8"]);
+        let options = settings.basebackup_options;
+        assert_eq!(options.arguments, ["--label=a b", "--verbose"]);
+        assert_eq!(
+            options.problems,
+            ["host option for basebackup is not allowed"]
+        );
+    }
+
+    #[test]
+    fn a_password_file_is_a_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut settings = postgres::Settings::new("pg1", "demo", "/data");
+        settings.pgpass = directory.path().join("pgpass");
+        assert!(check_pgpass(&settings).is_ok());
+        std::fs::write(&settings.pgpass, "").unwrap();
+        assert!(check_pgpass(&settings).is_ok());
+        settings.pgpass = directory.path().to_owned();
+        let error = check_pgpass(&settings).unwrap_err().to_string();
+        assert!(
+            error.ends_with("check your `postgresql.pgpass` configuration"),
+            "{error}"
+        );
     }
 
     #[test]

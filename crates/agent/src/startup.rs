@@ -72,8 +72,9 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
         tracing::warn!("{warning}");
     }
 
-    let server =
-        Server::new(configuration.server_settings(None, Role::Uninitialized, Managed::default()));
+    let unseen = configuration.server_settings(None, Role::Uninitialized, Managed::default());
+    settings::check_pgpass(&unseen)?;
+    let server = Server::new(unseen);
     let major = server.check(Instant::now() + CHECK_TIMEOUT).await?;
     let version = major * 10_000;
     configuration.know(

@@ -335,3 +335,40 @@ fn citus_needs_its_library() {
     assert_eq!(written.conf["wal_level"], "logical");
     assert_eq!(written.conf["citus.local_hostname"], "localhost");
 }
+
+#[test]
+fn citus_reaches_the_server_as_the_agent_does() {
+    for (postgresql, expected) in [
+        (
+            json!({"parameters": {"unix_socket_directories": "/tmp"}}),
+            "localhost",
+        ),
+        (
+            json!({"use_unix_socket": true, "parameters": {"unix_socket_directories": "@x, /tmp,/run"}}),
+            "/tmp",
+        ),
+        (
+            json!({"use_unix_socket": true, "parameters": {"unix_socket_directories": "@x"}}),
+            "localhost",
+        ),
+        (
+            json!({"use_unix_socket": true, "use_unix_socket_repl": true}),
+            "localhost",
+        ),
+        (
+            json!({"use_unix_socket_repl": true, "parameters": {"unix_socket_directories": "/tmp"}}),
+            "localhost",
+        ),
+    ] {
+        let mut effective = effective(postgresql.clone(), json!({}));
+        effective.local.citus = Some(Citus {
+            group: CitusGroup(0),
+            database: "db".into(),
+        });
+        let written = server_parameters(&effective, 150_018, None, &Managed::default());
+        assert_eq!(
+            written.conf["citus.local_hostname"], expected,
+            "{postgresql}"
+        );
+    }
+}

@@ -5,18 +5,14 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 use primacy_model::SystemIdentifier;
-use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use crate::command::Run;
-use crate::options::{plain, tool_options};
 use crate::recovery::bootstrap_settings;
 use crate::server::BootstrapFiles;
 use crate::session::{Connection, identifier, literal};
 use crate::settings::Credentials;
 use crate::{Error, Server, StartRequest, Started, StopMode, StopRequest, Until, files};
-
-const FORBIDDEN: &[&str] = &["pgdata", "nosync", "pwfile", "sync-only", "version"];
 
 /// Functions that pg_rewind calls on its source.
 const REWIND_FUNCTIONS: &[&str] = &[
@@ -43,7 +39,7 @@ pub struct CustomBootstrap {
     /// Recovery settings for the start.
     pub recovery_conf: Option<IndexMap<String, String>>,
     /// Passed as `--key=value`.
-    pub parameters: Map<String, Value>,
+    pub parameters: Vec<(String, String)>,
 }
 
 /// A new cluster is in the data directory.
@@ -63,9 +59,7 @@ impl Server {
         self.refuse_root()?;
         self.binaries_version(until.deadline).await?;
         let settings = self.settings();
-        let options = tool_options("initdb", &settings.initdb_options, |name, _| {
-            FORBIDDEN.contains(&name)
-        });
+        let options = &settings.initdb_options;
         if !options.problems.is_empty() {
             return Err(Error::Configuration(options.problems.join("; ")));
         }
@@ -134,7 +128,7 @@ impl Server {
                 .arg(format!("--datadir={}", settings.data_dir.display()));
         }
         for (name, value) in &method.parameters {
-            run = run.arg(format!("--{name}={}", plain(value)));
+            run = run.arg(format!("--{name}={value}"));
         }
         run.success(&until).await?;
         self.restore_backups(until.deadline).await?;

@@ -26,7 +26,6 @@ mod fuzz;
 mod history;
 mod listening;
 mod observe;
-mod options;
 mod pgpass;
 mod postmaster;
 mod probe;
@@ -65,7 +64,9 @@ pub use replica::{BackupProgress, ReplicaRequest};
 pub use rewind::{Divergence, LocalPosition, RewindOutcome, RewindSource, divergence};
 pub use server::Server;
 pub use session::SettingRow;
-pub use settings::{Callbacks, Credentials, LocalAddress, ReplicaMethod, Secret, Settings};
+pub use settings::{
+    Callbacks, Credentials, LocalAddress, ReplicaMethod, Secret, Settings, ToolOptions,
+};
 pub use slot_files::{SlotFile, SlotXmin};
 pub use slots::{LogicalSlotSession, SlotError};
 pub use start::{RaisedParameter, StartRequest, Started, StartedState};

@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use serde_json::{Map, Value};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use crate::command::Run;
 use crate::conninfo::Conninfo;
-use crate::options::{plain, tool_options, truthy};
 use crate::settings::ReplicaMethod;
 use crate::unfinished::Unfinished;
 use crate::{CommandError, Error, Server, Until, pgpass};
@@ -21,19 +19,8 @@ const CLEAN_UP: Duration = Duration::from_secs(3600);
 /// For small files.
 const FILES: Duration = Duration::from_secs(30);
 
-const FORBIDDEN: &[&str] = &[
-    "pgdata",
-    "format",
-    "wal-method",
-    "xlog-method",
-    "gzip",
-    "version",
-    "dbname",
-    "host",
-    "port",
-    "username",
-    "password",
-];
+/// Arguments of every custom method, unless it has `no_params`.
+const OWN_ARGUMENTS: [&str; 4] = ["scope", "role", "datadir", "connstring"];
 
 /// How far a base backup is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,7 +57,7 @@ impl Server {
         let mut failure =
             Error::NotPossible("no replica creation method can be used without a source".into());
         for method in self.methods(&request) {
-            if request.source.is_none() && !truthy(method.section.get("no_leader")) {
+            if request.source.is_none() && !method.no_leader {
                 continue;
             }
             let attempt = match method.name.as_str() {
@@ -103,12 +90,11 @@ impl Server {
 
     fn methods(&self, request: &ReplicaRequest) -> Vec<ReplicaMethod> {
         let settings = self.settings();
-        let bare = |name: &str| ReplicaMethod {
-            name: name.into(),
-            section: Map::new(),
-        };
         if request.basebackup_only || settings.replica_methods.is_empty() {
-            vec![bare("basebackup")]
+            vec![ReplicaMethod {
+                name: "basebackup".into(),
+                ..ReplicaMethod::default()
+            }]
         } else {
             settings.replica_methods.clone()
         }
@@ -150,13 +136,22 @@ impl Server {
     ) -> Result<(), Error> {
         let settings = self.settings();
         let major = self.binaries_version(until.deadline).await?;
-        let refused = |name: &str, value: &str| {
-            FORBIDDEN.contains(&name)
-                || name == "compress" && (major < 15 || !value.starts_with("server"))
+        let compresses_here = |argument: &String| match argument.strip_prefix("--compress") {
+            Some(rest) if rest.is_empty() || rest.starts_with('=') => {
+                major < 15 || !rest.starts_with("=server")
+            }
+            _ => false,
         };
-        let options = tool_options("basebackup", &settings.basebackup_options, refused);
-        for problem in &options.problems {
+        let (refused, options): (Vec<_>, Vec<_>) = settings
+            .basebackup_options
+            .arguments
+            .iter()
+            .partition(|argument| compresses_here(argument));
+        for problem in &settings.basebackup_options.problems {
             tracing::error!("{problem}");
+        }
+        if !refused.is_empty() {
+            tracing::error!("compress option for basebackup is not allowed");
         }
         let dsn = source
             .clone()
@@ -167,18 +162,14 @@ impl Server {
             .arg(format!("--pgdata={}", settings.data_dir.display()))
             .args(["-X", "stream"])
             .arg(format!("--dbname={dsn}"))
-            .args(&options.arguments)
+            .args(&options)
             .c_locale();
         if let Some(file) = &passwords {
             run = run.env("PGPASSFILE", file.path());
         }
         if let Some(progress) = progress {
             progress.send_replace(BackupProgress::default());
-            if !options
-                .arguments
-                .iter()
-                .any(|argument| argument == "--progress")
-            {
+            if !options.iter().any(|argument| *argument == "--progress") {
                 run = run.arg("--progress");
             }
             run = run.quiet().on_stderr_line(|line| {
@@ -198,22 +189,14 @@ impl Server {
         until: &Until,
     ) -> Result<(), Error> {
         let settings = self.settings();
-        let section = &method.section;
-        let no_params = truthy(section.get("no_params"));
-        // Also after a failure with `no_params`, where Patroni forgets it and wipes what was to be kept.
-        let keep_data = truthy(section.get("keep_data"));
-        if !keep_data {
+        // `keep_data` counts with `no_params` as well, where Patroni forgets it and wipes what was to be kept.
+        if !method.keep_data {
             self.wipe_data_directory(until.deadline).await?;
         }
-        let command = section
-            .get("command")
-            .and_then(Value::as_str)
-            .unwrap_or(&method.name);
-        let mut run = Run::words(command)?;
-        for (name, value) in section {
-            let flag = matches!(name.as_str(), "no_params" | "no_leader" | "keep_data");
-            if name != "command" && name != "no_params" && !(flag && no_params) {
-                run = run.arg(format!("--{name}={}", plain(value)));
+        let mut run = Run::words(&method.command)?;
+        for (name, value) in &method.arguments {
+            if method.no_params || !OWN_ARGUMENTS.contains(&name.as_str()) {
+                run = run.arg(format!("--{name}={value}"));
             }
         }
         let mut passwords = None;
@@ -227,7 +210,7 @@ impl Server {
             connstring = dsn.to_string();
             passwords = self.password_file(source, &settings.replication)?;
         }
-        if !no_params {
+        if !method.no_params {
             run = run
                 .arg(format!("--scope={}", settings.scope))
                 .arg("--role=replica")
@@ -238,7 +221,7 @@ impl Server {
             run = run.env("PGPASSFILE", file.path());
         }
         let result = run.success(until).await;
-        if result.is_err() && !keep_data {
+        if result.is_err() && !method.keep_data {
             self.wipe_data_directory(Instant::now() + CLEAN_UP).await?;
         }
         result.map(drop).map_err(Error::from)

@@ -10,24 +10,10 @@ use tokio::time::Instant;
 use crate::command::Run;
 use crate::conninfo::Conninfo;
 use crate::history::{HistoryLine, parse_history};
-use crate::options::tool_options;
 use crate::session::Connection;
 use crate::unfinished::Unfinished;
 use crate::walsender_client::WalsenderClient;
 use crate::{CommandError, Error, Server, StopMode, StopRequest, Until, files, postmaster};
-
-const FORBIDDEN: &[&str] = &[
-    "target-pgdata",
-    "source-pgdata",
-    "source-server",
-    "write-recovery-conf",
-    "dry-run",
-    "restore-target-wal",
-    "config-file",
-    "no-ensure-shutdown",
-    "version",
-    "help",
-];
 
 /// SQLSTATE insufficient_privilege.
 const NO_PERMISSION: &str = "42501";
@@ -515,9 +501,7 @@ impl Server {
             .unwrap_or_default();
         let inside = settings.config_dir.starts_with(&settings.data_dir);
         let built_in = !configured.is_empty() && (major >= 15 || major >= 13 && inside);
-        let options = tool_options("rewind", &settings.rewind_options, |name, _| {
-            FORBIDDEN.contains(&name)
-        });
+        let options = &settings.rewind_options;
         for problem in &options.problems {
             tracing::error!("{problem}");
         }

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indexmap::IndexMap;
-use serde_json::{Map, Value};
 
 use crate::citus::CitusDatabase;
 
@@ -68,12 +67,12 @@ pub struct Settings {
     pub before_stop: Option<String>,
     /// Replica creation methods, in order; none means `basebackup`.
     pub replica_methods: Vec<ReplicaMethod>,
-    /// `bootstrap.initdb`, as in the configuration file (`configuration.md` §0.6).
-    pub initdb_options: Value,
-    /// `basebackup`, likewise.
-    pub basebackup_options: Value,
-    /// `rewind`, likewise.
-    pub rewind_options: Value,
+    /// `bootstrap.initdb`.
+    pub initdb_options: ToolOptions,
+    /// `basebackup`.
+    pub basebackup_options: ToolOptions,
+    /// `rewind`.
+    pub rewind_options: ToolOptions,
     /// Where the server's standard output and error go (appended); `None` discards them.
     pub server_log: Option<PathBuf>,
     /// The umask that the agent was started with: mode of files outside the data directory.
@@ -120,9 +119,9 @@ impl Settings {
             pre_promote: None,
             before_stop: None,
             replica_methods: Vec::new(),
-            initdb_options: Value::Null,
-            basebackup_options: Value::Null,
-            rewind_options: Value::Null,
+            initdb_options: ToolOptions::default(),
+            basebackup_options: ToolOptions::default(),
+            rewind_options: ToolOptions::default(),
             server_log: None,
             umask: 0o022,
             citus: None,
@@ -223,10 +222,27 @@ pub struct Callbacks {
 }
 
 /// One way of making a replica (`configuration.md` §2.13.3).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReplicaMethod {
     /// `basebackup` or the name of a section.
     pub name: String,
-    /// That section, as in the configuration file.
-    pub section: Map<String, Value>,
+    /// Command words; of no use to `basebackup`.
+    pub command: String,
+    /// Pass nothing but the configured arguments.
+    pub no_params: bool,
+    /// Needs nobody to copy from.
+    pub no_leader: bool,
+    /// Do not wipe the data directory, neither before nor after a failure.
+    pub keep_data: bool,
+    /// Configured arguments, `--<name>=<value>`, in order.
+    pub arguments: Vec<(String, String)>,
+}
+
+/// Options that a tool of PostgreSQL's is run with (`configuration.md` §0.6).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ToolOptions {
+    /// `--<name>` or `--<name>=<value>`, in order.
+    pub arguments: Vec<String>,
+    /// What was configured and cannot be used, in words.
+    pub problems: Vec<String>,
 }

@@ -245,6 +245,18 @@ impl Postgresql {
         })
     }
 
+    /// Where this host reaches its own server, by name or by the directory of its socket (§6.7), with this
+    /// `unix_socket_directories`. `None`: in the directory that libpq knows.
+    pub fn local_host(&self, unix: bool, socket_directories: Option<&str>) -> Option<String> {
+        let tcp = self.listen.local_host();
+        if !unix {
+            return Some(tcp.to_owned());
+        }
+        let mut directories = socket_directories?.split(',').map(str::trim);
+        let directory = directories.find(|directory| directory.starts_with('/'));
+        Some(directory.unwrap_or(tcp).to_owned())
+    }
+
     /// What the role overrides; roles without a server override nothing.
     pub fn overrides(&self, role: Role) -> Option<&RoleOverride> {
         match role {

@@ -120,16 +120,12 @@ fn forbidden(tool: &str) -> &'static [&'static str] {
     }
 }
 
-/// Without the quotes, if it is one quoted word.
+/// The text of one quoted word: `"a b"` gives `a b`.
 fn unquoted(text: &str) -> String {
-    let inside = |quote: char| {
-        let inner = text.strip_prefix(quote)?.strip_suffix(quote)?;
-        (!inner.contains(quote) && !inner.contains('\\')).then_some(inner)
-    };
-    inside('"')
-        .or_else(|| inside('\''))
-        .unwrap_or(text)
-        .to_owned()
+    match shell_words::split(text).as_deref() {
+        Ok([word]) => word.clone(),
+        _ => text.to_owned(),
+    }
 }
 
 #[cfg(test)]

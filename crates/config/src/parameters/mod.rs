@@ -324,6 +324,12 @@ fn prepare_citus(parameters: &mut GucMap, effective: &Effective) {
         );
     }
     parameters.insert("wal_level", "logical");
-    let host = effective.local.postgresql.listen.local_host();
+    let section = &effective.local.postgresql;
+    let directories = parameters
+        .get("unix_socket_directories")
+        .filter(|directories| !directories.is_null())
+        .map(python_str);
+    let host = section.local_host(section.use_unix_socket, directories.as_deref());
+    let host = host.unwrap_or_else(|| "localhost".to_owned());
     parameters.insert("citus.local_hostname", host);
 }

@@ -1,8 +1,7 @@
 //! New clusters.
 
 use primacy_model::Timeline;
-use primacy_postgres::{CustomBootstrap, Error, StopMode};
-use serde_json::json;
+use primacy_postgres::{CustomBootstrap, Error, StopMode, ToolOptions};
 
 use crate::scratch::{Scratch, soon, until};
 use crate::server_test;
@@ -11,14 +10,17 @@ server_test!(bootstrap, options_roles_and_hook, {
     let scratch = Scratch::new();
     let node = scratch.node("pg1");
     let mut settings = (*node.server.settings()).clone();
-    settings.initdb_options = json!(["data-checksums", {"pgdata": "/elsewhere"}]);
+    settings.initdb_options.problems = vec!["pgdata option for initdb is not allowed".into()];
     node.server.replace_settings(settings.clone());
     let refused = node.server.initdb(&[], until()).await;
     assert!(
         matches!(refused, Err(Error::Configuration(_))),
         "{refused:?}"
     );
-    settings.initdb_options = json!(["data-checksums", {"encoding": "UTF8"}]);
+    settings.initdb_options = ToolOptions {
+        arguments: vec!["--data-checksums".into(), "--encoding=UTF8".into()],
+        problems: Vec::new(),
+    };
     settings.pg_hba.clear();
     node.server.replace_settings(settings);
     let lines = [
@@ -85,10 +87,7 @@ server_test!(bootstrap, a_custom_method_recovers_and_promotes, {
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into(),
         ),
-        parameters: json!({"from": origin.data_dir})
-            .as_object()
-            .unwrap()
-            .clone(),
+        parameters: vec![("from".into(), origin.data_dir.display().to_string())],
         ..CustomBootstrap::default()
     };
     node.server

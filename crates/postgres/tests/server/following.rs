@@ -4,7 +4,6 @@ use primacy_model::{DataDirectory, Process};
 use primacy_postgres::{
     BackupProgress, FollowChange, ReplicaMethod, ReplicaRequest, StopMode, WalsenderClient,
 };
-use serde_json::json;
 use tokio::sync::watch;
 
 use crate::scratch::{Scratch, mode, soon, until};
@@ -180,20 +179,26 @@ server_test!(following, custom_methods_in_their_order, {
         standby.data_dir.display()
     );
     std::fs::write(&script, text).unwrap();
-    let section =
-        json!({"command": format!("sh {}", script.display()), "color": "red", "keep_data": true});
+    let text = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
     settings.replica_methods = vec![
         ReplicaMethod {
             name: "restore".into(),
-            section: section.as_object().unwrap().clone(),
+            command: format!("sh {}", script.display()),
+            keep_data: true,
+            arguments: [("color", "red"), ("role", "mine"), ("keep_data", "True")]
+                .map(text)
+                .into(),
+            ..ReplicaMethod::default()
         },
         ReplicaMethod {
             name: "basebackup".into(),
-            section: serde_json::Map::new(),
+            ..ReplicaMethod::default()
         },
     ];
-    settings.basebackup_options =
-        json!([{"checkpoint": "fast"}, {"dbname": "forbidden"}, "no-sync"]);
+    settings.basebackup_options.arguments =
+        ["--checkpoint=fast", "--compress=client-gzip", "--no-sync"]
+            .map(str::to_owned)
+            .into();
     standby.server.replace_settings(settings);
     let request = ReplicaRequest {
         source: Some(primary.conninfo()),
@@ -231,8 +236,7 @@ server_test!(following, custom_methods_in_their_order, {
     // What a method is to keep is kept when it fails, also one without our parameters.
     let mut settings = (*standby.server.settings()).clone();
     settings.replica_methods.truncate(1);
-    let section = &mut settings.replica_methods[0].section;
-    section.insert("no_params".into(), true.into());
+    settings.replica_methods[0].no_params = true;
     standby.server.replace_settings(settings);
     let request = ReplicaRequest {
         source: Some(primary.conninfo()),
