@@ -121,6 +121,30 @@ impl World {
         }
     }
 
+    /// The wait for standbys was ended from outside. The transaction is committed and visible, and may be lost with its primary:
+    /// the client was warned of that (or heard of nothing), so neither I2 nor I3 counts it. That it was answered at all does
+    /// count: two primaries that do so both write.
+    pub(crate) fn interrupted(&mut self, node: NodeId, position: u64, terminated: bool) {
+        let branch = self.branch_of(node);
+        self.trace(
+            |_| {
+                let how = if terminated {
+                    "terminated"
+                } else {
+                    "cancelled"
+                };
+                format!("{} {how} the wait of {position:X}", Self::name(node))
+            },
+            [31, node as u64, position],
+        );
+        self.report.interrupted += 1;
+        if terminated {
+            self.clients.unknown += 1;
+        } else {
+            invariants::single_writer::acknowledged(self, node, branch);
+        }
+    }
+
     /// A server takes writes from now on.
     pub(crate) fn became_primary(&mut self, node: NodeId) {
         invariants::no_lost_commit::became_primary(self, node);

@@ -36,7 +36,9 @@ impl World {
             if !self.network.reaches_api(task.node, peer) {
                 continue;
             }
-            let (there, back, leader) = (self.delay(), self.delay(), leader.clone());
+            let there = self.delay_between(task.node, peer);
+            let back = self.delay_between(peer, task.node);
+            let leader = leader.clone();
             let (answers, left, done) = (Rc::clone(&answers), Rc::clone(&left), Rc::clone(&done));
             let answered: Answered = Box::new(move |world, answer| {
                 if !world.network.passes(End::Node(peer), End::Node(task.node)) {

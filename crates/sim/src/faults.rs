@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::network::End;
+use crate::network::{End, Network};
 use crate::themes;
 use crate::world::{NodeId, World};
 
@@ -33,6 +33,12 @@ pub struct Plan {
     /// `fencing.mode` is `required`.
     #[serde(default)]
     pub fence_required: bool,
+    /// pg_rewind is a process that breaks off with its agent or its source, and leaves what nobody can use.
+    #[serde(default)]
+    pub rewinds_break: bool,
+    /// Some commits are cancelled while they wait for standbys, or their backends are terminated.
+    #[serde(default)]
+    pub impatient_clients: bool,
     /// The tags of a member, if one has any.
     #[serde(default)]
     pub tags: Option<(usize, Value)>,
@@ -82,13 +88,25 @@ pub enum What {
     SuspendNode,
     HangServer,
     FillDisk,
+    /// The WAL is on a disk of its own: clients write until PostgreSQL panics.
+    FillWal,
     SlowDisk,
+    /// Recovery and promotions do not come to an end.
+    SlowStart,
+    /// A backend crashes, and the postmaster with all others recovers.
+    CrashBackend,
     CutFromStore,
     CutToStore,
     CutAnswersOfStore,
     CutFromMembers,
     CutFromOne(usize),
     CutOneWay(usize),
+    /// Everything takes long on all its links, those to the store among them.
+    SlowNetwork,
+    /// All its links lose packets.
+    LossyNetwork,
+    SlowLink(usize),
+    LossyLink(usize),
     /// Its API answers nobody; it asks and is answered.
     SilenceApi,
     Isolate,
@@ -224,12 +242,59 @@ impl Plan {
             remove_diverged,
             without_rewind,
             fence_required,
+            rewinds_break: false,
+            impatient_clients: false,
             tags,
             faults,
         };
+        if seed >= LATER {
+            add_later(&mut plan);
+        }
         themes::direct(&mut plan);
         plan
     }
+}
+
+/// Seeds before this one keep what was drawn for them when there were fewer faults: what they found is written down.
+pub(crate) const LATER: u64 = 990_000;
+
+/// What came into the model later.
+fn add_later(plan: &mut Plan) {
+    let mut rng = ChaCha8Rng::seed_from_u64(plan.seed ^ 0x1a7e_2fa0_1750_0b0e);
+    plan.rewinds_break = true;
+    plan.impatient_clients = rng.random_bool(0.5);
+    let (length, before) = (plan.length.as_secs_f64(), plan.faults.len());
+    let other = rng.random_range(0..plan.nodes);
+    for what in [
+        What::SlowStart,
+        What::CrashBackend,
+        What::FillWal,
+        What::SlowNetwork,
+        What::LossyNetwork,
+        What::SlowLink(other),
+        What::LossyLink(other),
+    ] {
+        for _ in 0..rng.random_range(0..4) {
+            // Half of them come with another fault.
+            let at = match before > 0 && rng.random_bool(0.5) {
+                true => plan.faults[rng.random_range(0..before)].at.as_secs_f64(),
+                false => rng.random_range(0.0..length),
+            };
+            let fault = draw_fault(&mut rng, whole_millis(at), plan.nodes);
+            let lasts = match what {
+                // primary_start_timeout, of 300 s at most, ends meanwhile at times.
+                What::SlowStart => whole_millis(5.0 * 80f64.powf(rng.random::<f64>())),
+                _ => fault.lasts,
+            };
+            let what = what.clone();
+            plan.faults.push(Fault {
+                what,
+                lasts,
+                ..fault
+            });
+        }
+    }
+    plan.faults.sort_by_key(|fault| fault.at);
 }
 
 /// As a plan's file has it, so that a plan read back is the same plan.
@@ -342,6 +407,8 @@ fn resolve(what: What, node: NodeId, count: usize) -> What {
     match what {
         What::CutFromOne(number) => What::CutFromOne(other(number)),
         What::CutOneWay(number) => What::CutOneWay(other(number)),
+        What::SlowLink(number) => What::SlowLink(other(number)),
+        What::LossyLink(number) => What::LossyLink(other(number)),
         What::Switchover { candidate } => What::Switchover {
             candidate: candidate.map(other),
         },
@@ -422,6 +489,13 @@ fn apply(world: &mut World, node: NodeId, what: &What, lasts: Duration, begins: 
             }
         }
         What::FillDisk => count_fault(&mut world.servers[node].full, begins),
+        What::FillWal => count_fault(&mut world.servers[node].wal_full, begins),
+        What::SlowStart => count_fault(&mut world.servers[node].slow_start, begins),
+        What::CrashBackend => {
+            if begins && world.servers[node].hung == 0 {
+                world.crash_restart(node, "SIGKILL of a backend");
+            }
+        }
         What::SlowDisk => count_fault(&mut world.servers[node].slow, begins),
         What::CutFromStore => {
             link(world, End::Node(node), End::Store, begins);
@@ -436,6 +510,10 @@ fn apply(world: &mut World, node: NodeId, what: &What, lasts: Duration, begins: 
         }
         What::CutFromOne(other) => both(world, node, *other, begins),
         What::CutOneWay(other) => link(world, End::Node(node), End::Node(*other), begins),
+        What::SlowNetwork => weaken(world, node, &everybody(world, node), Network::slow, begins),
+        What::LossyNetwork => weaken(world, node, &everybody(world, node), Network::lossy, begins),
+        What::SlowLink(other) => weaken(world, node, &[End::Node(*other)], Network::slow, begins),
+        What::LossyLink(other) => weaken(world, node, &[End::Node(*other)], Network::lossy, begins),
         What::SilenceApi => count_fault(&mut world.network.silent_api[node], begins),
         What::Isolate => {
             for other in (0..count).filter(|other| *other != node) {
@@ -550,6 +628,25 @@ fn link(world: &mut World, from: End, to: End, begins: bool) {
     }
 }
 
+fn everybody(world: &World, but: NodeId) -> Vec<End> {
+    let nodes = (0..world.nodes.len()).filter(|node| *node != but);
+    nodes.map(End::Node).chain([End::Store]).collect()
+}
+
+/// The links between a node and these ends, in both directions.
+fn weaken(
+    world: &mut World,
+    node: NodeId,
+    ends: &[End],
+    how: fn(&mut Network, End, End) -> &mut u32,
+    begins: bool,
+) {
+    for end in ends {
+        count_fault(how(&mut world.network, End::Node(node), *end), begins);
+        count_fault(how(&mut world.network, *end, End::Node(node)), begins);
+    }
+}
+
 fn both(world: &mut World, one: NodeId, other: NodeId, begins: bool) {
     link(world, End::Node(one), End::Node(other), begins);
     link(world, End::Node(other), End::Node(one), begins);
@@ -578,13 +675,20 @@ fn kind(what: &What) -> &'static str {
         What::SuspendNode => "machine suspended",
         What::HangServer => "server hangs",
         What::FillDisk => "disk full",
+        What::FillWal => "disk of the WAL full",
         What::SlowDisk => "disk slow",
+        What::SlowStart => "start slow",
+        What::CrashBackend => "backend crashed",
         What::CutFromStore => "cut from the store",
         What::CutToStore => "cut towards the store",
         What::CutAnswersOfStore => "cut from the store's answers",
         What::CutFromMembers => "cut from all members",
         What::CutFromOne(_) => "cut from one member",
         What::CutOneWay(_) => "cut from one member, one way",
+        What::SlowNetwork => "network slow",
+        What::LossyNetwork => "network lossy",
+        What::SlowLink(_) => "link slow",
+        What::LossyLink(_) => "link lossy",
         What::SilenceApi => "API silent",
         What::Isolate => "isolated",
         What::MissWatches => "watches missed",
@@ -619,7 +723,8 @@ fn reinitialize(world: &mut World, node: NodeId, force: bool) {
 pub(crate) fn reinitialize_diverged(world: &mut World) {
     for node in 0..world.nodes.len() {
         let failed = |machine: &Machine| machine.memory().rewind == RewindState::Failed;
-        if world.machine(node).is_some_and(failed) {
+        let half_rewound = world.servers[node].disk.half_rewound;
+        if half_rewound || world.machine(node).is_some_and(failed) {
             reinitialize(world, node, false);
         }
     }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use primacy_ha::{Event, Job, JobProgress, JobReport, StopMode};
-use primacy_model::PostmasterIdentity;
 
 use crate::invariants;
 use crate::node::{AgentTask, upstream_of};
@@ -22,11 +21,11 @@ struct Run {
     number: u64,
 }
 
-/// What a base backup is taken from. It breaks off with that postmaster, and when a standby is promoted meanwhile.
+/// What a base backup or a rewind is taken from. It breaks off with that server's processes, and when a standby is promoted meanwhile.
 #[derive(Clone, Copy, PartialEq)]
 struct Source {
     node: NodeId,
-    postmaster: PostmasterIdentity,
+    life: u64,
     primary: bool,
 }
 
@@ -110,14 +109,7 @@ impl World {
             }
             Job::CrashRecovery => {
                 let delay = self.millis(500, 4_000);
-                self.later(run, delay, move |world| {
-                    let report = if world.recover_single_user(node) {
-                        JobReport::Done
-                    } else {
-                        JobReport::Failed("single-user mode failed".into())
-                    };
-                    world.done(run, report);
-                });
+                self.later(run, delay, move |world| world.recover_when_read(run));
             }
             Job::CheckDivergence { source, .. } => {
                 let delay = self.millis(10, 200);
@@ -194,7 +186,7 @@ impl World {
         }
         match begun {
             Some(source)
-                if self.source(node, source.node) == begun && self.servers[node].full == 0 =>
+                if self.source(node, source.node) == begun && self.servers[node].has_space() =>
             {
                 self.copy_database(node, source.node);
                 self.done(run, JobReport::Done);
@@ -236,6 +228,20 @@ impl World {
             ),
             _ => self.later(run, POLL, move |world| world.poll_start(run, until)),
         }
+    }
+
+    /// The end of crash recovery in single-user mode.
+    fn recover_when_read(&mut self, run: Run) {
+        let node = run.node();
+        if self.servers[node].slow_start > 0 {
+            return self.later(run, POLL, move |world| world.recover_when_read(run));
+        }
+        let report = if self.recover_single_user(node) {
+            JobReport::Done
+        } else {
+            JobReport::Failed("single-user mode failed".into())
+        };
+        self.done(run, report);
     }
 
     fn restart_when_stopped(
@@ -283,7 +289,7 @@ impl World {
         let running = self.servers[source].running.as_ref()?;
         Some(Source {
             node: source,
-            postmaster: running.identity,
+            life: running.life,
             primary: running.primary,
         })
     }
@@ -296,6 +302,9 @@ impl World {
             });
         }
         let delay = self.millis(500, 10_000);
+        if self.plan.rewinds_break {
+            return self.rewind(run, source, delay);
+        }
         self.later(run, delay, move |world| {
             let possible = source.filter(|source| {
                 world.is_source(node, *source) && world.servers[*source].is_primary()
@@ -324,6 +333,50 @@ impl World {
                 ),
             }
         });
+    }
+
+    /// pg_rewind as a process that something may happen to: first it looks for what differs, then it writes. The marker is
+    /// there from before it begins until it has ended well, or has written nothing (`Server::rewind` of the agent's PostgreSQL).
+    fn rewind(&mut self, run: Run, source: Option<NodeId>, takes: Duration) {
+        let node = run.node();
+        let begun = source.and_then(|source| self.source(node, source));
+        let Some(source) = begun.filter(|source| source.primary) else {
+            let later = JobReport::RewindLater("the source cannot be reached".into());
+            return self.later(run, Duration::ZERO, move |world| world.done(run, later));
+        };
+        invariants::last_copy::used(self, node, "rewound again");
+        self.servers[node].disk.half_rewound = true;
+        self.later(run, takes / 2, move |world| {
+            let differs = world.pg_rewind_finds(node, source.node);
+            if world.source(node, source.node) == Some(source) && differs {
+                invariants::last_copy::rewound(world, node, source.node);
+                return world.later(run, takes / 2, move |world| world.rewound(run, source));
+            }
+            world.servers[node].disk.half_rewound = false;
+            let report = match differs {
+                true => JobReport::RewindLater("the source cannot be reached".into()),
+                false if world.is_part_of(node, source.node) => JobReport::Done,
+                false => {
+                    let text = "no rewind required, and yet the WAL differs";
+                    JobReport::RewindFailed(text.into())
+                }
+            };
+            world.done(run, report);
+        });
+    }
+
+    fn rewound(&mut self, run: Run, source: Source) {
+        let node = run.node();
+        if self.source(node, source.node) == Some(source) && self.servers[node].has_space() {
+            self.copy_database(node, source.node);
+            return self.done(run, JobReport::Done);
+        }
+        self.trace(
+            |_| format!("{} rewind breaks off", Self::name(node)),
+            [9, node as u64, source.node as u64],
+        );
+        let text = "it was interrupted while it wrote";
+        self.done(run, JobReport::RewindFailed(text.into()));
     }
 
     /// `jobs::stop`: rougher after the timeout.

@@ -49,6 +49,8 @@ impl ModelledServers {
             remove_diverged: false,
             without_rewind: false,
             fence_required: false,
+            rewinds_break: false,
+            impatient_clients: false,
             tags: None,
             faults: Vec::new(),
         };

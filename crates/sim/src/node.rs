@@ -59,8 +59,8 @@ pub(crate) struct Node {
     pub(crate) deaf: u32,
     /// What the agent finds when it goes on.
     inbox: VecDeque<(AgentTask, Happening)>,
-    /// What the server does when it goes on, by postmaster.
-    pub(crate) stalled: Vec<(i32, Happening)>,
+    /// What the server does when it goes on, by the life of the server's processes.
+    pub(crate) stalled: Vec<(u64, Happening)>,
     agents: u64,
     fence: Fence,
     /// Parts per million that its clocks run too fast.
@@ -785,7 +785,8 @@ impl World {
             if !self.network.reaches_api(node, peer) {
                 continue;
             }
-            let (there, look, back) = (self.delay(), self.millis(1, 30), self.delay());
+            let there = self.delay_between(node, peer);
+            let (look, back) = (self.millis(1, 30), self.delay_between(peer, node));
             let (answers, left, finish) =
                 (Rc::clone(&answers), Rc::clone(&left), Rc::clone(&finish));
             self.after(there, move |world| {

@@ -13,6 +13,7 @@ use primacy_model::{
 };
 
 use crate::history::Branch;
+use crate::invariants;
 use crate::network::End;
 use crate::synchronous::Names;
 use crate::world::{Happening, Instant, NodeId, World};
@@ -27,8 +28,15 @@ const RETRIEVE_RETRY: Duration = Duration::from_secs(5);
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// `wal_sender_timeout` and `wal_receiver_timeout`: a connection that says nothing for so long is given up.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(60);
-/// Free space comes back at the latest after a disk was full.
+/// From a failed write to the end of all processes but the postmaster.
 const PANIC_DELAY: Duration = Duration::from_millis(30);
+
+/// Of the commits of impatient clients so many in a thousand are not waited for any longer than a while.
+const IMPATIENT: u32 = 300;
+/// Interrupts are held off while WAL is flushed.
+const UNINTERRUPTIBLE: Duration = Duration::from_millis(20);
+/// Between two looks at whether slow recovery has come to its end.
+const STILL_RECOVERING: Duration = Duration::from_secs(1);
 
 /// A server is probed so often (`probe.rs` of the agent's PostgreSQL).
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
@@ -39,10 +47,15 @@ pub(crate) struct Server {
     pub(crate) disk: Disk,
     pub(crate) running: Option<Running>,
     next_pid: i32,
+    lives: u64,
     /// `fsync` takes a hundred times as long.
     pub(crate) slow: u32,
-    /// Nothing can be written.
+    /// Nothing can be written; clients' statements fail before they write WAL.
     pub(crate) full: u32,
+    /// No WAL can be written.
+    pub(crate) wal_full: u32,
+    /// Recovery and promotions do not come to an end.
+    pub(crate) slow_start: u32,
     /// Nothing moves: SIGSTOP, or storage that hangs.
     pub(crate) hung: u32,
     hung_since: Option<Instant>,
@@ -64,6 +77,8 @@ pub(crate) struct Disk {
     pub(crate) unfinished: bool,
     /// The marker in the data directory: its WAL left the leader's.
     pub(crate) diverged: bool,
+    /// The marker beside it: pg_rewind began to work on it, and has not come to its end.
+    pub(crate) half_rewound: bool,
     upstream: Option<NodeId>,
     /// `synchronous_standby_names` in the configuration.
     pub(crate) names: String,
@@ -73,6 +88,8 @@ pub(crate) struct Disk {
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) identity: PostmasterIdentity,
+    /// Its processes but the postmaster: those after a crash are others.
+    pub(crate) life: u64,
     since: Instant,
     pub(crate) phase: Phase,
     pub(crate) primary: bool,
@@ -162,6 +179,11 @@ impl Server {
         self.hung_since = (self.hung > 0).then(|| self.hung_since.unwrap_or(now));
     }
 
+    /// Whatever has to be written can be.
+    pub(crate) fn has_space(&self) -> bool {
+        self.full == 0 && self.wal_full == 0
+    }
+
     /// It answers queries.
     pub(crate) fn answers(&self) -> bool {
         self.hung == 0
@@ -182,11 +204,11 @@ impl Server {
 }
 
 impl World {
-    fn pid(&self, node: NodeId) -> i32 {
+    fn life(&self, node: NodeId) -> u64 {
         self.servers[node]
             .running
             .as_ref()
-            .map_or(0, |running| running.identity.pid)
+            .map_or(0, |running| running.life)
     }
 
     fn fsync(&mut self, node: NodeId) -> Duration {
@@ -232,6 +254,7 @@ impl World {
             standby_signal: true,
             unfinished: self.servers[node].disk.unfinished,
             diverged: from.diverged,
+            half_rewound: false,
             upstream: None,
             names: String::new(),
         };
@@ -252,6 +275,7 @@ impl World {
         if self.servers[node].running.is_some() || !self.servers[node].disk.valid {
             return;
         }
+        invariants::last_copy::used(self, node, "started");
         let (now, recovery) = (self.now(), self.millis(200, 3_000));
         let server = &mut self.servers[node];
         match standby {
@@ -263,12 +287,14 @@ impl World {
             None => server.disk.standby_signal = false,
         }
         server.next_pid += 1;
+        server.lives += 1;
         let identity = PostmasterIdentity {
             pid: server.next_pid,
             start_ticks: u64::try_from(now.as_millis()).unwrap_or(0),
         };
         server.running = Some(Running {
             identity,
+            life: server.lives,
             since: now,
             phase: Phase::Starting,
             primary: false,
@@ -307,13 +333,13 @@ impl World {
         delay: Duration,
         what: impl FnOnce(&mut World) + 'static,
     ) {
-        let pid = self.pid(node);
+        let life = self.life(node);
         self.after(delay, move |world| {
-            if world.pid(node) != pid {
+            if world.life(node) != life {
                 return;
             }
             if world.servers[node].hung > 0 {
-                world.nodes[node].stalled.push((pid, Box::new(what)));
+                world.nodes[node].stalled.push((life, Box::new(what)));
                 return;
             }
             what(world);
@@ -322,8 +348,8 @@ impl World {
 
     /// What the server did not get to while it hung.
     pub(crate) fn unstall(&mut self, node: NodeId) {
-        for (pid, what) in std::mem::take(&mut self.nodes[node].stalled) {
-            if self.pid(node) == pid {
+        for (life, what) in std::mem::take(&mut self.nodes[node].stalled) {
+            if self.life(node) == life {
                 what(self);
             }
         }
@@ -331,8 +357,15 @@ impl World {
     }
 
     fn server_ready(&mut self, node: NodeId) {
+        if self.servers[node].slow_start > 0 {
+            return self.server_after(node, STILL_RECOVERING, move |world| {
+                world.server_ready(node)
+            });
+        }
         let server = &mut self.servers[node];
-        if server.full > 0 {
+        // A primary's recovery ends with a checkpoint. A standby writes when it receives something.
+        let no_wal = server.wal_full > 0 && !server.disk.standby_signal;
+        if server.full > 0 || no_wal {
             return self.kill_server(node, "no space at the start");
         }
         let Some(running) = server.running.as_mut() else {
@@ -364,44 +397,80 @@ impl World {
         );
         self.clients.unknown += running.waiting.len() as u64;
         let silently = why == "machine";
-        self.hang_up(node, running, silently);
+        self.hang_up(&running, node, silently);
+        self.postmaster_gone(node, running.identity.pid);
+    }
+
+    /// A process of the server crashed: the postmaster ends all others and recovers (`restart_after_crash`). Commits that
+    /// waited for standbys are there for everybody afterwards.
+    pub(crate) fn crash_restart(&mut self, node: NodeId, why: &'static str) {
+        let recovery = self.millis(200, 3_000);
+        let server = &mut self.servers[node];
+        let Some(running) = &mut server.running else {
+            return;
+        };
+        if running.phase != Phase::Ready || running.promoting {
+            // The startup process may not crash, and nothing is recovered when a stop is under way.
+            return self.kill_server(node, why);
+        }
+        server.lives += 1;
+        let anew = Running {
+            identity: running.identity,
+            life: server.lives,
+            since: running.since,
+            phase: Phase::Starting,
+            primary: false,
+            promoting: false,
+            inserted: server.disk.flushed,
+            flushing: false,
+            session_names: server.disk.names.clone(),
+            sender_names: server.disk.names.clone(),
+            commits_wait: !server.disk.names.is_empty(),
+            waiting: Vec::new(),
+            senders: BTreeMap::new(),
+            receiver: None,
+            connection: running.connection + 1,
+            shutdown: None,
+        };
+        let before = std::mem::replace(running, anew);
+        self.clients.unknown += before.waiting.len() as u64;
+        self.trace(
+            |_| format!("{} server crashes and recovers: {why}", Self::name(node)),
+            [7, node as u64, 0],
+        );
+        self.hang_up(&before, node, false);
+        self.server_after(node, recovery, move |world| world.server_ready(node));
     }
 
     /// The ends of the connections of a server that is gone. A machine that is gone says nothing to anybody.
-    fn hang_up(&mut self, node: NodeId, running: Running, silently: bool) {
-        let pid = running.identity.pid;
+    fn hang_up(&mut self, running: &Running, node: NodeId, silently: bool) {
         for standby in running.senders.keys().copied().collect::<Vec<_>>() {
             let delay = if silently {
                 STREAM_TIMEOUT
             } else {
-                self.delay()
+                self.delay_between(node, standby)
             };
             self.after(delay, move |world| world.receiver_lost(standby, node));
         }
-        if let Some(receiver) = running.receiver {
+        if let Some(Receiver { from, connection }) = running.receiver {
             let delay = if silently {
                 STREAM_TIMEOUT
             } else {
-                self.delay()
+                self.delay_between(node, from)
             };
-            let Receiver { from, connection } = receiver;
             self.after(delay, move |world| {
                 world.sender_lost(from, node, connection)
             });
         }
-        self.postmaster_gone(node, pid);
     }
 
     /// A fast or immediate stop. Returns at once; the server is gone when it is gone.
     pub(crate) fn stop_server(&mut self, node: NodeId, fast: bool) {
-        let Some(running) = self.servers[node].running.as_mut() else {
-            return;
-        };
-        let pid = running.identity.pid;
-        if self.servers[node].hung > 0 {
+        if self.servers[node].hung > 0 && self.servers[node].running.is_some() {
             // The signal is there when it goes on.
             let stop: Happening = Box::new(move |world| world.stop_server(node, fast));
-            self.nodes[node].stalled.push((pid, stop));
+            let life = self.life(node);
+            self.nodes[node].stalled.push((life, stop));
             return;
         }
         let Some(running) = self.servers[node].running.as_mut() else {
@@ -426,7 +495,7 @@ impl World {
     }
 
     fn shutdown_checkpoint(&mut self, node: NodeId) {
-        if self.servers[node].full > 0 && self.servers[node].is_primary() {
+        if !self.servers[node].has_space() && self.servers[node].is_primary() {
             return self.kill_server(node, "no space for the shutdown checkpoint");
         }
         let timeline = self.history.timeline(self.servers[node].disk.branch).0;
@@ -467,7 +536,7 @@ impl World {
             .senders
             .extract_if(.., |_, sender| sender.flushed >= end);
         for standby in done.map(|(standby, _)| standby).collect::<Vec<_>>() {
-            let delay = self.delay();
+            let delay = self.delay_between(node, standby);
             self.after(delay, move |world| world.receiver_lost(standby, node));
         }
         let server = &mut self.servers[node];
@@ -476,7 +545,8 @@ impl World {
                 |_| format!("{} server has stopped", Self::name(node)),
                 [4, node as u64, end],
             );
-            self.hang_up(node, running, false);
+            self.hang_up(&running, node, false);
+            self.postmaster_gone(node, running.identity.pid);
         }
     }
 
@@ -509,7 +579,10 @@ impl World {
     }
 
     fn promoted(&mut self, node: NodeId) {
-        if self.servers[node].full > 0 {
+        if self.servers[node].slow_start > 0 {
+            return self.server_after(node, STILL_RECOVERING, move |world| world.promoted(node));
+        }
+        if !self.servers[node].has_space() {
             return self.kill_server(node, "no space for the promotion");
         }
         let disk = &self.servers[node].disk;
@@ -549,7 +622,7 @@ impl World {
             return;
         };
         for standby in std::mem::take(&mut running.senders).into_keys() {
-            let delay = self.delay();
+            let delay = self.delay_between(node, standby);
             self.after(delay, move |world| world.receiver_lost(standby, node));
         }
     }
@@ -567,9 +640,10 @@ impl World {
 
     /// Single-user mode replays what is there and stops in good order.
     pub(crate) fn recover_single_user(&mut self, node: NodeId) -> bool {
+        invariants::last_copy::used(self, node, "recovered");
         let timeline = self.history.timeline(self.servers[node].disk.branch).0;
         let server = &mut self.servers[node];
-        let possible = server.running.is_none() && server.disk.valid && server.full == 0;
+        let possible = server.running.is_none() && server.disk.valid && server.has_space();
         if possible {
             let disk = &mut server.disk;
             disk.state = Some(ControlState::ShutDown);
@@ -598,18 +672,46 @@ impl World {
             level,
             remote: None,
         });
+        if self.plan.impatient_clients && self.chance(IMPATIENT) {
+            let patience = self.millis(100, 15_000);
+            let terminated = self.chance(300);
+            self.server_after(node, patience, move |world| {
+                world.interrupt_commit(node, position, terminated)
+            });
+        }
+    }
+
+    /// A client cancels its commit, or its backend is terminated. Only the wait for standbys can be interrupted; the
+    /// transaction is committed here by then, and seen by everybody (`SyncRepWaitForLSN`).
+    fn interrupt_commit(&mut self, node: NodeId, position: u64, terminated: bool) {
+        let Some(running) = self.servers[node].running.as_mut() else {
+            return;
+        };
+        let waiting = &mut running.waiting;
+        let Some(index) = waiting.iter().position(|one| one.position == position) else {
+            return;
+        };
+        match waiting[index].remote {
+            Some(true) => {
+                waiting.remove(index);
+                self.interrupted(node, position, terminated);
+            }
+            _ => self.server_after(node, UNINTERRUPTIBLE, move |world| {
+                world.interrupt_commit(node, position, terminated)
+            }),
+        }
     }
 
     /// Writes WAL and has it flushed soon.
     fn append(&mut self, node: NodeId, bytes: u64) -> Option<u64> {
         let server = &mut self.servers[node];
-        let full = server.full > 0;
+        let full = !server.has_space();
         let running = server.running.as_mut().filter(|running| running.primary)?;
         running.inserted += bytes;
         let position = running.inserted;
         if full {
             self.server_after(node, PANIC_DELAY, move |world| {
-                world.kill_server(node, "PANIC: no space left")
+                world.crash_restart(node, "PANIC: no space left")
             });
             return None;
         }
@@ -624,6 +726,9 @@ impl World {
     fn flushed(&mut self, node: NodeId) {
         if self.servers[node].full > 0 {
             return self.kill_server(node, "PANIC: no space left");
+        }
+        if self.servers[node].wal_full > 0 {
+            return self.crash_restart(node, "PANIC: no space left");
         }
         let server = &mut self.servers[node];
         let Some(running) = server.running.as_mut() else {
@@ -795,7 +900,7 @@ impl World {
         running.connection += 1;
         let connection = running.connection;
         let Some(upstream) = upstream else { return };
-        let delay = self.delay() + self.delay();
+        let delay = self.delay_between(node, upstream) + self.delay_between(upstream, node);
         self.server_after(node, delay, move |world| {
             world.connected(node, upstream, connection)
         });
@@ -905,7 +1010,7 @@ impl World {
             {
                 sender.sent = end;
             }
-            let delay = self.delay();
+            let delay = self.delay_between(node, standby);
             self.after(delay, move |world| {
                 world.received(standby, node, connection, end)
             });
@@ -930,13 +1035,16 @@ impl World {
             if world.servers[node].full > 0 {
                 return world.kill_server(node, "standby: no space left");
             }
+            if world.servers[node].wal_full > 0 {
+                return world.crash_restart(node, "walreceiver: PANIC, no space left");
+            }
             if !world.is_connected(node, upstream, connection) {
                 return;
             }
             let disk = &mut world.servers[node].disk;
             disk.flushed = disk.flushed.max(end);
             world.pump(node);
-            let delay = world.delay();
+            let delay = world.delay_between(node, upstream);
             world.after(delay, move |world| {
                 world.confirmed(upstream, node, connection, end)
             });
@@ -1040,10 +1148,12 @@ impl World {
         let server = &self.servers[node];
         let disk = &server.disk;
         let mut seen = Observation {
-            data_directory: if disk.valid {
-                DataDirectory::Valid
-            } else {
-                DataDirectory::Empty
+            data_directory: match disk.valid {
+                true if disk.half_rewound => {
+                    DataDirectory::HalfRewound("pg_rewind did not come to its end".into())
+                }
+                true => DataDirectory::Valid,
+                false => DataDirectory::Empty,
             },
             major_version: disk.valid.then_some(15),
             system_identifier: disk

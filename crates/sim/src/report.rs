@@ -15,6 +15,8 @@ pub struct Report {
     pub events: u64,
     /// Commits that clients were told of.
     pub acknowledged: u64,
+    /// Commits whose wait for standbys was cancelled, or ended with their backend.
+    pub interrupted: u64,
     /// Requests to the store without an answer in time.
     pub unknown_answers: u64,
     /// Servers that were promoted.
@@ -47,6 +49,7 @@ impl Report {
         self.simulated += other.simulated;
         self.events += other.events;
         self.acknowledged += other.acknowledged;
+        self.interrupted += other.interrupted;
         self.unknown_answers += other.unknown_answers;
         self.promotions += other.promotions;
         self.fenced += other.fenced;
@@ -63,10 +66,11 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:.1} cluster-hours, {} events, {} commits acknowledged, {} promotions, {} killed by the fence, {} unknown answers of the store",
+            "{:.1} cluster-hours, {} events, {} commits acknowledged, {} not waited for, {} promotions, {} killed by the fence, {} unknown answers of the store",
             self.simulated.as_secs_f64() / 3600.0,
             self.events,
             self.acknowledged,
+            self.interrupted,
             self.promotions,
             self.fenced,
             self.unknown_answers

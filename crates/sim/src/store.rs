@@ -325,6 +325,7 @@ impl World {
             return Some(false);
         }
         invariants::bounded_loss::leader_taken(self, node);
+        invariants::last_copy::used(self, node, "a leader's");
         if self.servers[node].is_primary() && self.takes_for_paused(node) {
             // Whichever primary takes a free lock in pause leads: people see to it that it is the right one.
             self.history_of_commits().forget_guarantees();
@@ -559,7 +560,7 @@ impl World {
             if self.nodes[node].deaf > 0 || !self.network.passes(End::Store, End::Node(node)) {
                 continue;
             }
-            let (delay, key) = (self.store_delay(), key.clone());
+            let (delay, key) = (self.watch_delay(node), key.clone());
             self.after(delay, move |world| world.watched(node, key));
         }
     }

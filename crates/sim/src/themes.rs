@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
-use crate::faults::{Fault, Plan, What, Whom, whole_millis};
+use crate::faults::{Fault, LATER, Plan, What, Whom, whole_millis};
 
 /// The seeds up to here are those of every test run. They keep the faults that they had before there were themes.
 const WITHOUT_THEME: u64 = 120;
@@ -65,13 +65,49 @@ const THEMES: &[Theme] = &[
     },
 ];
 
+/// Those of the seeds from [`LATER`] on, in addition.
+const LATER_THEMES: &[Theme] = &[
+    Theme {
+        prepare: |_, _| {},
+        storm: slow_recovery,
+    },
+    Theme {
+        prepare: synchronous,
+        storm: weak_network,
+    },
+    Theme {
+        prepare: |_, _| {},
+        storm: no_space_for_wal,
+    },
+    Theme {
+        prepare: |plan, rng| {
+            synchronous(plan, rng);
+            plan.impatient_clients = true;
+        },
+        storm: commits_that_are_not_waited_for,
+    },
+    Theme {
+        prepare: |_, _| {},
+        storm: rewinds_that_break_off,
+    },
+    Theme {
+        prepare: |plan, _| set(plan, "failsafe_mode", json!(true)),
+        storm: promises_that_hold,
+    },
+];
+
 /// Gives every second plan a theme.
 pub(crate) fn direct(plan: &mut Plan) {
     let mut rng = ChaCha8Rng::seed_from_u64(plan.seed ^ 0x7e3e_5707_12a9_c0de);
     if plan.seed <= WITHOUT_THEME || rng.random_bool(0.5) {
         return;
     }
-    let theme = &THEMES[rng.random_range(0..THEMES.len())];
+    let later = match plan.seed < LATER {
+        true => &[],
+        false => LATER_THEMES,
+    };
+    let themes: Vec<&Theme> = THEMES.iter().chain(later).collect();
+    let theme = themes[rng.random_range(0..themes.len())];
     (theme.prepare)(plan, &mut rng);
     plan.faults.retain(|_| rng.random_bool(KEPT));
     let ttl = plan.dynamic.get("ttl").and_then(Value::as_f64);
@@ -329,5 +365,165 @@ fn nobody_left_but_a_diverged_one(storm: &mut Storm<'_>) {
         let (soon, lasts) = (storm.between(-5.0, 5.0), storm.between(30.0, 120.0));
         let whom = storm.other();
         storm.add(back + lost + soon, lasts, whom, What::KillNode);
+    }
+}
+
+/// A primary, or who takes its place, takes longer to come up than `primary_start_timeout`, or than anybody would wait.
+fn slow_recovery(storm: &mut Storm<'_>) {
+    let slow = 10.0 * 40f64.powf(storm.between(0.0, 1.0));
+    storm.add(0.0, slow, Whom::Leader, What::SlowStart);
+    let blow = storm.one_of(&[
+        What::KillPostmaster,
+        What::CrashBackend,
+        What::KillNode,
+        What::Restart,
+        What::SuspendNode,
+        What::KillAgent,
+    ]);
+    let (soon, lasts) = (storm.between(0.0, 5.0), storm.between(0.5, 20.0));
+    storm.add(soon, lasts, Whom::LastLeader, blow);
+    if storm.rng.random_bool(0.5) {
+        // Whoever is promoted then.
+        let (soon, lasts) = (storm.between(0.0, 10.0), storm.between(10.0, 120.0));
+        let whom = storm.other();
+        storm.add(soon, lasts, whom, What::SlowStart);
+    }
+    let next = storm.one_of(&[
+        What::CutFromStore,
+        What::KillPostmaster,
+        What::KillAgent,
+        What::FreezeAgent,
+        What::StoreWithoutMajority,
+        What::Switchover { candidate: None },
+    ]);
+    let whom = storm.one_of(&[Whom::Leader, Whom::LastLeader]);
+    let (later, lasts) = (storm.between(2.0, slow), storm.between(1.0, 60.0));
+    storm.add(later, lasts, whom, next);
+}
+
+/// Links that delay and lose, while leadership changes.
+fn weak_network(storm: &mut Storm<'_>) {
+    let lasts = storm.between(20.0, 180.0);
+    for _ in 0..storm.rng.random_range(1..=3) {
+        let to = storm.rng.random_range(0..storm.nodes);
+        let what = storm.one_of(&[
+            What::SlowNetwork,
+            What::LossyNetwork,
+            What::SlowLink(to),
+            What::LossyLink(to),
+        ]);
+        let other = storm.other();
+        let whom = storm.one_of(&[Whom::Leader, other]);
+        storm.add(0.0, lasts, whom, what);
+    }
+    let mut at = 0.0;
+    while at < lasts {
+        at += storm.between(1.0, 30.0);
+        let what = storm.one_of(&[
+            What::KillPostmaster,
+            What::KillAgent,
+            What::KillNode,
+            What::CrashBackend,
+            What::Switchover { candidate: None },
+            What::CutFromStore,
+            What::CutFromMembers,
+            What::FreezeAgent,
+        ]);
+        let short = storm.between(0.2, 40.0);
+        let other = storm.other();
+        let whom = storm.one_of(&[Whom::Leader, Whom::Leader, other]);
+        storm.add(at, short, whom, what);
+    }
+}
+
+/// The disk of the WAL fills up, here or on several members, and has space again.
+fn no_space_for_wal(storm: &mut Storm<'_>) {
+    let full = storm.between(1.0, 120.0);
+    storm.add(0.0, full, Whom::Leader, What::FillWal);
+    for _ in 0..storm.rng.random_range(0..=2) {
+        let (soon, lasts) = (storm.between(0.0, 20.0), storm.between(1.0, 120.0));
+        let whom = storm.other();
+        storm.add(soon, lasts, whom, What::FillWal);
+    }
+    if storm.rng.random_bool(0.5) {
+        let what = storm.one_of(&[
+            What::KillAgent,
+            What::Switchover { candidate: None },
+            What::CutFromStore,
+            What::Restart,
+            What::Pause,
+        ]);
+        let (soon, lasts) = (storm.between(0.0, full), storm.between(1.0, 40.0));
+        storm.add(soon, lasts, Whom::Leader, what);
+    }
+}
+
+/// Commits wait for standbys that are away, are cancelled, and the primary is lost or crashes.
+fn commits_that_are_not_waited_for(storm: &mut Storm<'_>) {
+    let lasts = storm.between(5.0, 40.0);
+    for node in 0..storm.nodes {
+        if storm.rng.random_bool(0.7) {
+            let (soon, away) = (storm.between(0.0, 5.0), storm.between(3.0, lasts));
+            let what = storm.one_of(&[
+                What::CutFromMembers,
+                What::SuspendNode,
+                What::KillPostmaster,
+                What::SlowNetwork,
+            ]);
+            storm.add(soon, away, Whom::Other(node), what);
+        }
+    }
+    let (after, away) = (storm.between(0.0, lasts), storm.between(1.0, 60.0));
+    let what = storm.one_of(&[
+        What::CrashBackend,
+        What::KillPostmaster,
+        What::KillNode,
+        What::Isolate,
+        What::Switchover { candidate: None },
+    ]);
+    storm.add(after, away, Whom::Leader, what);
+}
+
+/// A former primary is rewound, and loses its agent, its machine, its source or its space meanwhile.
+fn rewinds_that_break_off(storm: &mut Storm<'_>) {
+    let away = storm.ttl * storm.between(1.2, 2.0) + 5.0;
+    let what = storm.one_of(&[What::Isolate, What::Isolate, What::KillNode]);
+    storm.add(0.0, away, Whom::Leader, what);
+    for _ in 0..storm.rng.random_range(1..=3) {
+        let (after, lasts) = (storm.between(0.0, 25.0), storm.between(0.5, 40.0));
+        let (whom, what) = storm.one_of(&[
+            (Whom::LastLeader, What::KillAgent),
+            (Whom::LastLeader, What::KillAgent),
+            (Whom::LastLeader, What::KillNode),
+            (Whom::LastLeader, What::FillWal),
+            (Whom::LastLeader, What::CutFromMembers),
+            (Whom::Leader, What::CrashBackend),
+            (Whom::Leader, What::KillPostmaster),
+            (Whom::Leader, What::KillNode),
+        ]);
+        storm.add(away + after, lasts, whom, what);
+    }
+}
+
+/// The leader loses the store for a while or for long, lives by promises, and finds its key or none.
+fn promises_that_hold(storm: &mut Storm<'_>) {
+    let lasts = storm.ttl * storm.between(0.3, 3.0);
+    let what = storm.one_of(&[
+        What::CutFromStore,
+        What::CutToStore,
+        What::CutAnswersOfStore,
+        What::StoreWithoutMajority,
+    ]);
+    storm.add(0.0, lasts, Whom::Leader, what);
+    // The store may be hard to reach when it is back.
+    if storm.rng.random_bool(0.5) {
+        let (soon, late) = (storm.between(0.0, lasts), storm.between(1.0, 20.0));
+        let what = storm.one_of(&[
+            What::AnswersOfStoreLate,
+            What::RequestsToStoreLate,
+            What::StoreSlow,
+            What::SlowNetwork,
+        ]);
+        storm.add(soon, late, Whom::LastLeader, what);
     }
 }
