@@ -30,7 +30,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use primacy_config::{GlobalConfig, TimingLimits};
+use primacy_config::{GlobalConfig, SynchronousMode, TimingLimits};
 use primacy_model::{
     Cluster, JournalKind, MemberData, MemberName, Observation, Process, Status, Tags, Timeline,
     Version,
@@ -704,6 +704,10 @@ impl Machine {
                 self.acting_since = now;
                 if matches!(self.pass, Pass::Acting(Step::AcquireLeader { .. })) {
                     self.requested_ttl = self.global.ttl;
+                    let sync = self.view.as_ref().map(|view| &view.sync);
+                    let wanted = self.global.synchronous_mode != SynchronousMode::Off;
+                    self.memory.raced_for_sync =
+                        sync.filter(|_| wanted).and_then(|sync| sync.version);
                 }
                 actions.push(Action::Perform {
                     step,

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use primacy_config::{GlobalConfig, SynchronousMode, Watchdog};
 use primacy_model::{
     Cluster, Lsn, Member, MemberName, Observation, PendingRestart, PostmasterIdentity, Role,
-    ScheduledRestart, State, Tags, Timeline, WalStatus,
+    ScheduledRestart, State, Tags, Timeline, Version, WalStatus,
 };
 
 use crate::decision::{DemotionMode, Job, Upstream};
@@ -154,6 +154,10 @@ pub struct Memory {
     pub following: Option<(Upstream, PostmasterIdentity)>,
     /// It takes a restart to follow this.
     pub follow_needs_restart: Option<Upstream>,
+    /// An acquisition of the lock had no answer, and none had one since: it may arrive at any time, after others have led.
+    pub unheard_acquisition: bool,
+    /// The version of the `/sync` that the race for the lock was judged by.
+    pub raced_for_sync: Option<Version>,
     /// Synchronous standbys.
     pub sync: SyncProgress,
     /// When this member asked to leave synchronous replication.
@@ -207,6 +211,8 @@ impl Default for Memory {
             checkpoint_running: false,
             following: None,
             follow_needs_restart: None,
+            unheard_acquisition: false,
+            raced_for_sync: None,
             sync: SyncProgress::default(),
             sync_withdrawn_at: None,
             pending_restart: None,

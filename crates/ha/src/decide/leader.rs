@@ -117,6 +117,11 @@ fn promote(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Step {
         why.outcome("waiting for postgres to answer before the promotion");
         return Step::WaitUntil(s.now + PROMOTION_LOOK);
     }
+    if let Some(problem) = sync::outdated_race(s, cluster) {
+        why.note("ha.md §13.1 I3", problem);
+        why.outcome("released leader key voluntarily: /sync is not what the lock was won by");
+        return Step::ReleaseLeader { optime: None };
+    }
     if let Some(step) = sync::before_promotion(s, cluster, why) {
         return step;
     }

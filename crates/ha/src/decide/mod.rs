@@ -101,6 +101,9 @@ fn first_step(s: &Situation<'_>, why: &mut Reasons) -> Verdict<Step> {
         if let Some(step) = failsafe::unwanted_lock(s, why) {
             return Ok(step);
         }
+        if let Some(step) = race::unjudged_lock(s, cluster, why) {
+            return Ok(step);
+        }
         why.note(
             "ha.md §5.3",
             "the leader key names me, and I hold no lease on it",

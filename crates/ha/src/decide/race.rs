@@ -189,31 +189,10 @@ fn is_healthiest(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Ver
     let Some(wal) = s.wal() else {
         return no("ha.md §10.1 row 3", "PostgreSQL does not answer yet".into());
     };
+    if let Some((row, text)) = barred_primary(s, cluster, wal) {
+        return no(row, text);
+    }
     if s.is_primary() && s.global.pause {
-        if let Some((timeline, known)) = behind_the_cluster(cluster, wal) {
-            // The members would be rewound to it, and lose what the leader after it was told to keep. Who wants
-            // that chooses it as the candidate of a failover.
-            return no(
-                "ha.md §10.1 row 4",
-                format!(
-                    "paused, and I am a primary on timeline {timeline}, the cluster got to {known}: I lead again only as \
-                     the candidate of a failover"
-                ),
-            );
-        }
-        // Who was promoted by hand is not in there either, and has a timeline that the cluster does not know.
-        if s.sync_is_active(cluster)
-            && !cluster.sync.has_leader(s.me())
-            && wal.timeline <= cluster.timeline().or(Some(Timeline(1)))
-        {
-            return no(
-                "ha.md W1",
-                format!(
-                    "paused, and I am a primary, but the one in /sync is {}: I lead again only as the candidate of a failover",
-                    in_sync(cluster)
-                ),
-            );
-        }
         let mine = s.server.system_identifier.as_ref();
         let theirs = cluster.initialize.system_identifier();
         let same = theirs.is_none() || theirs == mine;
@@ -233,29 +212,6 @@ fn is_healthiest(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Ver
         return Ok(same);
     }
     if let Some(timeline) = wal.timeline {
-        if let Some((_, known)) = behind_the_cluster(cluster, wal) {
-            return no(
-                "ha.md §10.1 row 5",
-                format!("I am a primary on timeline {timeline}, the cluster got to {known}"),
-            );
-        }
-        if s.sync_is_active(cluster) && !cluster.sync.has_leader(s.me()) {
-            // W1: another primary published itself after this one was last in charge.
-            return no(
-                "ha.md W1",
-                format!(
-                    "I am a primary, but the one in /sync is {}",
-                    in_sync(cluster)
-                ),
-            );
-        }
-        if let Some((name, theirs)) = newer_timeline(s, cluster, timeline) {
-            // A new primary may be gone before it wrote /history: who followed it tells of it.
-            return no(
-                "ha.md W1",
-                format!("I am a primary on timeline {timeline}, {name} is on {theirs}"),
-            );
-        }
         why.note(
             "ha.md §10.1 row 5",
             format!("I am a primary on timeline {timeline}"),
@@ -344,6 +300,87 @@ fn is_healthiest(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Ver
         .filter(|(name, _)| !sync_active || cluster.sync.has_member(name))
         .collect();
     compare_with_peers(s, cluster, candidates, true, old_leader, why)
+}
+
+/// Why a server that is a primary may not take the lock: the rule, and what shows it. `None` also of one that is none.
+fn barred_primary(
+    s: &Situation<'_>,
+    cluster: &Cluster,
+    wal: &WalStatus,
+) -> Option<(&'static str, String)> {
+    let timeline = wal.timeline?;
+    let published = !s.sync_is_active(cluster) || cluster.sync.has_leader(s.me());
+    if s.global.pause {
+        if let Some((_, known)) = behind_the_cluster(cluster, wal) {
+            // The members would be rewound to it, and lose what the leader after it was told to keep. Who wants
+            // that chooses it as the candidate of a failover.
+            return Some((
+                "ha.md §10.1 row 4",
+                format!(
+                    "paused, and I am a primary on timeline {timeline}, the cluster got to {known}: I lead again only as \
+                     the candidate of a failover"
+                ),
+            ));
+        }
+        // Who was promoted by hand is not in there either, and has a timeline that the cluster does not know.
+        let known = cluster.timeline().unwrap_or(Timeline(1));
+        return (!published && timeline <= known).then(|| {
+            let text = format!(
+                "paused, and I am a primary, but the one in /sync is {}: I lead again only as the candidate of a failover",
+                in_sync(cluster)
+            );
+            ("ha.md W1", text)
+        });
+    }
+    if let Some((_, known)) = behind_the_cluster(cluster, wal) {
+        return Some((
+            "ha.md §10.1 row 5",
+            format!("I am a primary on timeline {timeline}, the cluster got to {known}"),
+        ));
+    }
+    if !published {
+        // W1: another primary published itself after this one was last in charge.
+        return Some((
+            "ha.md W1",
+            format!(
+                "I am a primary, but the one in /sync is {}",
+                in_sync(cluster)
+            ),
+        ));
+    }
+    // A new primary may be gone before it wrote /history: who followed it tells of it.
+    let (name, theirs) = newer_timeline(s, cluster, timeline)?;
+    Some((
+        "ha.md W1",
+        format!("I am a primary on timeline {timeline}, {name} is on {theirs}"),
+    ))
+}
+
+/// The lock is mine, perhaps by an acquisition that had no answer and arrived late: others may have led in between, and
+/// committed what this member lacks. So it is given up and raced for again, where votes, positions and timelines are
+/// looked at anew. A primary that may lead by what is there keeps it.
+pub(super) fn unjudged_lock(
+    s: &Situation<'_>,
+    cluster: &Cluster,
+    why: &mut Reasons,
+) -> Option<Step> {
+    if !s.memory.unheard_acquisition || s.global.standby_cluster.is_some() {
+        return None;
+    }
+    if let Some(wal) = s.wal().filter(|wal| wal.is_primary()) {
+        let (rule, text) = barred_primary(s, cluster, wal)?;
+        why.note(rule, text);
+        if !s.global.pause && s.job.is_none() {
+            why.outcome("demoting self because I am not the healthiest node");
+            return Some(demote(s, DemotionMode::Immediate));
+        }
+    }
+    why.note(
+        "ha.md §10",
+        "the lock is mine by an acquisition that had no answer: others may have led before it arrived",
+    );
+    why.outcome("released leader key voluntarily: it was acquired too late, racing for it again");
+    Some(Step::ReleaseLeader { optime: None })
 }
 
 /// The timeline of a primary that others went on from without it, and how far the cluster got by `/history`.

@@ -253,6 +253,36 @@ pub(super) fn next_look(s: &Situation<'_>, cluster: &Cluster) -> Step {
     }
 }
 
+/// Why `/sync` does not let a replica be promoted that holds the lock. The lock may have been acquired long after the race
+/// for it was judged, or by an agent before this one: others may have led since, removed this member from `/sync` and
+/// acknowledged commits without it. Whoever leads publishes itself there first, so nobody did while `/sync` is what the race
+/// was judged by, or names this member as the primary. Of an operator's choice the request tells until the lock is won,
+/// and in pause until the promotion.
+pub(super) fn outdated_race(s: &Situation<'_>, cluster: &Cluster) -> Option<String> {
+    let sync = &cluster.sync;
+    if !s.sync_is_active(cluster) || sync.has_leader(s.me()) {
+        return None;
+    }
+    let judged = s.memory.raced_for_sync.is_some() && s.memory.raced_for_sync == sync.version;
+    let request = cluster.failover.as_ref();
+    let chosen = request.is_some_and(|request| {
+        !request.is_switchover() && request.candidate.as_ref() == Some(s.me())
+    });
+    if judged || chosen {
+        return None;
+    }
+    let members = names(sync.leader.iter().chain(&sync.standbys));
+    if s.needs_votes(cluster) {
+        // Members told how far they are when /sync was another one.
+        return Some(format!(
+            "the votes were not counted by this /sync, quorum {} of {members}",
+            sync.quorum
+        ));
+    }
+    let member = sync.has_member(s.me());
+    (!member).then(|| format!("synchronous mode, and I am not in /sync: {members}"))
+}
+
 /// Before a replica that holds the lock is promoted (`ha.md` §13.5): `/sync` names it as the primary, with the
 /// primary before and the standbys that were synchronous with it, and its own `synchronous_standby_names` asks for
 /// the same ones. No commit can be acknowledged in between, and when the promotion does not come about, because

@@ -34,8 +34,10 @@ impl Machine {
         match step {
             Step::AcquireLeader { .. } if matches!(outcome, StepOutcome::Failed(_)) => {
                 self.acquisition_in_doubt = true;
+                self.memory.unheard_acquisition = true;
             }
             Step::AcquireLeader { .. } if done => {
+                self.memory.unheard_acquisition = false;
                 self.leave_failsafe();
                 // Counted from before the lease was granted.
                 let sent = self.acting_since;

@@ -7,6 +7,7 @@ mod fence;
 mod follow;
 mod hang;
 mod in_flight;
+mod late_lock;
 mod leader;
 mod lease;
 mod pause;

@@ -253,6 +253,7 @@ fn s14_5_before_the_promotion_in_quorum_mode_the_winner_takes_the_place_of_the_p
         w.cluster.sync.quorum = 1;
         w.cluster.leader = Some(leader("pg2"));
         w.lease = crate::world::held();
+        w.memory.raced_for_sync = w.cluster.sync.version;
         w.memory.role = Role::Replica;
     });
     let (name, standbys, quorum) = writes_sync(winner.because("ha.md §14.5"));
@@ -292,6 +293,7 @@ fn s13_5_before_the_promotion_voters_of_a_quorum_are_not_published_as_synchronou
         w.cluster.sync.quorum = 1;
         w.cluster.leader = Some(leader("pg2"));
         w.lease = crate::world::held();
+        w.memory.raced_for_sync = w.cluster.sync.version;
         w.memory.role = Role::Replica;
     });
     assert_eq!(

@@ -264,6 +264,7 @@ fn s14_5_how_many_the_new_primary_waits_for() {
         let world = World::of(me).sync("pg1", voters).with(|w| {
             w.cluster.leader = Some(leader("pg2"));
             w.lease = held();
+            w.memory.raced_for_sync = w.cluster.sync.version;
             w.memory.role = Role::Replica;
             w.global.synchronous_mode_strict = is_strict;
         });
