@@ -398,6 +398,16 @@ pub enum PendingOperation {
     },
 }
 
+impl PendingOperation {
+    /// As operators are told of it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            PendingOperation::Restart { .. } => "restart",
+            PendingOperation::Reinitialize { .. } => "reinitialize",
+        }
+    }
+}
+
 /// What is known of the synchronous standbys (`ha.md` §13.2).
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct SyncProgress {

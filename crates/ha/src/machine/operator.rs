@@ -8,7 +8,9 @@ use crate::situation::PendingOperation;
 impl Machine {
     pub(super) fn operator(&mut self, request: OperatorRequest, actions: &mut Vec<Action>) {
         self.again = true;
-        let busy = self.job.as_ref().map(|job| job.job.name());
+        let job = self.job.as_ref().map(|job| job.job.name());
+        // What was asked for and waits for its time is refused as what is under way (`ha.md` §24).
+        let busy = job.or_else(|| self.memory.operation.as_ref().map(|it| it.name().into()));
         match request {
             OperatorRequest::WakeUp => {}
             OperatorRequest::Restart {
@@ -22,8 +24,6 @@ impl Machine {
                     Answer::NotMet
                 } else if let Some(busy) = busy {
                     Answer::Busy(busy)
-                } else if self.memory.operation.is_some() {
-                    Answer::Busy("restart".into())
                 } else {
                     self.memory.operation = Some(PendingOperation::Restart { timeout });
                     self.restart_reply = Some(id);
@@ -44,6 +44,14 @@ impl Machine {
                 } else if let Some(busy) = busy.filter(|_| !force) {
                     Answer::Busy(busy)
                 } else {
+                    let waiting = &self.memory.operation;
+                    if matches!(waiting, Some(PendingOperation::Restart { .. }))
+                        && let Some(id) = self.restart_reply.take()
+                    {
+                        // It was not begun, and will not be.
+                        let answer = Answer::Failed;
+                        actions.push(Action::Reply { id, answer });
+                    }
                     self.memory.operation =
                         Some(PendingOperation::Reinitialize { from_leader, force });
                     Answer::Done

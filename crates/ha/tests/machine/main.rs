@@ -18,7 +18,7 @@ mod world;
 use std::time::Duration;
 
 use primacy_ha::{
-    Action, CallbackEvent, Event, FenceOrder, Job, JobProgress, JobReport, Lease,
+    Action, Answer, CallbackEvent, Event, FenceOrder, Job, JobProgress, JobReport, Lease,
     OperatorRequest, RenewalResult, Step, StepOutcome,
 };
 use primacy_model::{Lsn, Process, Readiness, Role};
@@ -563,6 +563,59 @@ fn begins_anew(meanwhile: impl FnOnce(&mut Driver)) {
     );
     driver.finish(actions);
     assert!(!driver.saw(acquires), "it lags behind what was written");
+}
+
+/// `ha.md` §24: a restart that waits until its standby is released from `/sync` is under way for whoever asked for it.
+#[test]
+fn s24_a_restart_that_waits_is_not_replaced_and_its_caller_hears_of_its_end() {
+    let waiting = || {
+        let mut driver = late_lock::synchronous(World::of("pg2").sync("pg1", &["pg2"]));
+        driver.rest();
+        let actions = driver.step(Event::Operator(OperatorRequest::Restart {
+            id: 1,
+            role: None,
+            below_version: None,
+            pending: false,
+            timeout: None,
+        }));
+        driver.finish(actions);
+        assert!(driver.machine.job().is_none(), "it waits");
+        driver
+    };
+    let reinitialize = |driver: &mut Driver, force: bool| {
+        driver.step(Event::Operator(OperatorRequest::Reinitialize {
+            id: 2,
+            force,
+            from_leader: false,
+        }))
+    };
+    let told = |driver: &Driver, told: u64| {
+        driver.seen.iter().find_map(|action| match action {
+            Action::Reply { id, answer } if *id == told => Some(answer.clone()),
+            _ => None,
+        })
+    };
+    let mut driver = waiting();
+    let actions = reinitialize(&mut driver, false);
+    assert_eq!(told(&driver, 2), Some(Answer::Busy("restart".into())));
+    driver.finish(actions);
+    let restarts = |action: &Action| matches!(action, Action::StartJob(Job::Restart { .. }));
+    assert!(driver.pass_time(TTL, restarts), "the restart stands");
+    // Who wants it by force ends what waits.
+    let mut driver = waiting();
+    reinitialize(&mut driver, true);
+    assert_eq!(told(&driver, 1), Some(Answer::Failed));
+    assert_eq!(told(&driver, 2), Some(Answer::Done));
+    // The other way round.
+    let again = driver.step(Event::Operator(OperatorRequest::Restart {
+        id: 3,
+        role: None,
+        below_version: None,
+        pending: false,
+        timeout: None,
+    }));
+    assert_eq!(told(&driver, 3), Some(Answer::Busy("reinitialize".into())));
+    driver.finish(again);
 }
 
 /// `design.md` I6.
