@@ -418,9 +418,11 @@ fn merged(transitions: Vec<Transition>) -> Vec<Transition> {
 }
 
 #[cfg(test)]
+mod reachable;
+
+#[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     fn names(text: &str) -> Names {
         text.chars().map(String::from).collect()
@@ -611,82 +613,11 @@ mod tests {
         })
     }
 
-    /// A commit stays where it was confirmed, whatever the names became since: from every steady state towards every
-    /// other, with nobody confirming anything before there is nothing else to do, every election meets every
-    /// commit of the past, too.
-    #[test]
-    fn elections_meet_the_commits_of_earlier_names() {
-        for from in 1u32..32 {
-            for count in 1..=from.count_ones() as usize {
-                for (to, wanted) in (0u32..32).flat_map(|to| (1usize..=3).map(move |n| (to, n))) {
-                    let standbys = subset(from);
-                    let mut holders = subsets(&standbys, count);
-                    let mut state = State {
-                        leader: "a".into(),
-                        quorum: standbys.len() - count,
-                        voters: standbys.clone(),
-                        count,
-                        standbys,
-                    };
-                    let mut confirmed = Names::new();
-                    let active = subset(to);
-                    let mut changes = 0;
-                    loop {
-                        let goal = Goal {
-                            me: "a".into(),
-                            active: active.clone(),
-                            confirmed: confirmed.intersection(&state.standbys).count(),
-                            wanted,
-                        };
-                        let next = transitions(state.clone(), &goal).into_iter().next();
-                        let Some(change) = next.filter(|change| *change != Transition::Restart)
-                        else {
-                            let mut rest = state.standbys.intersection(&active);
-                            let Some(next) = rest.find(|name| !confirmed.contains(*name)) else {
-                                break;
-                            };
-                            for holder in &mut holders {
-                                holder.insert(next.clone());
-                            }
-                            confirmed.insert(next.clone());
-                            continue;
-                        };
-                        changes += 1;
-                        assert!(
-                            changes < 30,
-                            "no rest: {change:?} of {state:?} towards {goal:?}"
-                        );
-                        let names_change = matches!(change, Transition::Sync { .. });
-                        apply(&mut state, change);
-                        if names_change {
-                            confirmed.clear();
-                            holders.extend(subsets(&state.standbys, state.count));
-                        }
-                        for elected in subsets(&state.voters, state.quorum + 1) {
-                            assert!(
-                                holders.iter().all(|holder| !holder.is_disjoint(&elected)),
-                                "{elected:?} may lack a commit in {state:?} towards {goal:?}"
-                            );
-                        }
-                    }
-                }
-            }
-        }
-    }
-
     fn subset(bits: u32) -> Names {
         let everybody = ["b", "c", "d", "e", "f"];
         (0..everybody.len())
             .filter(|i| bits >> i & 1 == 1)
             .map(|i| everybody[i].to_owned())
-            .collect()
-    }
-
-    /// All of that size.
-    fn subsets(of: &Names, size: usize) -> Vec<Names> {
-        (0u32..32)
-            .map(subset)
-            .filter(|names| names.len() == size && names.is_subset(of))
             .collect()
     }
 
@@ -765,25 +696,6 @@ mod tests {
                 state.voters = voters;
             }
             Transition::Restart => {}
-        }
-    }
-
-    proptest! {
-        /// Only the first change of each round is made, members come and go and confirm as they like: what
-        /// was safe stays safe.
-        #[test]
-        fn interrupted_changes_stay_safe(rounds in prop::collection::vec((0u32..32, 1usize..4, 0usize..6), 1..12)) {
-            let mut state = State { leader: "a".into(), quorum: 0, voters: Names::new(), count: 0, standbys: Names::new() };
-            for (bits, wanted, confirmed) in rounds {
-                let active: Names = (0..5).filter(|i| bits >> i & 1 == 1).map(|i| ["b", "c", "d", "e", "f"][i as usize].to_owned()).collect();
-                let confirmed = confirmed.min(state.standbys.intersection(&active).count());
-                let goal = Goal { me: "a".into(), active, confirmed, wanted };
-                if let Some(change) = transitions(state.clone(), &goal).into_iter().next() {
-                    apply(&mut state, change);
-                    prop_assert!(state.holds("a"), "{:?}", state);
-                    prop_assert!(every_election_meets_every_commit(&state, "a"), "{:?}", state);
-                }
-            }
         }
     }
 }

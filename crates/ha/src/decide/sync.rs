@@ -150,7 +150,7 @@ fn maintain_quorum(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> O
     };
     let goal = Goal {
         me: s.me().to_lowercase(),
-        confirmed: quorum_confirmed(s, &listed),
+        confirmed: quorum_confirmed(s, &listed, &active),
         wanted: node_count(s),
         active,
     };
@@ -189,8 +189,9 @@ fn maintain_quorum(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> O
     }
 }
 
-/// How many of the listed standbys have confirmed everything from before the names took effect.
-fn quorum_confirmed(s: &Situation<'_>, listed: &SynchronousStandbys) -> usize {
+/// How many of the listed standbys have confirmed everything from before the names took effect. The resolver takes them
+/// for some of the active ones: whoever streams and is not to be synchronous any more does not count.
+fn quorum_confirmed(s: &Situation<'_>, listed: &SynchronousStandbys, active: &Names) -> usize {
     let Some(wal) = s.wal() else {
         return 0;
     };
@@ -203,7 +204,7 @@ fn quorum_confirmed(s: &Situation<'_>, listed: &SynchronousStandbys) -> usize {
         .iter()
         .filter(|sender| matches!(sender.sync_state.as_str(), "quorum" | "sync"))
         .map(|sender| sender.application_name.to_lowercase())
-        .filter(|name| listed.members.contains(name))
+        .filter(|name| listed.members.contains(name) && active.contains(name))
         .filter(|name| !is_ambiguous(s, wal, &MemberName::new(name.clone())))
         .filter(|name| {
             progress

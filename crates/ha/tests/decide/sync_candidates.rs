@@ -226,3 +226,26 @@ fn s14_2_in_quorum_mode_all_are_wanted_but_nofailover_only_where_others_are_too_
     let nosync = world(&[("pg2", json!({"nosync": true})), ("pg3", json!({}))]);
     assert_eq!(chosen(&nosync), "ANY 1 (pg3)");
 }
+
+/// Of all who confirmed, the resolver takes so many for active ones: `pg3` does not vouch for `pg2`, which may lack what was
+/// committed before.
+#[test]
+fn s14_2_who_confirmed_and_is_not_to_be_synchronous_does_not_count() {
+    let world = |without_pg3: bool| {
+        World::of("pg1")
+            .sync("pg1", &["pg4"])
+            .names("ANY 1 (pg2,pg3)", &[("pg2", "quorum"), ("pg3", "quorum")])
+            .with(|w| {
+                w.global.synchronous_mode = SynchronousMode::Quorum;
+                w.cluster.sync.quorum = 1;
+                w.cluster.sync.standbys.clear();
+                w.memory.sync.confirmed = ["pg3".into()].into();
+                if without_pg3 {
+                    w.cluster.members[2].data.tags = Tags::from_json(&json!({"nosync": true}));
+                }
+            })
+    };
+    let publishes = |world: World| matches!(world.step(), Step::WriteSync(_));
+    assert!(publishes(world(false)));
+    assert!(!publishes(world(true)), "{:?}", world(true).decide());
+}
