@@ -340,22 +340,12 @@ impl<'a> Api<'a> {
         look: Duration,
     ) -> Option<Status> {
         let path = format!("servers/{server}/operations");
-        let id = |answer: &Value| match answer.get("operation_id")? {
-            Value::String(id) => Some(id.clone()),
-            _ => None,
-        };
         let id = self
-            .persist(Method::POST, &path, Some(operation), id)
+            .persist(Method::POST, &path, Some(operation), operation_id)
             .await?;
         self.log
             .info(&format!("Created the {what} operation with ID {id}"));
         let path = format!("{path}/{id}");
-        let status = |answer: &Value| match answer.get("status")?.as_str()? {
-            "IN_PROGRESS" => Some(Status::InProgress),
-            "FAILED" => Some(Status::Failed),
-            "DONE" => Some(Status::Done),
-            _ => None,
-        };
         loop {
             match self.persist(Method::GET, &path, None, status).await? {
                 Status::InProgress => {
@@ -425,16 +415,31 @@ impl<'a> Api<'a> {
             .client
             .request(method, &url, headers, body, deadline)
             .await?;
-        let understood = serde_json::from_slice(&answer.body)
-            .ok()
-            .and_then(|answer| read(&answer));
-        understood.ok_or_else(|| ApiError::Unexpected {
+        understood(&answer.body, read).ok_or_else(|| ApiError::Unexpected {
             status: answer.status.as_u16(),
             body: String::from_utf8_lossy(&answer.body)
                 .chars()
                 .take(200)
                 .collect(),
         })
+    }
+}
+
+fn understood<T>(answer: &[u8], read: impl Fn(&Value) -> Option<T>) -> Option<T> {
+    read(&serde_json::from_slice(answer).ok()?)
+}
+
+/// What an operation that was created is called.
+fn operation_id(answer: &Value) -> Option<String> {
+    Some(answer.get("operation_id")?.as_str()?.to_owned())
+}
+
+fn status(answer: &Value) -> Option<Status> {
+    match answer.get("status")?.as_str()? {
+        "IN_PROGRESS" => Some(Status::InProgress),
+        "FAILED" => Some(Status::Failed),
+        "DONE" => Some(Status::Done),
+        _ => None,
     }
 }
 
@@ -494,5 +499,47 @@ mod tests {
             of("--api u recover --data-dir /d"),
             ["--api", "u", "recover", "--data-dir", "/d"]
         );
+    }
+}
+
+/// What Barman's API answers, and what agents hand over, spoiled; `make fuzz`.
+#[cfg(test)]
+mod fuzz {
+    use super::*;
+
+    #[test]
+    #[ignore = "long: make fuzz"]
+    fn answers_of_barman() {
+        let samples: [&[u8]; 3] = [
+            br#"{"operation_id": "20400101T100000"}"#,
+            br#"{"operation_id": "x", "status": "IN_PROGRESS"}"#,
+            br#"[{"status": ["DONE", null, 1e5]}]"#,
+        ];
+        primacy_fuzz::bytes(&samples, |input| {
+            let id = understood(input, operation_id);
+            let is_status = understood(input, status).is_some();
+            // Whatever it calls an operation, the question for that goes to the same server.
+            let url = id
+                .as_ref()
+                .map(|id| format!("{}{id}", base("http://h:7480/")));
+            if let Some(Ok(url)) = url.map(|url| url.parse::<primacy_net::Uri>()) {
+                assert_eq!(url.authority().map(|it| it.as_str()), Some("h:7480"));
+            }
+            id.is_some() || is_status
+        });
+    }
+
+    #[test]
+    #[ignore = "long: make fuzz"]
+    fn urls_and_arguments() {
+        let line = "http://h:7480/api --api-url=u recover --barman-server s --ssh-command x --scope=demo --datadir=/d --role=replica";
+        primacy_fuzz::text(&[line], |input| {
+            assert!(base(input).ends_with('/'));
+            let words: Vec<OsString> = input.split(' ').map(OsString::from).collect();
+            let known_words = known(words.clone());
+            assert!(known_words.iter().all(|word| words.contains(word)));
+            assert_eq!(known(known_words.clone()), known_words);
+            known_words.len() > 1
+        });
     }
 }

@@ -376,3 +376,26 @@ mod tests {
         }
     }
 }
+
+/// What WAL-E prints, spoiled; `make fuzz`.
+#[cfg(test)]
+mod fuzz {
+    use super::*;
+
+    #[test]
+    #[ignore = "long: make fuzz"]
+    fn answers_of_wal_e() {
+        let list = "name\texpanded_size_bytes\twal_segment_backup_start\twal_segment_offset_backup_start\n\
+            base_1\t1000000\t0000000A0000000B00000012\t00000040";
+        primacy_fuzz::text(&[list], |input| {
+            let (header, row) = input.split_once('\n').unwrap_or((input, ""));
+            let Some(backup) = parse(header, row) else {
+                return false;
+            };
+            // It becomes a part of SQL.
+            let mark = |mark: char| mark == '/' || mark.is_ascii_hexdigit();
+            assert!(backup.start.chars().all(mark), "{}", backup.start);
+            true
+        });
+    }
+}

@@ -13,6 +13,8 @@ mod console;
 mod context;
 mod diff;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod http;
 mod members;
 pub mod render;

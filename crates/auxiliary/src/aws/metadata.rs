@@ -191,3 +191,35 @@ fn unintelligible(path: &str, problem: &'static str) -> MetadataError {
         problem,
     }
 }
+
+/// What the service answers, spoiled; `make fuzz`.
+#[cfg(test)]
+mod fuzz {
+    use super::*;
+
+    #[test]
+    #[ignore = "long: make fuzz"]
+    fn answers_of_the_metadata_service() {
+        let samples = [
+            r#"{"instanceId": "i-1", "region": "eu-west-1", "accountId": "1"}"#,
+            r#"{"AccessKeyId": "A", "SecretAccessKey": "s", "Token": "t", "Expiration": "2040-01-01T00:00:00Z"}"#,
+        ];
+        primacy_fuzz::text(&samples, |input| {
+            let Ok(document) = Document::read("x", input) else {
+                return false;
+            };
+            let fields = [
+                "instanceId",
+                "region",
+                "AccessKeyId",
+                "SecretAccessKey",
+                "Token",
+            ];
+            fields
+                .iter()
+                .filter(|field| document.text(field).is_ok())
+                .count()
+                > 1
+        });
+    }
+}

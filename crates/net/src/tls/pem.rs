@@ -145,3 +145,44 @@ fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
         reason,
     })
 }
+
+/// What operators have in their files, spoiled; `make fuzz`.
+#[cfg(test)]
+mod fuzz {
+    use super::*;
+
+    #[test]
+    #[ignore = "long: make fuzz"]
+    fn pem_files() {
+        let openssl = |arguments: &str| {
+            let output = std::process::Command::new("openssl")
+                .args(arguments.split(' '))
+                .output();
+            output.expect("openssl").stdout
+        };
+        let both = openssl("req -x509 -newkey ed25519 -nodes -subj /CN=a -keyout -");
+        let curve = openssl("genpkey -algorithm ec -pkeyopt ec_paramgen_curve:P-256 -outform PEM");
+        let encrypted = openssl("genpkey -algorithm ed25519 -aes256 -pass pass:x");
+        let directory = tempfile::tempdir_in("/dev/shm").expect("a directory");
+        let path = directory.path().join("x.pem");
+        let samples = [both.as_slice(), &curve, &encrypted];
+        primacy_fuzz::bytes(&samples, |input| {
+            std::fs::write(&path, input).expect("a file");
+            let authorities = authorities(&path).is_ok();
+            let certificates = certificates("certificate", &path);
+            assert!(certificates.is_ok() || !authorities);
+            let key = private_key(&path, None);
+            if let Ok(key) = &key {
+                // What is no key of its kind is refused, where it is used.
+                let provider = rustls::crypto::CryptoProvider::get_default();
+                let _ = provider.map(|it| it.key_provider.load_private_key(key.clone_key()));
+            }
+            // It is not decrypted: how long that takes is up to the file.
+            let encrypted = encrypted_key(input);
+            let encrypted = encrypted
+                .as_deref()
+                .map(EncryptedPrivateKeyInfoRef::try_from);
+            key.is_ok() || certificates.is_ok() || encrypted.is_some_and(|key| key.is_ok())
+        });
+    }
+}

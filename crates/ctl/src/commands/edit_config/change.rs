@@ -202,3 +202,59 @@ mod tests {
         }
     }
 }
+
+/// What operators type, spoiled; `make fuzz`.
+#[cfg(test)]
+mod fuzz {
+    use super::*;
+    use serde_json::json;
+
+    /// What a path leads to is what was typed, and nothing beside it is touched.
+    #[test]
+    #[ignore = "long: make fuzz"]
+    fn assignments() {
+        let samples = [
+            "postgresql.parameters.pg_stat_statements.max=1000",
+            "synchronous_mode=on",
+            "slots.a={type: logical, database: d, plugin: p}",
+            "postgresql.pg_hba=[local all all trust]",
+            "standby_cluster=null",
+            "a..b.=1.5e3",
+            "kept.b=",
+            "=",
+        ];
+        primacy_fuzz::text(&samples, |input| {
+            let stored = json!({"kept": {"a": [1]}, "other": "x"});
+            let mut config = stored.as_object().cloned().unwrap_or_default();
+            let _ = set_parameter(&mut config.clone(), input);
+            if set(&mut config, input).is_err() {
+                assert_eq!(Value::Object(config), stored);
+                return false;
+            }
+            let (path, value) = parse(input).expect("it was understood");
+            if !path.starts_with("other") {
+                assert_eq!(config["other"], "x");
+            }
+            let mut place = Some(&config);
+            let mut keys: Vec<&str> = path.split('.').collect();
+            let name;
+            if keys.len() > 2 && keys.starts_with(&PARAMETERS) {
+                name = keys.split_off(2).join(".");
+                keys.push(&name);
+            }
+            let last = keys.pop().unwrap_or_default();
+            for key in keys {
+                place = place.and_then(|map| map.get(key)?.as_object());
+            }
+            let found = place.and_then(|map| map.get(last));
+            assert_eq!(found, Some(&value).filter(|value| !value.is_null()));
+            // The store keeps JSON, and the next editor is given YAML.
+            let config = Value::Object(config);
+            let written = yaml::to_block(&config, yaml::KeyOrder::Sorted);
+            assert_eq!(yaml::parse("x", &written).as_ref(), Ok(&config));
+            let stored: Result<Value, _> = serde_json::from_str(&config.to_string());
+            assert_eq!(stored.ok(), Some(config));
+            true
+        });
+    }
+}

@@ -233,3 +233,24 @@ mod tests {
         }
     }
 }
+
+/// What people have in their files, spoiled; `make fuzz`.
+#[cfg(test)]
+mod fuzz {
+    use super::*;
+
+    /// The password of any login is found again where it was written as the rules of the file have it.
+    #[test]
+    #[ignore = "long: make fuzz"]
+    fn password_lines() {
+        let wanted = ["h", "5432", "d", "u"];
+        let samples = ["h:5432:d:u:secret", "*:*:*:*:a\\:b:c\\\\", "#x", "::::"];
+        primacy_fuzz::text(&samples, |input| {
+            let escaped = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
+            let line = format!("*:5432:d:{}:{}", escaped(input), escaped(input));
+            let found = password_in(&line, ["h", "5432", "d", input]);
+            assert_eq!(found.as_deref().unwrap_or_default(), input);
+            password_in(input, wanted).is_some()
+        });
+    }
+}

@@ -284,3 +284,55 @@ mod tests {
         }
     }
 }
+
+/// What a server sends, spoiled; `make fuzz`.
+#[cfg(test)]
+mod fuzz {
+    use super::*;
+    use crate::render::{Format, write_result};
+
+    /// A type by its place in the list, then a value of it.
+    #[test]
+    #[ignore = "long: make fuzz"]
+    fn values() {
+        let types = [
+            Type::TEXT,
+            Type::INT8,
+            Type::FLOAT8,
+            Type::JSONB,
+            Type::TIMESTAMPTZ,
+            Type::INTERVAL,
+            Type::TEXT_ARRAY,
+            Type::FLOAT8_ARRAY,
+            Type::INTERVAL_ARRAY,
+            Type::JSON_ARRAY,
+        ];
+        let samples = [
+            "0it's \u{1f418}",
+            "1-9223372036854775808",
+            "21e-7",
+            "3{\"a\": [1, null, {}]}",
+            "42026-01-01 10:00:00.5+05:30",
+            "51 year 2 mons -3 days -04:05:06.789",
+            "6{a,NULL,\"b \\\"c\\\"\",{}}",
+            "7{{1,2},{3,NaN}}",
+            "8{\"1 day\",-00:00:01}",
+            "9{\"{\\\"a\\\": 1}\"}",
+        ];
+        primacy_fuzz::text(&samples, |input| {
+            let kind = input.chars().next().and_then(|digit| digit.to_digit(10));
+            let Some(kind) = kind.and_then(|digit| types.get(digit as usize)) else {
+                return false;
+            };
+            let value = cell(kind, Some(&input[1..]));
+            let (columns, rows) = ([input.to_owned()], [vec![value]]);
+            let drawn = |format| write_result(Some(&columns), &rows, format, "\t");
+            let (_, _) = (drawn(Format::Pretty), drawn(Format::Tsv));
+            let read: Vec<serde_json::Map<String, Value>> =
+                serde_json::from_str(&drawn(Format::Json)).expect("JSON");
+            assert_eq!(read[0][input], rows[0][0]);
+            assert!(primacy_config::yaml::parse("x", &drawn(Format::Yaml)).is_ok());
+            !rows[0][0].is_string()
+        });
+    }
+}
