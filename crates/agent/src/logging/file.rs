@@ -46,16 +46,16 @@ impl RotatedFile {
     /// goes on growing: a log that is too large is better than none.
     pub(super) fn write(&mut self, line: &str) -> io::Result<()> {
         let length = line.len() as u64;
-        if self.kept > 0 && self.limit > 0 && self.size > 0 && self.size + length >= self.limit {
-            if let Err(error) = self.rotate() {
-                // Tried again once as much more was written, lest every line moves the older files.
-                self.size = 0;
-                let path = self.path.display();
-                let _ = writeln!(
-                    io::stderr(),
-                    "cannot rotate {path} ({error}): it goes on growing"
-                );
-            }
+        let is_full =
+            self.kept > 0 && self.limit > 0 && self.size > 0 && self.size + length >= self.limit;
+        if is_full && let Err(error) = self.rotate() {
+            // Tried again once as much more was written, lest every line moves the older files.
+            self.size = 0;
+            let path = self.path.display();
+            let _ = writeln!(
+                io::stderr(),
+                "cannot rotate {path} ({error}): it goes on growing"
+            );
         }
         self.file.write_all(line.as_bytes())?;
         self.size += length;
