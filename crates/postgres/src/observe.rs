@@ -5,8 +5,8 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use primacy_model::{
-    DataDirectory, Lsn, Observation, Process, Readiness, ReplicationSlot, SlotKind, Timeline,
-    WalReceiver, WalSender, WalStatus,
+    DataDirectory, Lsn, Observation, PostmasterIdentity, Process, Readiness, ReplicationSlot,
+    SlotKind, Timeline, WalReceiver, WalSender, WalStatus,
 };
 use serde_json::Value;
 use tokio::time::Instant;
@@ -42,11 +42,12 @@ impl Server {
     /// as that lives.
     pub async fn observe(&self, options: ObserveOptions, deadline: Instant) -> Observation {
         let data_dir = self.settings().data_dir.clone();
+        let last = self.memory(|memory| memory.postmaster);
         // A disk that does not answer leaves time to ask the server.
         let half = deadline - deadline.saturating_duration_since(Instant::now()) / 2;
         let look = self
             .disk("looking at the data directory", half, move || {
-                Ok(look(&data_dir))
+                Ok(look(&data_dir, last))
             })
             .await;
         let files = match look {
@@ -161,8 +162,8 @@ impl Server {
     }
 }
 
-fn look(data_dir: &Path) -> Files {
-    let process = postmaster::find(data_dir);
+fn look(data_dir: &Path, last: Option<PostmasterIdentity>) -> Files {
+    let process = postmaster::find(data_dir, last);
     let unreadable = process
         .as_ref()
         .err()
@@ -177,7 +178,7 @@ fn look(data_dir: &Path) -> Files {
             .ok()
             .and_then(|process| process.postmaster())
             .and_then(|postmaster| postmaster::listens(data_dir, postmaster)),
-        process: process.unwrap_or_default(),
+        process: process.unwrap_or_else(|_| postmaster::as_seen(last)),
         recovery_signal: ["standby.signal", "recovery.signal"]
             .iter()
             .any(|name| data_dir.join(name).exists()),

@@ -2,12 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use primacy_model::{PostmasterIdentity, Process};
 use procfs::process::Process as Proc;
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal, test_kill_process,
+};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::io::unix::AsyncFd;
 
 /// How far the start time in `postmaster.pid` may be from that of the process (`ha.md` §1.5).
@@ -30,6 +35,8 @@ pub(crate) struct PidFile {
     pub(crate) socket_directory: Option<PathBuf>,
     /// The first of the `listen_addresses`, as it was written there.
     pub(crate) address: Option<String>,
+    /// The shared memory segment that it made; not there yet while it starts.
+    pub(crate) shared_memory: Option<i32>,
 }
 
 /// Reads the text of `postmaster.pid`; `None` when it names no process.
@@ -43,6 +50,7 @@ pub(crate) fn parse_pid_file(text: &str) -> Option<PidFile> {
         (!line.is_empty()).then(|| line.to_owned())
     };
     let (socket_directory, address) = (text().map(PathBuf::from), text());
+    let shared_memory = text().and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
     (pid != 0 && pid != i32::MIN).then(|| PidFile {
         pid: pid.abs(),
         single_user: pid < 0,
@@ -50,6 +58,7 @@ pub(crate) fn parse_pid_file(text: &str) -> Option<PidFile> {
         port,
         socket_directory,
         address,
+        shared_memory,
     })
 }
 
@@ -83,22 +92,36 @@ pub(crate) fn listens(data_dir: &Path, postmaster: PostmasterIdentity) -> Option
     })
 }
 
-/// The process that holds a data directory. Reads the disk.
-pub(crate) fn find(data_dir: &Path) -> io::Result<Process> {
-    let text = match std::fs::read_to_string(data_dir.join("postmaster.pid")) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Process::Absent),
+/// The process that holds a data directory. The one that was seen last is that as long as it lives, whatever became of its
+/// file. Reads the disk.
+///
+/// Errors: the file cannot be read, or the process that it names cannot be told from a postmaster.
+pub(crate) fn find(data_dir: &Path, last: Option<PostmasterIdentity>) -> io::Result<Process> {
+    let file = match std::fs::read_to_string(data_dir.join("postmaster.pid")) {
+        Ok(text) => parse_pid_file(&text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),
     };
-    let Some(file) = parse_pid_file(&text) else {
-        return Ok(Process::Absent);
+    let named = match &file {
+        Some(file) => identify(file, data_dir)?,
+        None => None,
     };
-    Ok(match identify(file.pid, file.start_time, data_dir) {
-        None => Process::Absent,
+    let single_user = file.is_some_and(|file| file.single_user);
+    Ok(match named {
         Some(identity) if is_doomed(identity) => Process::Dying(identity),
-        Some(identity) if file.single_user => Process::SingleUser(identity),
+        Some(identity) if single_user => Process::SingleUser(identity),
         Some(identity) => Process::Running(identity),
+        None => as_seen(last),
     })
+}
+
+/// What a postmaster is by now that was seen before. Reads no disk.
+pub(crate) fn as_seen(last: Option<PostmasterIdentity>) -> Process {
+    match last.filter(|identity| is_alive(*identity)) {
+        Some(identity) if is_doomed(identity) => Process::Dying(identity),
+        Some(identity) => Process::Running(identity),
+        None => Process::Absent,
+    }
 }
 
 /// The number that `postmaster.pid` names when no postmaster of this directory has it any more. PostgreSQL
@@ -107,42 +130,77 @@ pub(crate) fn find(data_dir: &Path) -> io::Result<Process> {
 pub(crate) fn stale_pid(data_dir: &Path) -> Option<i32> {
     let text = std::fs::read_to_string(data_dir.join("postmaster.pid")).ok()?;
     let file = parse_pid_file(&text)?;
-    identify(file.pid, file.start_time, data_dir)
-        .is_none()
-        .then_some(file.pid)
+    matches!(identify(&file, data_dir), Ok(None)).then_some(file.pid)
 }
 
-fn identify(pid: i32, started: Option<u64>, data_dir: &Path) -> Option<PostmasterIdentity> {
-    let own = std::process::id() as i32;
-    let start_ticks = start_ticks(pid)?;
+/// The process that the file of this directory names, if it is what wrote it. Start times tell as long as nobody set the
+/// clock; where the process works, and whose shared memory it is, do so always.
+fn identify(file: &PidFile, data_dir: &Path) -> io::Result<Option<PostmasterIdentity>> {
+    let (pid, own) = (file.pid, std::process::id() as i32);
+    let Some(start_ticks) = start_ticks(pid) else {
+        return Ok(None);
+    };
     if pid == own || Some(pid) == parent(own) {
-        return None;
+        return Ok(None);
     }
-    let hz = procfs::ticks_per_second();
-    let boot = procfs::boot_time_secs().ok()?;
-    let in_time = started
-        .is_some_and(|started| (boot + start_ticks / hz).abs_diff(started) <= START_TIME_TOLERANCE);
-    // A clock that was set since the start makes the times differ.
-    (in_time || is_postgres_in(pid, data_dir)).then_some(PostmasterIdentity { pid, start_ticks })
+    let identity = Some(PostmasterIdentity { pid, start_ticks });
+    let began = boot_time() + start_ticks / procfs::ticks_per_second();
+    if file
+        .start_time
+        .is_some_and(|written| began.abs_diff(written) <= START_TIME_TOLERANCE)
+    {
+        return Ok(identity);
+    }
+    // Somebody else's. PostgreSQL itself asks the same.
+    if Pid::from_raw(pid).is_some_and(|pid| test_kill_process(pid) == Err(Errno::PERM)) {
+        return Ok(None);
+    }
+    let made_memory = file.shared_memory.map(|id| made_shared_memory(pid, id));
+    match std::fs::metadata(format!("/proc/{pid}/cwd")) {
+        Ok(works_in) => {
+            let data_dir = std::fs::metadata(data_dir)?;
+            let here = (works_in.dev(), works_in.ino()) == (data_dir.dev(), data_dir.ino());
+            let ours = here && (is_postgres(pid) || made_memory == Some(true));
+            Ok(identity.filter(|_| ours))
+        }
+        // It ended meanwhile.
+        Err(_) if self::start_ticks(pid) != Some(start_ticks) => Ok(None),
+        // An executable with capabilities hides where it works.
+        Err(error) => match made_memory {
+            Some(ours) => Ok(identity.filter(|_| ours)),
+            None => Err(error),
+        },
+    }
 }
 
-fn is_postgres_in(pid: i32, data_dir: &Path) -> bool {
-    let Ok(process) = Proc::new(pid) else {
-        return false;
-    };
-    let name = |path: PathBuf| {
-        path.file_name().map(|name| {
-            name.to_string_lossy()
-                .trim_end_matches(" (deleted)")
-                .to_owned()
-        })
-    };
-    let postgres = process
-        .exe()
-        .ok()
-        .and_then(name)
-        .is_some_and(|name| name == "postgres" || name == "postmaster");
-    postgres && process.cwd().is_ok_and(|cwd| cwd == data_dir)
+/// When the system was started, by the clock as it is now, in seconds since the epoch.
+fn boot_time() -> u64 {
+    let seconds = |clock| u64::try_from(clock_gettime(clock).tv_sec).unwrap_or_default();
+    seconds(ClockId::Realtime).saturating_sub(seconds(ClockId::Boottime))
+}
+
+/// Whether this process made that segment of System V shared memory.
+fn made_shared_memory(pid: i32, id: i32) -> bool {
+    std::fs::read_to_string("/proc/sysvipc/shm").is_ok_and(|table| maker(&table, id) == Some(pid))
+}
+
+/// Who made a segment, by the kernel's table of them.
+fn maker(table: &str, id: i32) -> Option<i32> {
+    table.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        (fields.get(1)?.parse() == Ok(id)).then(|| fields.get(4)?.parse().ok())?
+    })
+}
+
+fn is_postgres(pid: i32) -> bool {
+    let executable = Proc::new(pid).and_then(|process| process.exe());
+    executable.is_ok_and(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        matches!(
+            name.trim_end_matches(" (deleted)"),
+            "postgres" | "postmaster"
+        )
+    })
 }
 
 /// Start time of a live process; `None` when it is gone or a zombie.
@@ -231,8 +289,9 @@ pub fn kill_leftovers(data_dir: &Path) -> usize {
     let Ok(data_dir) = data_dir.canonicalize() else {
         return 0;
     };
+    let works_in = |pid: i32| Proc::new(pid).and_then(|process| process.cwd());
     let leftovers: Vec<i32> = pids()
-        .filter(|&pid| is_postgres_in(pid, &data_dir))
+        .filter(|&pid| is_postgres(pid) && works_in(pid).is_ok_and(|place| place == data_dir))
         .collect();
     for &pid in &leftovers {
         kill(pid, Signal::KILL);
@@ -351,12 +410,14 @@ mod tests {
             port: Some(5432),
             socket_directory: Some("/tmp".into()),
             address: Some("localhost".into()),
+            shared_memory: Some(32768),
         };
         assert_eq!(parse_pid_file(full), Some(expected.clone()));
         let starting = PidFile {
             port: Some(5432),
             socket_directory: None,
             address: None,
+            shared_memory: None,
             ..expected
         };
         assert_eq!(
@@ -382,6 +443,17 @@ mod tests {
         for text in ["", "\n", "x\n", "0\n/data\n1\n", "99999999999\n"] {
             assert_eq!(parse_pid_file(text), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn who_made_a_shared_memory_segment() {
+        let table = "       key      shmid perms                  size  cpid  lpid nattch\n    \
+                     6160408          7   600                    56 24870 24873      6\n  \
+                     -12345678          8   600                    56   311   311      1\n";
+        assert_eq!(maker(table, 7), Some(24870));
+        assert_eq!(maker(table, 8), Some(311));
+        assert_eq!(maker(table, 600), None);
+        assert_eq!(maker("", 7), None);
     }
 
     #[test]

@@ -191,11 +191,7 @@ impl Server {
 
     /// The same, as a process.
     pub(crate) fn last_process(&self) -> Process {
-        match self.last_postmaster() {
-            Some(identity) if postmaster::is_doomed(identity) => Process::Dying(identity),
-            Some(identity) => Process::Running(identity),
-            None => Process::Absent,
-        }
+        postmaster::as_seen(self.memory(|memory| memory.postmaster))
     }
 
     async fn round(&self, disk: &mut DiskProbe) -> Round {

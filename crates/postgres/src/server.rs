@@ -162,9 +162,10 @@ impl Server {
     /// long as it lives.
     pub async fn process(&self, deadline: Instant) -> Result<Process, Error> {
         let data_dir = self.settings().data_dir.clone();
+        let last = self.memory(|memory| memory.postmaster);
         let found = self
             .disk("reading postmaster.pid", deadline, move || {
-                let process = postmaster::find(&data_dir)
+                let process = postmaster::find(&data_dir, last)
                     .map_err(Error::file("read", data_dir.join("postmaster.pid")))?;
                 let running = process.postmaster();
                 let listens = running.and_then(|running| postmaster::listens(&data_dir, running));
@@ -188,7 +189,9 @@ impl Server {
     pub(crate) fn saw(&self, process: Process, listens: Option<&Listens>) {
         let postmaster = process.postmaster();
         let anew = self.memory(|memory| {
-            memory.postmaster = postmaster;
+            let last = memory.postmaster;
+            // A look that began before the postmaster did does not have it forgotten.
+            memory.postmaster = postmaster.or(last.filter(|last| postmaster::is_alive(*last)));
             let postmaster = postmaster?;
             let known = memory.listening.as_ref();
             if known.is_some_and(|listening| listening.is_of(postmaster)) {
@@ -213,10 +216,11 @@ impl Server {
     /// Returns how many there were.
     pub async fn kill_leftovers(&self, deadline: Instant) -> Result<usize, Error> {
         let data_dir = self.settings().data_dir.clone();
+        let last = self.memory(|memory| memory.postmaster);
         self.disk(
             "looking for leftover backends",
             deadline,
-            move || match postmaster::find(&data_dir) {
+            move || match postmaster::find(&data_dir, last) {
                 Ok(Process::Absent) => Ok(postmaster::kill_leftovers(&data_dir)),
                 Ok(_) => Ok(0),
                 Err(source) => Err(Error::file("read", data_dir.join("postmaster.pid"))(source)),

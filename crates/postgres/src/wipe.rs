@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use primacy_model::Process;
+use primacy_model::{PostmasterIdentity, Process};
 use tokio::time::Instant;
 
 use crate::unfinished::Unfinished;
@@ -18,8 +18,9 @@ impl Server {
         self.memory(|memory| memory.recovery = None);
         self.close_session(deadline).await;
         let data_dir = self.settings().data_dir.clone();
+        let last = self.memory(|memory| memory.postmaster);
         self.disk("removing the data directory", deadline, move || {
-            refuse_while_used(&data_dir)?;
+            refuse_while_used(&data_dir, last)?;
             tracing::info!("removing the contents of {}", data_dir.display());
             for tablespace in tablespaces(&data_dir) {
                 for part in own_parts(&data_dir, &tablespace) {
@@ -42,8 +43,9 @@ impl Server {
         self.memory(|memory| memory.recovery = None);
         self.close_session(deadline).await;
         let data_dir = self.settings().data_dir.clone();
+        let last = self.memory(|memory| memory.postmaster);
         self.disk("setting the data directory aside", deadline, move || {
-            refuse_while_used(&data_dir)?;
+            refuse_while_used(&data_dir, last)?;
             for tablespace in tablespaces(&data_dir) {
                 for part in own_parts(&data_dir, &tablespace) {
                     set_aside(&part)?;
@@ -71,14 +73,14 @@ fn close(data_dir: &Path) -> Result<(), Error> {
     std::fs::set_permissions(data_dir, closed).map_err(Error::file("change the mode of", data_dir))
 }
 
-fn refuse_while_used(data_dir: &Path) -> Result<(), Error> {
+fn refuse_while_used(data_dir: &Path, last: Option<PostmasterIdentity>) -> Result<(), Error> {
     if data_dir.parent().is_none() || !data_dir.is_absolute() {
         return Err(Error::Configuration(format!(
             "{} cannot be a data directory; set postgresql.data_dir to an absolute path",
             data_dir.display()
         )));
     }
-    match postmaster::find(data_dir)
+    match postmaster::find(data_dir, last)
         .map_err(Error::file("read", data_dir.join("postmaster.pid")))?
     {
         Process::Absent => {

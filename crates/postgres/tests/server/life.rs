@@ -1,5 +1,6 @@
 //! Starting, stopping, restarting.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use primacy_model::{ControlState, DataDirectory, Process, Readiness, Timeline};
@@ -239,6 +240,50 @@ server_test!(
         assert_eq!(server.settings().port, settings.port);
     }
 );
+
+server_test!(life, a_server_is_found_after_the_clock_was_set, {
+    let scratch = Scratch::new();
+    let node = scratch.primary("pg1").await;
+    let process = node.observe().await.process;
+    assert!(process.is_alive());
+    // The start, as the clock had it that is an hour ahead by now.
+    let pid_file = node.data_dir.join("postmaster.pid");
+    let text = std::fs::read_to_string(&pid_file).unwrap();
+    let started = text.lines().nth(2).unwrap();
+    let earlier = (started.parse::<i64>().unwrap() - 3600).to_string();
+    std::fs::write(&pid_file, text.replacen(started, &earlier, 1)).unwrap();
+    std::os::unix::fs::symlink(scratch.path(""), scratch.path("link")).unwrap();
+    let up = std::env::current_dir().unwrap();
+    let up = up.components().skip(1).map(|_| "..");
+    let from_here: PathBuf = up.collect();
+    let root = node.data_dir.strip_prefix("/").unwrap();
+    for spelling in [
+        node.data_dir.clone(),
+        scratch.path("link/pg1/"),
+        from_here.join(root),
+    ] {
+        let mut settings = scratch.settings("pg1");
+        settings.data_dir = spelling.clone();
+        let server = Server::new(settings);
+        let seen = server.observe(ObserveOptions::default(), soon()).await;
+        assert_eq!(seen.process, process, "{}", spelling.display());
+        assert_eq!(server.kill_leftovers(soon()).await.unwrap(), 0);
+    }
+
+    // Another directory's server is none of a copy, although the copied file names it.
+    let copy = scratch.settings("copy");
+    std::fs::create_dir(&copy.data_dir).unwrap();
+    std::fs::copy(&pid_file, copy.data_dir.join("postmaster.pid")).unwrap();
+    let server = Server::new(copy);
+    let seen = server.observe(ObserveOptions::default(), soon()).await;
+    assert_eq!(seen.process, Process::Absent);
+
+    // Nor does the file's loss make it one that is gone.
+    std::fs::remove_file(&pid_file).unwrap();
+    assert_eq!(node.observe().await.process, process);
+    assert_eq!(node.server.kill_leftovers(soon()).await.unwrap(), 0);
+    assert_eq!(node.sql("SELECT 1"), "1");
+});
 
 server_test!(life, crash_recovery_brings_a_clean_end, {
     let scratch = Scratch::new();
