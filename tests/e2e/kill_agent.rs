@@ -6,12 +6,24 @@ use primacy_testkit::{StoreKind, TestCluster};
 
 on_both_stores!(agent_returns_within_ttl, agent_returns_after_ttl);
 
-/// The new agent adopts the running server: no restart, no failover.
+/// The new agent adopts the running server, and takes over its fence: no restart, no failover. The data directory, which
+/// the first agent made, is written as a person may write it.
 async fn agent_returns_within_ttl(store: StoreKind) -> Result<()> {
-    let mut cluster = crate::cluster(store).start().await?;
+    let mut cluster = crate::cluster(store).prepare().await?;
+    for agent in &cluster.agents {
+        std::os::unix::fs::symlink(&agent.dir, agent.dir.join("link"))?;
+        let text = std::fs::read_to_string(&agent.config)?;
+        let plain = format!("data_dir: {}\n", agent.data_dir().display());
+        ensure!(text.contains(&plain), "{text}");
+        let linked = format!("data_dir: {}/link/data/\n", agent.dir.display());
+        let text = text.replace(&plain, &linked);
+        cluster.scratch().account().write(&agent.config, &text)?;
+    }
+    cluster.start_all()?;
+    let leader = cluster.wait_healthy().await?;
+    cluster.create_ledger(leader).await?;
     let writer = cluster.writer().await?;
 
-    let leader = cluster.leader().await?;
     let postmaster = cluster.agents[leader].postmaster_pid();
     let killed = cluster.agents[leader].pid();
     cluster.agents[leader].sigkill().await?;

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -197,15 +197,84 @@ fn reach(address: &str) -> Result<OwnedFd, Errno> {
     Ok(socket)
 }
 
-/// One fence per user and data directory.
+/// One fence per user and data directory, which may not be there yet, or be replaced later by another one, or by a link.
 fn address(data_dir: &Path) -> String {
-    let data_dir = data_dir
-        .canonicalize()
-        .unwrap_or_else(|_| data_dir.to_path_buf());
+    let data_dir = place(data_dir);
     // FNV-1a: the same in every release.
     let bytes = data_dir.as_os_str().as_encoded_bytes();
     let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });
     format!("primacy-fence-{}-{hash:016x}", geteuid().as_raw())
+}
+
+/// Where a path leads, but for its last name, which stands for whatever is there; what does not exist yet is no link.
+fn place(path: &Path) -> PathBuf {
+    let Ok(absolute) = std::path::absolute(path) else {
+        return path.to_path_buf();
+    };
+    let mut components: Vec<Component<'_>> = absolute.components().collect();
+    let last = components.pop_if(|last| matches!(last, Component::Normal(_)));
+    let mut place = PathBuf::new();
+    for component in components {
+        if component == Component::ParentDir {
+            place.pop();
+            continue;
+        }
+        place.push(component);
+        if let Ok(target) = place.canonicalize() {
+            place = target;
+        }
+    }
+    place.extend(last);
+    place
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{create_dir, create_dir_all, remove_dir, remove_file, rename};
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn the_address_stays_whatever_becomes_of_the_directory() {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = scratch.path().canonicalize().unwrap();
+        let data_dir = root.join("15/15");
+        create_dir_all(root.join("disk")).unwrap();
+        symlink(&root, root.join("link")).unwrap();
+        let up: PathBuf = std::env::current_dir()
+            .unwrap()
+            .components()
+            .skip(1)
+            .map(|_| "..")
+            .collect();
+        let spellings = [
+            data_dir.clone(),
+            root.join("15/15/"),
+            root.join("./15//15/."),
+            root.join("link/15/15/"),
+            root.join("15/none/../15"),
+            up.join(data_dir.strip_prefix("/").unwrap()),
+        ];
+        let expected = address(&data_dir);
+        let stays = |when: &str| {
+            for spelling in &spellings {
+                assert_eq!(address(spelling), expected, "{} {when}", spelling.display());
+            }
+        };
+        stays("before it exists");
+        create_dir_all(&data_dir).unwrap();
+        stays("while it exists");
+        rename(&data_dir, root.join("15/15.failed")).unwrap();
+        stays("once it was set aside");
+        symlink(root.join("disk"), &data_dir).unwrap();
+        stays("as a link");
+        remove_file(&data_dir).unwrap();
+        create_dir(&data_dir).unwrap();
+        stays("once it was replaced");
+        remove_dir(&data_dir).unwrap();
+        assert_ne!(address(&root.join("15/other")), expected);
+    }
 }
