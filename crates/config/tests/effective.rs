@@ -171,6 +171,20 @@ fn each_layer_has_its_say() {
 }
 
 #[test]
+fn a_data_directory_has_a_name_that_others_begin_with() {
+    for (written, expected) in [
+        ("/data/", "/data"),
+        ("/pg//data/.", "/pg/data"),
+        ("data/", "data"),
+    ] {
+        let given = local(json!({"postgresql": {"data_dir": written}}));
+        let postgresql = build(&given, json!({})).local.postgresql;
+        assert_eq!(postgresql.data_dir.as_os_str(), expected);
+        assert_eq!(postgresql.config_dir.as_os_str(), expected);
+    }
+}
+
+#[test]
 fn timings_are_clamped_and_kept_for_the_cache() {
     let dynamic = json!({"ttl": 20, "loop_wait": 10, "retry_timeout": 10, "x": 1});
     let effective = build(&local(json!({})), dynamic);

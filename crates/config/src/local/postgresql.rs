@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indexmap::IndexMap;
@@ -177,9 +177,10 @@ impl Postgresql {
             host: listen.local_host().to_owned(),
             port: listen.port,
         };
-        let data_dir = PathBuf::from(
-            section.required("data_dir", "Set it to the data directory of this server")?,
-        );
+        let data_dir =
+            section.required("data_dir", "Set it to the data directory of this server")?;
+        // Without slashes at its end: files beside it have its name and something after that.
+        let data_dir: PathBuf = Path::new(&data_dir).components().collect();
         let path = |key: &str| -> Result<Option<PathBuf>, ConfigError> {
             Ok(section.text(key)?.map(PathBuf::from))
         };
