@@ -64,6 +64,7 @@ impl Effective {
         // The timings are within the limits already, so what is told here is told once.
         let (global, global_warnings) = GlobalConfig::from_dynamic(&dynamic, limits);
         warnings.extend(global_warnings);
+        pitfalls::of_fencing(&tree, &global, &mut warnings);
         Ok(Effective {
             local: local_config,
             global,

@@ -123,6 +123,12 @@ pub struct SlotMatcher {
 }
 
 impl GlobalConfig {
+    /// The longest `fencing.safety_margin`: with a longer one the fence would end a leader whose next renewal, `loop_wait`
+    /// after the last one, may still succeed within `retry_timeout`.
+    pub fn longest_fencing_margin(&self) -> Duration {
+        self.ttl.saturating_sub(self.loop_wait + self.retry_timeout)
+    }
+
     /// Reads the dynamic configuration; what cannot be understood takes its default, and is told.
     pub fn from_dynamic(dynamic: &Map, limits: TimingLimits) -> (GlobalConfig, Vec<Warning>) {
         let mut warnings = Vec::new();

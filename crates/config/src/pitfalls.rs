@@ -8,7 +8,7 @@ use crate::effective::{LOCAL_POSTGRESQL, STANDBY_CLUSTER, object};
 use crate::local::{self, LIBPQ_SETTINGS, STORES};
 use crate::parameters::is_recovery_parameter;
 use crate::scalar::{parse_bool, truthy};
-use crate::{Map, Warning};
+use crate::{GlobalConfig, Map, Warning};
 
 /// Settings of the whole cluster (§3.1): read from the top of the dynamic configuration and nowhere else.
 pub(crate) const CLUSTER_WIDE: [&str; 24] = [
@@ -205,6 +205,20 @@ fn follows(dynamic: &Map) -> bool {
     let section = object(dynamic, "standby_cluster");
     let filled = |key: &&str| section.get(*key).is_some_and(truthy);
     ["host", "port", "restore_command"].iter().any(filled)
+}
+
+/// Tells of a margin that leaves the leader no time to renew its lock.
+pub(crate) fn of_fencing(tree: &Map, global: &GlobalConfig, warnings: &mut Vec<Warning>) {
+    let margin = object(tree, "fencing").get("safety_margin");
+    let longest = global.longest_fencing_margin().as_secs_f64();
+    if let Some(margin) = margin.and_then(Value::as_f64)
+        && margin > longest
+    {
+        warnings.push(Warning(format!(
+            "Violated the rule \"fencing.safety_margin <= ttl - loop_wait - retry_timeout\": the fence would kill PostgreSQL while \
+             its agent may still renew the lock. Adjusting fencing.safety_margin from {margin} to {longest}"
+        )));
+    }
 }
 
 struct Teller<'a>(&'a mut Vec<Warning>);

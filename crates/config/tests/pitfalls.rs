@@ -26,6 +26,36 @@ fn told(local: Value, dynamic: Value) -> Vec<String> {
 }
 
 #[test]
+fn a_fence_leaves_time_to_renew_the_lock() {
+    let rule = "Violated the rule \"fencing.safety_margin <= ttl - loop_wait - retry_timeout\"";
+    for (margin, dynamic, expected) in [
+        (json!(5), json!({}), None),
+        (json!(10), json!({}), None),
+        (json!(10.5), json!({}), Some("from 10.5 to 10")),
+        (
+            json!(5),
+            json!({"ttl": 20, "loop_wait": 10, "retry_timeout": 5}),
+            None,
+        ),
+        (
+            json!(6),
+            json!({"ttl": 20, "loop_wait": 10, "retry_timeout": 5}),
+            Some("from 6 to 5"),
+        ),
+    ] {
+        let told = told(json!({"fencing": {"safety_margin": margin}}), dynamic);
+        match expected {
+            None => assert_eq!(told, Vec::<String>::new()),
+            Some(adjusted) => {
+                assert_eq!(told.len(), 1, "{told:?}");
+                assert!(told[0].starts_with(rule), "{told:?}");
+                assert!(told[0].contains(adjusted), "{told:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn settings_of_a_member_that_do_nothing() {
     for (local, expected) in [
         (
