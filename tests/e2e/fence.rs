@@ -120,6 +120,73 @@ async fn the_fence_itself_is_killed() -> Result<()> {
     Ok(())
 }
 
+/// A margin that leaves no time to renew the lease, and memory that may not be locked, are told, and harm nothing. An agent
+/// that comes back and wants no fence any more ends that of the agent before it, which would kill the server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_configuration_wants_of_the_fence() -> Result<()> {
+    let mut cluster = crate::cluster(StoreKind::Embedded).prepare().await?;
+    let configure = |cluster: &TestCluster, fencing: &str| -> Result<()> {
+        for agent in &cluster.agents {
+            let text = std::fs::read_to_string(&agent.config)?;
+            let text = text.split("fencing:").next().unwrap_or_default();
+            let text = format!("{text}fencing: {fencing}\n");
+            cluster.scratch().account().write(&agent.config, &text)?;
+        }
+        Ok(())
+    };
+    configure(&cluster, "{safety_margin: 100}")?;
+    cluster.start_all()?;
+    let leader = cluster.wait_healthy().await?;
+    cluster.create_ledger(leader).await?;
+    let writer = cluster.writer().await?;
+    let timing = cluster.timing;
+    let postmaster = cluster.agents[leader].postmaster_pid();
+    let runs_on = async |cluster: &TestCluster| {
+        // Long enough for the fence to act, were it not told of the renewals.
+        let quiet_until = tokio::time::Instant::now() + timing.ttl + timing.loop_wait;
+        while tokio::time::Instant::now() < quiet_until {
+            writer.wait_progress(timing.ttl).await?;
+            ensure!(
+                cluster.agents[leader].postmaster_pid() == postmaster,
+                "the server was restarted"
+            );
+        }
+        Ok(())
+    };
+    runs_on(&cluster).await?;
+    let fence = wait_until("the fence", timing.failover(), async || {
+        armed(&cluster.agents[leader]).await
+    })
+    .await?;
+    let log = cluster.agents[leader].log();
+    ensure!(
+        log.contains("Adjusting fencing.safety_margin from 100 to"),
+        "the margin was not told"
+    );
+    let status = std::fs::read_to_string(format!("/proc/{fence}/status"))?;
+    let locked = status.lines().find_map(|line| line.strip_prefix("VmLck:"));
+    let locked = locked.is_some_and(|locked| !locked.trim().starts_with('0'));
+    ensure!(
+        locked != log.contains("the fence may not lock itself into memory"),
+        "locked: {locked}"
+    );
+
+    configure(&cluster, "{mode: off}")?;
+    cluster.agents[leader].sigkill().await?;
+    cluster.start_agent(leader)?;
+    wait_until("the fence to be gone", timing.failover(), async || {
+        ensure!(!processes::alive(fence), "it lives");
+        let status = cluster.agents[leader].get("/patroni").await?;
+        ensure!(status.get("fence").is_none(), "{status}");
+        Ok(())
+    })
+    .await?;
+    runs_on(&cluster).await?;
+    ensure!(cluster.wait_healthy().await? == leader, "the lead moved");
+    let ledger = TestCluster::collect([writer]).await?;
+    cluster.finish(ledger).await
+}
+
 /// The agent's fence, when it holds the deadline.
 async fn armed(agent: &Agent) -> Result<Pid> {
     let status = agent.get("/patroni").await?;

@@ -16,6 +16,7 @@ use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
+use crate::fencing::FencingConfig;
 use crate::{startup, stores};
 
 /// A local server that answers at all does so at once; one under load takes a while.
@@ -36,6 +37,7 @@ pub(crate) fn validate(path: Option<&Path>, ignore_listen_port: bool, print: boo
         let dynamic = alone.bootstrap.map(|bootstrap| bootstrap.dcs);
         let limits = TimingLimits::of(&alone.dcs);
         let effective = Effective::build(&tree, &dynamic.unwrap_or_default(), limits)?;
+        FencingConfig::parse(effective.tree.get("fencing"))?;
         for warning in &effective.warnings {
             eprintln!("Warning: {warning}");
         }

@@ -5,14 +5,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
+use primacy_config::GlobalConfig;
 use primacy_fence::{FenceClient, FenceError, Status, Target};
-use primacy_ha::{Event, FenceOrder, FenceState, Moment};
+use primacy_ha::{Event, FenceOrder, FenceState};
 use primacy_model::PostmasterIdentity;
 use serde_json::Value;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// So long before the lease's deadline the fence acts. The agent itself acts earlier, if it can; SIGKILL takes
 /// milliseconds.
@@ -67,18 +68,21 @@ impl FencingConfig {
 /// Between two tries to start a fence.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// A new fence is told within it, unless the disk with its executable does not answer.
+const AIMING: Duration = Duration::from_secs(10);
+
 /// The fence of this agent. A task of its own tells it every deadline, and starts it again when it dies.
 pub(crate) struct Fencing {
     config: FencingConfig,
     orders: Option<mpsc::UnboundedSender<Order>>,
-    order: Option<FenceOrder>,
-    target: Option<PostmasterIdentity>,
 }
 
 /// What the task is told.
 enum Order {
-    /// To have the fence know this.
-    Want(Wanted),
+    /// The deadline, by which the target is killed.
+    Tell(FenceOrder),
+    /// The target. Answered once the fence knows it; not at all where it must, and cannot.
+    Aim(Target, Option<oneshot::Sender<()>>),
     /// End the fence, in good order.
     Quit(oneshot::Sender<()>),
 }
@@ -93,31 +97,19 @@ impl Fencing {
         config: FencingConfig,
         data_dir: &Path,
     ) -> anyhow::Result<(Self, Option<Keeper>)> {
-        let mut fencing = Fencing {
-            config,
-            orders: None,
-            order: None,
-            target: None,
-        };
-        if config.mode == Mode::Off {
-            return Ok((fencing, None));
-        }
-        let required = config.mode == Mode::Required;
         let mut client = FenceClient::new(std::env::current_exe()?, data_dir);
-        if required {
+        if config.mode == Mode::Required {
             client.ensure().context("fencing.mode is required")?;
         }
+        // One that is not wanted any more holds its deadline until there is a lease here, or no server.
+        if config.mode == Mode::Off && !client.is_connected() {
+            let orders = None;
+            return Ok((Fencing { config, orders }, None));
+        }
         let (orders, queue) = mpsc::unbounded_channel();
-        fencing.orders = Some(orders);
-        let keeper = Keeper {
-            client,
-            required,
-            wanted: Wanted::Untouched,
-            told: true,
-            queue,
-            state: FenceState::Disarmed,
-        };
-        Ok((fencing, Some(keeper)))
+        let keeper = Keeper::new(client, config.mode, queue);
+        let orders = Some(orders);
+        Ok((Fencing { config, orders }, Some(keeper)))
     }
 
     /// No member may lead without it. Fixed when the agent starts.
@@ -126,46 +118,68 @@ impl Fencing {
     }
 
     /// The machine's wish.
-    pub(crate) fn set(&mut self, order: FenceOrder) {
-        self.order = Some(order);
-        self.tell();
+    pub(crate) fn set(&self, order: FenceOrder, global: &GlobalConfig) {
+        let margin = self.config.margin.min(global.longest_fencing_margin());
+        self.send(Order::Tell(match order {
+            FenceOrder::Until(deadline) => FenceOrder::Until(deadline - margin),
+            FenceOrder::AtMost(deadline) => FenceOrder::AtMost(deadline - margin),
+            FenceOrder::Disarm => FenceOrder::Disarm,
+        }));
     }
 
     /// The postmaster that it is about.
-    pub(crate) fn aim(&mut self, target: PostmasterIdentity) {
-        if self.target != Some(target) {
-            self.target = Some(target);
-            self.tell();
-        }
+    pub(crate) fn aim(&self, target: PostmasterIdentity) {
+        self.send(Order::Aim(as_target(target), None));
+    }
+
+    /// For what starts a postmaster.
+    pub(crate) fn aimer(&self) -> Aimer {
+        // One that is about to be ended need not know.
+        let needed = self.config.mode != Mode::Off;
+        Aimer(self.orders.clone().filter(|_| needed))
     }
 
     /// The agent ends in good order.
     pub(crate) async fn quit(self, deadline: Instant) {
         let (done, ended) = oneshot::channel();
-        if let Some(orders) = self.orders {
-            let _ = orders.send(Order::Quit(done));
-            let _ = timeout_at(deadline, ended).await;
-        }
+        self.send(Order::Quit(done));
+        let _ = timeout_at(deadline, ended).await;
     }
 
-    fn tell(&self) {
-        // A fence that was taken over keeps its deadline until there is an order.
-        let (Some(orders), Some(order)) = (&self.orders, self.order) else {
-            return;
-        };
-        let target = self.target.map(|target| Target {
-            pid: target.pid,
-            start_ticks: target.start_ticks,
-        });
-        let before = |deadline: Moment| (deadline - self.config.margin).0;
-        let wanted = match (order, target) {
-            (FenceOrder::Until(deadline), Some(target)) => Wanted::Armed(before(deadline), target),
-            (FenceOrder::AtMost(deadline), Some(target)) => {
-                Wanted::ArmedAtMost(before(deadline), target)
+    fn send(&self, order: Order) {
+        if let Some(orders) = &self.orders {
+            let _ = orders.send(order);
+        }
+    }
+}
+
+/// Tells the fence of a postmaster before that begins.
+pub(crate) struct Aimer(Option<mpsc::UnboundedSender<Order>>);
+
+impl Aimer {
+    /// There is no fence.
+    #[cfg(test)]
+    pub(crate) fn nobody() -> Self {
+        Aimer(None)
+    }
+
+    /// Whether this postmaster may begin: the fence knows it, or there is none and none is required.
+    pub(crate) async fn aim(&self, target: PostmasterIdentity) -> bool {
+        let (done, told) = oneshot::channel();
+        let order = Order::Aim(as_target(target), Some(done));
+        match &self.0 {
+            Some(orders) if orders.send(order).is_ok() => {
+                matches!(timeout(AIMING, told).await, Ok(Ok(())))
             }
-            (FenceOrder::Disarm, _) | (_, None) => Wanted::Disarmed,
-        };
-        let _ = orders.send(Order::Want(wanted));
+            _ => true,
+        }
+    }
+}
+
+fn as_target(postmaster: PostmasterIdentity) -> Target {
+    Target {
+        pid: postmaster.pid,
+        start_ticks: postmaster.start_ticks,
     }
 }
 
@@ -195,22 +209,54 @@ impl Wanted {
 /// The task that keeps the fence.
 pub(crate) struct Keeper {
     client: FenceClient,
-    required: bool,
-    wanted: Wanted,
+    mode: Mode,
+    order: Option<FenceOrder>,
+    target: Option<Target>,
     told: bool,
     queue: mpsc::UnboundedReceiver<Order>,
     state: FenceState,
 }
 
 impl Keeper {
+    fn new(client: FenceClient, mode: Mode, queue: mpsc::UnboundedReceiver<Order>) -> Self {
+        Keeper {
+            client,
+            mode,
+            order: None,
+            target: None,
+            told: true,
+            queue,
+            state: FenceState::Disarmed,
+        }
+    }
+
+    /// What the fence is to know by now.
+    fn wanted(&self) -> Wanted {
+        match (self.order, self.target) {
+            // One that was taken over keeps its deadline until there is an order.
+            (None, _) => Wanted::Untouched,
+            (Some(FenceOrder::Until(deadline)), Some(target)) => Wanted::Armed(deadline.0, target),
+            (Some(FenceOrder::AtMost(deadline)), Some(target)) => {
+                Wanted::ArmedAtMost(deadline.0, target)
+            }
+            (Some(FenceOrder::Disarm), _) | (_, None) => Wanted::Disarmed,
+        }
+    }
+
     /// Runs until the agent ends. A start of the fence that hangs, with the disk that its executable is on, hangs
     /// this task alone.
     pub(crate) async fn keep(mut self, events: mpsc::UnboundedSender<Event>) {
-        let mut complained = None;
+        let (mut complained, mut aimed) = (None, None::<oneshot::Sender<()>>);
+        let mut locked = true;
         loop {
             let result;
             (self, result) = self.bring_up_to_date().await;
             let state = self.look(&result);
+            if let Some(aimed) = aimed.take()
+                && (result.is_ok() || !self.must_hold())
+            {
+                let _ = aimed.send(());
+            }
             let complaint = result.err().map(|error| crate::jobs::chain(&error));
             if let Some(text) = complaint.as_ref().filter(|_| complaint != complained) {
                 tracing::error!(
@@ -218,34 +264,60 @@ impl Keeper {
                 );
             }
             complained = complaint;
+            if std::mem::replace(&mut locked, self.client.is_locked()) && !locked {
+                tracing::warn!(
+                    "the fence may not lock itself into memory: on a machine that is short of it, the fence may act late. Give \
+                     the agent a higher limit of locked memory (LimitMEMLOCK=infinity in its service, or ulimit -l)"
+                );
+            }
             if state != self.state {
                 self.state = state;
                 let _ = events.send(Event::Fence(state));
             }
             let watched = self.client.connection().map(rustix::io::dup);
-            tokio::select! {
+            let order = tokio::select! {
                 order = self.queue.recv() => match order {
-                    Some(Order::Want(wanted)) => {
-                        self.wanted = wanted;
-                        self.told = false;
-                    }
-                    Some(Order::Quit(done)) => {
-                        let mut client = self.client;
-                        let _ = tokio::task::spawn_blocking(move || client.quit()).await;
-                        let _ = done.send(());
-                        return;
-                    }
+                    Some(order) => order,
                     None => return,
                 },
-                () = readable(watched) => {}
-                () = sleep(RETRY), if state == FenceState::Failed => {}
+                () = readable(watched) => continue,
+                () = sleep(RETRY), if state == FenceState::Failed => continue,
+            };
+            let done = match order {
+                Order::Tell(FenceOrder::AtMost(_)) if self.mode == Mode::Off => continue,
+                Order::Tell(_) if self.mode == Mode::Off => None,
+                Order::Tell(order) => {
+                    self.order = Some(order);
+                    self.told = false;
+                    continue;
+                }
+                Order::Aim(target, done) => {
+                    self.told &= self.target == Some(target);
+                    self.target = Some(target);
+                    aimed = done;
+                    continue;
+                }
+                Order::Quit(done) => Some(done),
+            };
+            let mut client = self.client;
+            let _ = tokio::task::spawn_blocking(move || client.quit()).await;
+            let _ = events.send(Event::Fence(FenceState::Disarmed));
+            if let Some(done) = done {
+                let _ = done.send(());
             }
+            return;
         }
+    }
+
+    /// Nothing may be started that it does not hold.
+    fn must_hold(&self) -> bool {
+        self.mode == Mode::Required && self.wanted().target().is_some()
     }
 
     /// Starts what does not run, and tells it what it does not know.
     async fn bring_up_to_date(mut self) -> (Self, Result<(), FenceError>) {
-        let needed = self.required || self.wanted.target().is_some();
+        let wanted = self.wanted();
+        let needed = self.mode == Mode::Required || wanted.target().is_some();
         if !self.client.is_connected() && needed {
             let (client, result) = start(self.client).await;
             self.client = client;
@@ -258,7 +330,7 @@ impl Keeper {
         if self.told {
             return (self, Ok(()));
         }
-        let result = match self.wanted {
+        let result = match wanted {
             Wanted::Armed(deadline, target) => self.client.arm(deadline, target),
             Wanted::ArmedAtMost(deadline, target) => self.client.arm_at_most(deadline, target),
             Wanted::Disarmed => {
@@ -277,8 +349,12 @@ impl Keeper {
             Some(Status::Armed) => FenceState::Armed,
             Some(Status::Fired) => FenceState::Fired,
             // One that has no target any more has nothing to do.
-            Some(Status::Refused) if self.wanted.target().is_some_and(lives) => FenceState::Failed,
-            Some(Status::Refused | Status::Disarmed) | None => FenceState::Disarmed,
+            Some(Status::Refused) if self.wanted().target().is_some_and(lives) => {
+                FenceState::Failed
+            }
+            Some(Status::Refused | Status::Disarmed | Status::NotLocked) | None => {
+                FenceState::Disarmed
+            }
         }
     }
 }
@@ -310,4 +386,65 @@ async fn readable(connection: Option<rustix::io::Result<OwnedFd>>) {
 
 fn lives(target: Target) -> bool {
     Path::new(&format!("/proc/{}", target.pid)).exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use primacy_config::TimingLimits;
+    use primacy_ha::Moment;
+    use serde_json::{Map, json};
+
+    use super::*;
+
+    const SERVER: PostmasterIdentity = PostmasterIdentity {
+        pid: i32::MAX,
+        start_ticks: 1,
+    };
+
+    fn at(seconds: u64) -> Moment {
+        Moment(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn the_margin_leaves_time_to_renew() {
+        let embedded = json!({"ttl": 4, "loop_wait": 1, "retry_timeout": 1});
+        for (section, dynamic, until) in [
+            (json!({"safety_margin": 5}), embedded.clone(), 100 - 2),
+            (json!({"safety_margin": 1}), embedded, 100 - 1),
+            (json!({"safety_margin": 5}), json!({}), 100 - 5),
+            (json!({"safety_margin": 1000}), json!({}), 100 - 10),
+        ] {
+            let dynamic: Map<_, _> = dynamic.as_object().cloned().unwrap();
+            let (global, _) = GlobalConfig::from_dynamic(&dynamic, TimingLimits::EMBEDDED);
+            let (orders, mut queue) = mpsc::unbounded_channel();
+            let fencing = Fencing {
+                config: FencingConfig::parse(Some(&section)).unwrap(),
+                orders: Some(orders),
+            };
+            fencing.set(FenceOrder::Until(at(100)), &global);
+            let Ok(Order::Tell(FenceOrder::Until(deadline))) = queue.try_recv() else {
+                panic!("the deadline is told");
+            };
+            assert_eq!(deadline, at(until), "{section}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_needs_a_fence_does_not_begin_without_one() {
+        let scratch = tempfile::tempdir().unwrap();
+        for (mode, order, may_begin) in [
+            (Mode::Required, FenceOrder::Until(at(1)), false),
+            (Mode::Required, FenceOrder::Disarm, true),
+            (Mode::Automatic, FenceOrder::Until(at(1)), true),
+        ] {
+            let client = FenceClient::new("/no/such/executable".into(), scratch.path());
+            let (orders, queue) = mpsc::unbounded_channel();
+            let (events, _seen) = mpsc::unbounded_channel();
+            tokio::spawn(Keeper::new(client, mode, queue).keep(events));
+            orders.send(Order::Tell(order)).unwrap();
+            let aimer = Aimer(Some(orders));
+            assert_eq!(aimer.aim(SERVER).await, may_begin, "{mode:?}");
+        }
+        assert!(Aimer::nobody().aim(SERVER).await, "there is no fence");
+    }
 }

@@ -12,13 +12,15 @@ use primacy_model::{ControlData, ControlState, Lsn, PendingRestart, slot_name};
 use primacy_postgres as postgres;
 use primacy_postgres::{
     Conninfo, CustomBootstrap, Divergence, RecoveryTarget, ReplicaRequest, RewindOutcome,
-    RewindSource, Server, StartRequest, Started, StartedState, StopEvent, StopRequest, Until,
+    RewindSource, Server, Spawning, StartRequest, Started, StartedState, StopEvent, StopRequest,
+    Until,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::citus::CoordinatorClient;
+use crate::fencing::Aimer;
 use crate::{clock, slots};
 
 /// A base backup or a rewind of a very large cluster may take days; what ends it earlier is its own failure
@@ -49,6 +51,7 @@ pub(crate) struct JobContext {
     pub(crate) post_bootstrap: Option<String>,
     /// Of a Citus cluster, when this member is in a worker group.
     pub(crate) coordinator: Option<CoordinatorClient>,
+    pub(crate) fence: Aimer,
 }
 
 /// Runs the job to its end.
@@ -296,8 +299,11 @@ async fn start(
     loop {
         tokio::select! {
             biased;
-            Some(identity) = spawned.recv() => {
+            Some(Spawning { identity, begin }) = spawned.recv() => {
                 let _ = context.progress.send(JobProgress::Spawned(identity));
+                if context.fence.aim(identity).await {
+                    let _ = begin.send(());
+                }
             }
             started = &mut start => return started,
         }
@@ -513,6 +519,7 @@ mod tests {
             bootstrap_pg_hba: Vec::new(),
             post_bootstrap: None,
             coordinator: None,
+            fence: Aimer::nobody(),
         };
         run(Job::Promote, context).await
     }

@@ -458,7 +458,7 @@ impl Shell {
             Action::StartJob(job) => self.start_job(job),
             Action::CancelJob => self.cancel_job.cancel(),
             Action::KillNow => self.kill(),
-            Action::SetFence(order) => self.fencing.set(order),
+            Action::SetFence(order) => self.fencing.set(order, self.machine.global()),
             Action::PingWatchdog { timeout, until } => self.watchdog.ping(timeout, until),
             Action::DisableWatchdog => self.watchdog.disable(),
             Action::ForgetDivergence => {
@@ -683,6 +683,7 @@ impl Shell {
                 .unwrap_or_default(),
             post_bootstrap: bootstrap.and_then(|section| section.post_bootstrap.clone()),
             coordinator: self.coordinator(),
+            fence: self.fencing.aimer(),
         };
         self.take_settings(self.settings(job_role(&job)));
         let events = self.events.clone();

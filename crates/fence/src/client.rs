@@ -40,6 +40,7 @@ pub struct FenceClient {
     connection: Option<OwnedFd>,
     child: Option<Child>,
     status: Option<Status>,
+    locked: bool,
 }
 
 impl FenceClient {
@@ -53,6 +54,7 @@ impl FenceClient {
             connection,
             child: None,
             status: None,
+            locked: true,
         }
     }
 
@@ -118,6 +120,12 @@ impl FenceClient {
         self.connection.as_ref().and(self.status)
     }
 
+    /// Whether it is locked in memory, as far as it did not say otherwise.
+    pub fn is_locked(&mut self) -> bool {
+        self.listen();
+        self.locked
+    }
+
     fn start(&mut self) -> Result<(), FenceError> {
         if let Some(mut child) = self.child.take() {
             // It ended by itself, or is of no use: reaped, so that no zombie stays.
@@ -152,6 +160,7 @@ impl FenceClient {
         self.child = Some(child);
         self.connection = Some(ours);
         self.status = None;
+        self.locked = true;
         Ok(())
     }
 
@@ -174,7 +183,10 @@ impl FenceClient {
             let mut packet = [0u8; ANSWER];
             match recv(connection, &mut packet[..], RecvFlags::DONTWAIT) {
                 Ok((0, _)) => self.connection = None,
-                Ok((length, _)) => self.status = Status::decode(&packet[..length.min(ANSWER)]),
+                Ok((length, _)) => match Status::decode(&packet[..length.min(ANSWER)]) {
+                    Some(Status::NotLocked) => self.locked = false,
+                    status => self.status = status,
+                },
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return,
                 Err(_) => self.connection = None,

@@ -56,6 +56,8 @@ pub enum Status {
     Fired,
     /// The message was not understood, or the target does not live.
     Refused,
+    /// Said beside the others, whenever an agent comes: it may not lock itself into memory.
+    NotLocked,
 }
 
 impl Message {
@@ -114,6 +116,7 @@ impl Status {
             Status::Disarmed => 2,
             Status::Fired => 3,
             Status::Refused => 4,
+            Status::NotLocked => 5,
         };
         let mut packet = [0; ANSWER];
         packet[..4].copy_from_slice(&MAGIC);
@@ -133,6 +136,7 @@ impl Status {
             [2, 0] => Some(Status::Disarmed),
             [3, 0] => Some(Status::Fired),
             [4, 0] => Some(Status::Refused),
+            [5, 0] => Some(Status::NotLocked),
             _ => None,
         }
     }
@@ -162,6 +166,7 @@ mod tests {
             Status::Disarmed,
             Status::Fired,
             Status::Refused,
+            Status::NotLocked,
         ] {
             assert_eq!(Status::decode(&status.encode()), Some(status));
         }

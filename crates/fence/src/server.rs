@@ -11,7 +11,10 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with,
     bind, listen, recv, send, socket_with, sockopt,
 };
-use rustix::process::{Pid, PidfdFlags, Signal, geteuid, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, geteuid, getrlimit, pidfd_open, pidfd_send_signal,
+    setrlimit,
+};
 use rustix::time::{
     ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
     timerfd_create, timerfd_settime,
@@ -31,17 +34,29 @@ const CHILDREN_TEXT: usize = 64 * 1024;
 pub fn run(address: &str) -> Result<(), Errno> {
     let listener = listen_at(address)?;
     let timer = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC)?;
-    // Without the right to lock memory it is still better than none.
-    let _ = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE);
     let stdin = rustix::io::dup(std::io::stdin())?;
-    Fence {
+    let mut fence = Fence {
         listener,
         timer,
         connection: Some(stdin),
         armed: None,
         children: vec![0; CHILDREN_TEXT].into_boxed_slice(),
-    }
-    .guard()
+        locked: false,
+    };
+    fence.locked = lock_memory().is_ok();
+    fence.tell_if_not_locked();
+    fence.guard()
+}
+
+/// As much memory as may be locked, then all that there is. Without the right to it a fence is still better than none.
+fn lock_memory() -> Result<(), Errno> {
+    let maximum = getrlimit(Resource::Memlock).maximum;
+    let limit = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    let _ = setrlimit(Resource::Memlock, limit);
+    mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)
 }
 
 fn listen_at(address: &str) -> Result<OwnedFd, Errno> {
@@ -65,6 +80,7 @@ struct Fence {
     connection: Option<OwnedFd>,
     armed: Option<Armed>,
     children: Box<[u8]>,
+    locked: bool,
 }
 
 struct Armed {
@@ -221,11 +237,18 @@ impl Fence {
         };
         if sockopt::socket_peercred(&connection).is_ok_and(|peer| peer.uid == geteuid()) {
             self.connection = Some(connection);
+            self.tell_if_not_locked();
             self.tell(if self.armed.is_some() {
                 Status::Armed
             } else {
                 Status::Disarmed
             });
+        }
+    }
+
+    fn tell_if_not_locked(&self) {
+        if !self.locked {
+            self.tell(Status::NotLocked);
         }
     }
 
@@ -351,6 +374,31 @@ mod tests {
         (child, Target { pid, start_ticks })
     }
 
+    /// Bytes that are locked in memory.
+    fn locked() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmLck:"));
+        let kilobytes = line.and_then(|line| line.split_whitespace().nth(1));
+        kilobytes.unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    #[test]
+    fn memory_is_locked_as_far_as_that_is_allowed() {
+        let before = getrlimit(Resource::Memlock);
+        let low = Rlimit {
+            current: before
+                .maximum
+                .map_or(Some(4096), |most| Some(most.min(4096))),
+            maximum: before.maximum,
+        };
+        setrlimit(Resource::Memlock, low).unwrap();
+        let allowed = lock_memory().is_ok();
+        assert_eq!(getrlimit(Resource::Memlock).current, before.maximum);
+        assert_eq!(locked() > 0, allowed);
+        rustix::mm::munlockall().unwrap();
+        setrlimit(Resource::Memlock, before).unwrap();
+    }
+
     #[test]
     fn a_limit_puts_off_no_deadline_that_is_held_for_this_server() {
         let mut fence = Fence {
@@ -359,6 +407,7 @@ mod tests {
             connection: None,
             armed: None,
             children: Box::new([]),
+            locked: false,
         };
         let (mut first_child, first) = sleeper();
         let (mut second_child, second) = sleeper();

@@ -69,7 +69,7 @@ pub use settings::{
 };
 pub use slot_files::{SlotFile, SlotXmin};
 pub use slots::{LogicalSlotSession, SlotError};
-pub use start::{RaisedParameter, StartRequest, Started, StartedState};
+pub use start::{RaisedParameter, Spawning, StartRequest, Started, StartedState};
 pub use stop::{StopEvent, StopMode, StopRequest, Stopped};
 pub use version::{MAX_MAJOR, MIN_MAJOR};
 pub use walsender_client::{SystemIdentity, WalsenderClient};

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 use primacy_model::{PostmasterIdentity, Process, Readiness};
-use tokio::io::AsyncReadExt;
-use tokio::process::Command;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::{ChildStdin, Command};
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -42,8 +43,10 @@ const CONTROL_MINIMUMS: &[(&str, &str)] = &[
 
 /// The shell puts the postmaster into the background of a new session, says its number, and is gone:
 /// the postmaster is nobody's child, outlives the agent, and needs no reaping by it. (PostgreSQL sets the
-/// signals that a shell ignores for background commands itself.)
-const SPAWN: &str = r#"log=$1; shift; "$@" </dev/null >>"$log" 2>&1 & echo $!"#;
+/// signals that a shell ignores for background commands itself.) It begins when it is given a line to read: whoever must
+/// know its number first is told it before, and should the agent be gone by then, it never does.
+const SPAWN: &str = r#"log=$1; shift; exec 3<&0
+{ read -r line <&3 && exec "$@" </dev/null 3<&-; } >>"$log" 2>&1 & echo $!"#;
 
 /// How to start.
 #[derive(Clone, Debug, Default)]
@@ -56,8 +59,17 @@ pub struct StartRequest {
     pub timeout: Option<Duration>,
     /// Stops the waiting; also the start itself when the postmaster was not spawned yet.
     pub cancel: CancellationToken,
-    /// Told of the postmaster as soon as it lives, long before it is ready.
-    pub spawned: Option<UnboundedSender<PostmasterIdentity>>,
+    /// Told of the postmaster's process before it begins.
+    pub spawned: Option<UnboundedSender<Spawning>>,
+}
+
+/// The process that is about to become the postmaster.
+#[derive(Debug)]
+pub struct Spawning {
+    /// Which process.
+    pub identity: PostmasterIdentity,
+    /// It waits for this. When it is dropped instead, the start has failed.
+    pub begin: oneshot::Sender<()>,
 }
 
 /// The postmaster runs.
@@ -129,11 +141,9 @@ impl Server {
                         what: "the start of PostgreSQL".into(),
                     });
                 }
-                let spawned = self.spawn(&raised, prepare).await?;
+                let (spawned, gate) = self.spawn(&raised, prepare).await?;
                 self.saw(Process::Running(spawned.identity), None);
-                if let Some(sender) = &request.spawned {
-                    let _ = sender.send(spawned.identity);
-                }
+                self.begin(&spawned, gate, &request, prepare).await?;
                 spawned
             }
         };
@@ -248,7 +258,39 @@ impl Server {
         Ok(raised)
     }
 
-    async fn spawn(&self, raised: &[RaisedParameter], deadline: Instant) -> Result<Spawned, Error> {
+    /// Lets the postmaster begin, once everybody knows of it.
+    async fn begin(
+        &self,
+        spawned: &Spawned,
+        mut gate: ChildStdin,
+        request: &StartRequest,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        let identity = spawned.identity;
+        if let Some(sender) = &request.spawned {
+            let (begin, told) = oneshot::channel();
+            let _ = sender.send(Spawning { identity, begin });
+            let told = timeout_at(deadline, told).await;
+            told.map_err(|_| Error::deadline("the start of PostgreSQL"))?
+                .map_err(|_| Error::NotPossible("the fence cannot be told of it".into()))?;
+        }
+        if request.cancel.is_cancelled() {
+            return Err(Error::Cancelled {
+                what: "the start of PostgreSQL".into(),
+            });
+        }
+        if gate.write_all(b"\n").await.is_err() {
+            let detail = self.log_tail(spawned.log_start).await;
+            return Err(Error::Exited { detail });
+        }
+        Ok(())
+    }
+
+    async fn spawn(
+        &self,
+        raised: &[RaisedParameter],
+        deadline: Instant,
+    ) -> Result<(Spawned, ChildStdin), Error> {
         let settings = self.settings();
         let hot_standby_off =
             self.memory(|memory| memory.bootstrap.is_some_and(|files| files.hot_standby_off));
@@ -270,7 +312,7 @@ impl Server {
         command.args(["sh", "-c", SPAWN, "sh"]).arg(&log);
         command.arg(settings.binary("postgres")).args(arguments);
         command
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
         for (name, value) in std::env::vars_os() {
@@ -294,6 +336,9 @@ impl Server {
             .await
             .map_err(|_| Error::deadline("spawning the postmaster"))?
             .map_err(failed)?;
+        let gate = shell.stdin.take().ok_or_else(|| {
+            Error::NotPossible("the shell that starts PostgreSQL has no input".into())
+        })?;
         let mut text = String::new();
         let answer = async {
             if let Some(stdout) = &mut shell.stdout {
@@ -314,10 +359,14 @@ impl Server {
         match postmaster::start_ticks(pid) {
             Some(start_ticks) => {
                 let identity = PostmasterIdentity { pid, start_ticks };
-                Ok(Spawned {
-                    identity,
-                    log_start: Some(log_start),
-                })
+                let log_start = Some(log_start);
+                Ok((
+                    Spawned {
+                        identity,
+                        log_start,
+                    },
+                    gate,
+                ))
             }
             None => Err(Error::Exited {
                 detail: self.log_tail(Some(log_start)).await,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use primacy_model::{ControlState, DataDirectory, Process, Readiness, Timeline};
 use primacy_postgres::{
     Error, LocalAddress, ObserveOptions, Server, StartRequest, StartedState, StopEvent, StopMode,
-    StopRequest, Stopped,
+    StopRequest, Stopped, postmaster_death,
 };
 use tokio::sync::mpsc;
 
@@ -283,6 +283,41 @@ server_test!(life, a_server_is_found_after_the_clock_was_set, {
     assert_eq!(node.observe().await.process, process);
     assert_eq!(node.server.kill_leftovers(soon()).await.unwrap(), 0);
     assert_eq!(node.sql("SELECT 1"), "1");
+});
+
+server_test!(life, a_postmaster_begins_once_everybody_knows_of_it, {
+    let scratch = Scratch::new();
+    let node = scratch.node("pg1");
+    node.server.initdb(&[], until()).await.unwrap();
+    let pid_file = node.data_dir.join("postmaster.pid");
+    for may_begin in [false, true] {
+        let (sender, mut spawned) = mpsc::unbounded_channel();
+        let request = StartRequest {
+            spawned: Some(sender),
+            timeout: Some(LONG),
+            ..StartRequest::default()
+        };
+        let server = node.server.clone();
+        let start = tokio::spawn(async move { server.start(request).await });
+        let spawning = spawned.recv().await.unwrap();
+        let waits = procfs::process::Process::new(spawning.identity.pid).unwrap();
+        assert_eq!(
+            waits.stat().unwrap().starttime,
+            spawning.identity.start_ticks
+        );
+        assert_ne!(waits.exe().unwrap().file_name().unwrap(), "postgres");
+        assert!(!pid_file.exists());
+        if may_begin {
+            spawning.begin.send(()).unwrap();
+            assert_eq!(start.await.unwrap().unwrap().identity, spawning.identity);
+            assert_eq!(waits.exe().unwrap().file_name().unwrap(), "postgres");
+        } else {
+            drop(spawning.begin);
+            start.await.unwrap().unwrap_err();
+            postmaster_death(spawning.identity).await;
+            assert!(!pid_file.exists());
+        }
+    }
 });
 
 server_test!(life, crash_recovery_brings_a_clean_end, {
