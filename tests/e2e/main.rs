@@ -43,6 +43,7 @@ mod journal;
 mod kill_agent;
 mod kill_node;
 mod kill_postmaster;
+mod lag;
 mod mixed;
 mod mixed_matrix;
 mod mixed_pause;
@@ -67,6 +68,7 @@ mod sync_loss;
 mod sync_modes;
 mod synchrony;
 mod systemd;
+mod tags;
 mod watchdog;
 mod witness;
 

@@ -239,18 +239,7 @@ async fn priority(cluster: &mut TestCluster, cast: Cast) -> Result<bool> {
     };
     let before = refusals(cluster).await?;
     set_tags(cluster, preferred, json!({"failover_priority": 5})).await?;
-    let position = "select pg_current_wal_lsn()::text";
-    let position = sql::text(cluster.agents[leader].postgres_port, position).await?;
-    for member in cluster.others(leader) {
-        let port = cluster.agents[member].postgres_port;
-        let within = cluster.timing.recovery();
-        wait_until("everything to be everywhere", within, async || {
-            let received = sql::text(port, "select pg_last_wal_receive_lsn()::text").await?;
-            ensure!(received == position, "{received}, not {position}");
-            Ok(())
-        })
-        .await?;
-    }
+    wait_all_everywhere(cluster, leader).await?;
     cluster.agents[leader].kill_node().await?;
     let new = cluster.wait_new_leader(leader).await?;
     ensure!(
@@ -266,8 +255,25 @@ async fn priority(cluster: &mut TestCluster, cast: Cast) -> Result<bool> {
     Ok(left)
 }
 
-/// Writes the tags into the member's file, has it read again, and waits until the others are told of them.
-async fn set_tags(cluster: &TestCluster, member: usize, tags: Value) -> Result<()> {
+/// Waits until all others have received exactly what the leader, which nobody writes to, has.
+pub(crate) async fn wait_all_everywhere(cluster: &TestCluster, leader: usize) -> Result<()> {
+    let position = "select pg_current_wal_lsn()::text";
+    let position = sql::text(cluster.agents[leader].postgres_port, position).await?;
+    for member in cluster.others(leader) {
+        let port = cluster.agents[member].postgres_port;
+        let within = cluster.timing.recovery();
+        wait_until("everything to be everywhere", within, async || {
+            let received = sql::text(port, "select pg_last_wal_receive_lsn()::text").await?;
+            ensure!(received == position, "{received}, not {position}");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// Writes the tags into the member's file, has it read again, and waits until it has told the others of them.
+pub(crate) async fn set_tags(cluster: &TestCluster, member: usize, tags: Value) -> Result<()> {
     let agent = &cluster.agents[member];
     let text = std::fs::read_to_string(&agent.config)?;
     let rest: Vec<&str> = text
@@ -279,7 +285,7 @@ async fn set_tags(cluster: &TestCluster, member: usize, tags: Value) -> Result<(
     agent.sighup()?;
     let what = format!("the tags of {} to be published", agent.name);
     wait_until(&what, cluster.timing.recovery(), async || {
-        let told = row(cluster, cluster.leader().await?, member).await?;
+        let told = row(cluster, member, member).await?;
         let published = told.get("tags").cloned().unwrap_or(json!({}));
         ensure!(published == tags, "{told}");
         Ok(())
@@ -306,7 +312,12 @@ async fn row(cluster: &TestCluster, asked: usize, member: usize) -> Result<Value
         .with_context(|| format!("no {name} in {document}"))
 }
 
-async fn check(cluster: &TestCluster, member: usize, path: &str, expected: u16) -> Result<()> {
+pub(crate) async fn check(
+    cluster: &TestCluster,
+    member: usize,
+    path: &str,
+    expected: u16,
+) -> Result<()> {
     let agent = &cluster.agents[member];
     let what = format!("{path} at {}", agent.name);
     wait_until(&what, cluster.timing.failover(), async || {
@@ -318,7 +329,11 @@ async fn check(cluster: &TestCluster, member: usize, path: &str, expected: u16) 
 }
 
 /// Waits until these, and no others, are synchronous: in the store, and by the primary.
-async fn wait_synchronous(cluster: &TestCluster, leader: usize, members: &[usize]) -> Result<()> {
+pub(crate) async fn wait_synchronous(
+    cluster: &TestCluster,
+    leader: usize,
+    members: &[usize],
+) -> Result<()> {
     let names = members.iter().map(|m| cluster.agents[*m].name.clone());
     let names: BTreeSet<String> = names.collect();
     let what = format!("{names:?} to be synchronous");
@@ -342,7 +357,11 @@ async fn wait_synchronous(cluster: &TestCluster, leader: usize, members: &[usize
     .await
 }
 
-async fn wait_upstream(cluster: &TestCluster, member: usize, from: Option<usize>) -> Result<()> {
+pub(crate) async fn wait_upstream(
+    cluster: &TestCluster,
+    member: usize,
+    from: Option<usize>,
+) -> Result<()> {
     let wanted = from.map(|from| cluster.agents[from].postgres_port.to_string());
     let what = format!("{} to stream from {wanted:?}", cluster.agents[member].name);
     wait_until(&what, cluster.timing.recovery(), async || {
@@ -354,7 +373,7 @@ async fn wait_upstream(cluster: &TestCluster, member: usize, from: Option<usize>
 }
 
 /// Waits until the slot for `member` on `keeper` is active as given: `true`, `false`, or empty where there is none.
-async fn wait_slot(
+pub(crate) async fn wait_slot(
     cluster: &TestCluster,
     keeper: usize,
     member: usize,
