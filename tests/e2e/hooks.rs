@@ -88,6 +88,7 @@ async fn every_command_is_called_as_documented() -> Result<()> {
         ),
     )?;
     let broken = scripts.add("broken", "exit 1")?;
+    let bare = scripts.add("bare", "exit 1")?;
     let copy = scripts.add(
         "copy",
         &format!(
@@ -115,8 +116,12 @@ async fn every_command_is_called_as_documented() -> Result<()> {
             json!({"command": restore, "stanza": "main", "fast": true}),
         )
         .bootstrap("post_bootstrap", json!(post_bootstrap))
-        .postgresql("create_replica_methods", json!(["broken", "copy"]))
+        .postgresql("create_replica_methods", json!(["broken", "bare", "copy"]))
         .postgresql("broken", json!({"command": broken, "keep_data": true}))
+        .postgresql(
+            "bare",
+            json!({"command": bare, "no_params": true, "jobs": 4}),
+        )
         .postgresql("copy", json!({"command": copy, "jobs": 4}))
         .postgresql(
             "callbacks",
@@ -181,6 +186,8 @@ async fn every_command_is_called_as_documented() -> Result<()> {
                 "{calls:?}"
             );
         }
+        let calls = scripts.of("bare", name);
+        ensure!(calls == ["--jobs=4"], "no_params: {calls:?}");
         wait_calls(
             &scripts,
             "callback",

@@ -8,6 +8,8 @@ use anyhow::{Result, ensure};
 use primacy_testkit::{StoreKind, TestCluster, settings, sql, wait_until};
 use serde_json::{Value, json};
 
+use crate::tags::wait_told;
+
 /// `postgresql` of the usual dynamic configuration, with what logical decoding needs.
 pub(crate) fn decoding() -> Value {
     let mut dynamic = settings::dynamic_configuration(0, 0, 0);
@@ -284,6 +286,38 @@ async fn consumers_go_on_after_a_failover() -> Result<()> {
     wait_slot(&cluster, old, "cdc", true).await?;
 
     writer.wait_progress(Duration::from_secs(30)).await?;
+    let ledger = TestCluster::collect([writer]).await?;
+    cluster.finish(ledger).await
+}
+
+/// Whom a permanent slot no longer keeps WAL for is told so, and the slot is made anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_slot_is_made_anew() -> Result<()> {
+    let limited = json!({"parameters": {"max_slot_wal_keep_size": "1MB"}});
+    let cluster = crate::cluster(StoreKind::Embedded)
+        .members(1)
+        .dynamic("slots", json!({"backup": {"type": "physical"}}))
+        .merge_dynamic("postgresql", &limited)
+        .start()
+        .await?;
+    let writer = cluster.writer().await?;
+    wait_slot(&cluster, 0, "backup", true).await?;
+    let port = cluster.agents[0].postgres_port;
+    let begun = sql::text(port, "select pg_current_wal_lsn()::text").await?;
+    let kept = format!(
+        "select wal_status || ' ' || (restart_lsn > '{begun}') from pg_replication_slots where slot_name = 'backup'"
+    );
+    wait_until("another slot", cluster.timing.recovery(), async || {
+        let kept = sql::text(port, &kept).await?;
+        if kept.ends_with("false") && !kept.starts_with("lost") {
+            sql::execute(port, "select pg_switch_wal()").await?;
+            sql::execute(port, "checkpoint").await?;
+        }
+        ensure!(kept == "reserved true", "{kept}");
+        Ok(())
+    })
+    .await?;
+    wait_told(&cluster, 0, "backup lost WAL that it had to keep").await?;
     let ledger = TestCluster::collect([writer]).await?;
     cluster.finish(ledger).await
 }

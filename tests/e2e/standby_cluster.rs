@@ -4,8 +4,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use primacy_testkit::settings::SCOPE;
-use primacy_testkit::{Scratch, StoreKind, Target, TestCluster, Writer, sql, wait_until};
+use primacy_testkit::{Scratch, StoreKind, Target, TestCluster, Writer, ports, sql, wait_until};
 use serde_json::{Value, json};
+
+use crate::slots::wait_slot;
+use crate::synchrony::configure;
 
 /// The slot on the first site.
 const SLOT: &str = "site_b";
@@ -179,6 +182,79 @@ async fn two_sites_change_roles() -> Result<()> {
     first.pass();
     let ledger = TestCluster::collect([numbered_writer(&second, 2).await?]).await?;
     second.finish(ledger).await
+}
+
+/// Of several hosts the one is followed that is the primary; and what the section says is done on this site only.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_primary_of_several_hosts() -> Result<()> {
+    let first = crate::cluster(StoreKind::Embedded)
+        .members(2)
+        .dynamic("slots", json!({SLOT: {"type": "physical"}}))
+        .start()
+        .await?;
+    let primary = first.leader().await?;
+    let [old, new] = [primary, 1 - primary].map(|member| first.agents[member].postgres_port);
+    sql::execute(old, "create table sites (row text)").await?;
+    let remote = json!({
+        "host": "127.0.0.1,127.0.0.1,127.0.0.1",
+        "port": format!("{},{new},{old}", ports::free()?),
+        // Without one, any of the hosts would do (`configuration.md` §3.5).
+        "primary_slot_name": SLOT,
+        "recovery_min_apply_delay": "1d",
+    });
+    let mut second = crate::cluster(StoreKind::Embedded)
+        .members(2)
+        .dynamic("standby_cluster", remote)
+        .dynamic(
+            "slots",
+            json!({
+                "of_a_primary": {"type": "physical", "cluster_type": "primary"},
+                "of_a_standby": {"type": "physical", "cluster_type": "standby"},
+            }),
+        )
+        .prepare()
+        .await?;
+    second.start_all()?;
+    let leader = wait_standby_leader(&second).await?;
+    let port = second.agents[leader].postgres_port;
+    ensure!(upstream(&second, leader).await? == old.to_string());
+    wait_slot(&second, leader, "of_a_standby", true).await?;
+    wait_slot(&second, leader, "of_a_primary", false).await?;
+
+    // What has come is not shown for a day, or until that is over.
+    sql::execute(old, "insert into sites values ('late')").await?;
+    let written = sql::text(old, "select pg_current_wal_lsn()::text").await?;
+    let received = format!("select (pg_last_wal_receive_lsn() >= '{written}')::text");
+    wait_until("the row to come", second.timing.recovery(), async || {
+        ensure!(sql::text(port, &received).await? == "true");
+        Ok(())
+    })
+    .await?;
+    let shown = sql::text(port, "select count(*)::text from sites").await?;
+    ensure!(shown == "0", "it is shown");
+    let at_once = json!({"standby_cluster": {"recovery_min_apply_delay": null}});
+    configure(&second, leader, at_once).await?;
+    for member in [0, 1] {
+        wait_row(&second, member, "late").await?;
+    }
+
+    // The other site has another primary.
+    first.control_ok(&["switchover", SCOPE, "--force"]).await?;
+    let what = "the standby leader to follow the new primary";
+    wait_until(what, second.timing.recovery(), async || {
+        let upstream = upstream(&second, leader).await?;
+        ensure!(upstream == new.to_string(), "it follows {upstream:?}");
+        Ok(())
+    })
+    .await?;
+    sql::execute(new, "insert into sites values ('by the new')").await?;
+    for member in [0, 1] {
+        wait_row(&second, member, "by the new").await?;
+    }
+    first.wait_healthy().await?;
+    first.pass();
+    second.pass();
+    Ok(())
 }
 
 /// Nothing but an archive connects the sites. What the first wrote last is in a segment that never gets full.

@@ -2,8 +2,10 @@
 
 use anyhow::{Result, ensure};
 use primacy_testkit::settings::SCOPE;
-use primacy_testkit::{StoreKind, TestCluster, sql, wait_until};
+use primacy_testkit::{Pid, Signal, StoreKind, TestCluster, processes, sql, wait_until};
 use serde_json::json;
+
+use crate::synchrony::configure;
 
 on_both_stores!(through_the_rest_api, through_commands);
 
@@ -76,6 +78,19 @@ async fn through_the_rest_api(store: StoreKind) -> Result<()> {
         cluster.wait_healthy().await? == candidate,
         "not the candidate leads"
     );
+    writer.wait_progress(cluster.timing.failover()).await?;
+
+    // A client's process that does not end keeps the lead for primary_stop_timeout, and no longer.
+    configure(&cluster, candidate, json!({"primary_stop_timeout": 1})).await?;
+    let client = sql::connect(cluster.agents[candidate].postgres_port, "stuck").await?;
+    let row = client.query_one("select pg_backend_pid()", &[]).await?;
+    processes::signal(Pid::from_raw(row.get(0)), Signal::SIGSTOP);
+    let request = json!({ "leader": cluster.agents[candidate].name });
+    // The answer may come before the end.
+    cluster.agents[candidate]
+        .send("POST", "/switchover", &request)
+        .await?;
+    cluster.wait_new_leader(candidate).await?;
     writer.wait_progress(cluster.timing.failover()).await?;
 
     writers.push(writer);
