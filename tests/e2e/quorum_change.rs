@@ -12,20 +12,47 @@ use crate::synchrony::{Records, configure, in_quorum_mode};
 /// A change of who is synchronous, or of how many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Change {
-    /// Every commit waits for so many.
-    Count(usize),
+    /// Every commit waits for two standbys instead of one.
+    Grow,
+    /// For one instead of two.
+    Shrink,
     /// A standby is stopped in good order, and so released.
     Leave,
     /// It comes back.
     Join,
 }
 
-const CHANGES: [Change; 4] = [
-    Change::Count(2),
-    Change::Count(1),
-    Change::Leave,
-    Change::Join,
+/// Who is lost in the middle of that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    Primary,
+    /// A standby that is to stay.
+    Standby,
+    /// The standby that comes or goes.
+    Mover,
+}
+
+/// A change, and who is lost in the middle of it.
+type Round = (Change, Lost);
+
+const PRIMARY_LOST: &[Round] = &[
+    (Change::Grow, Lost::Primary),
+    (Change::Shrink, Lost::Primary),
+    (Change::Leave, Lost::Primary),
+    (Change::Join, Lost::Primary),
 ];
+
+const STANDBY_LOST: &[Round] = &[
+    (Change::Grow, Lost::Standby),
+    (Change::Shrink, Lost::Standby),
+    (Change::Leave, Lost::Standby),
+    (Change::Leave, Lost::Mover),
+    (Change::Join, Lost::Standby),
+    (Change::Join, Lost::Mover),
+];
+
+/// Every change is of both records, so that it has this many moments at least.
+const CERTAIN_MOMENTS: usize = 2;
 
 /// Without a further write for so long, a change is through. A loop and a confirmation are shorter.
 fn quiet(cluster: &TestCluster) -> Duration {
@@ -34,41 +61,69 @@ fn quiet(cluster: &TestCluster) -> Duration {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn primary_lost_after_the_first_write() -> Result<()> {
-    rounds(StoreKind::Embedded, 3, 1).await
+    rounds(StoreKind::Embedded, 3, PRIMARY_LOST, 1).await
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn standby_lost_after_the_first_write() -> Result<()> {
+    let some = [(Change::Grow, Lost::Standby), (Change::Join, Lost::Mover)];
+    rounds(StoreKind::Embedded, 3, &some, 1).await
+}
+
+/// `make test-stores` runs each on the other store, so that three members are on both.
 mod long {
+    use anyhow::Result;
     use primacy_testkit::StoreKind;
 
+    use super::{PRIMARY_LOST, STANDBY_LOST, rounds};
+
+    /// No change has so many.
+    const MOST: usize = 8;
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     #[ignore = "many minutes"]
-    async fn primary_lost_at_each_moment_embedded() -> anyhow::Result<()> {
-        super::rounds(StoreKind::Embedded, 5, 8).await
+    async fn primary_lost_at_each_moment_embedded() -> Result<()> {
+        rounds(StoreKind::Embedded, 3, PRIMARY_LOST, MOST).await
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     #[ignore = "many minutes"]
-    async fn primary_lost_at_each_moment_etcd3() -> anyhow::Result<()> {
-        super::rounds(StoreKind::Etcd3, 3, 8).await
+    async fn primary_lost_at_each_moment_etcd3() -> Result<()> {
+        rounds(StoreKind::Etcd3, 3, PRIMARY_LOST, MOST).await
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "many minutes"]
+    async fn primary_of_five_lost_at_each_moment() -> Result<()> {
+        rounds(StoreKind::Embedded, 5, PRIMARY_LOST, MOST).await
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "many minutes"]
+    async fn standby_lost_at_each_moment_embedded() -> Result<()> {
+        rounds(StoreKind::Embedded, 3, STANDBY_LOST, MOST).await
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "many minutes"]
+    async fn standby_lost_at_each_moment_etcd3() -> Result<()> {
+        rounds(StoreKind::Etcd3, 3, STANDBY_LOST, MOST).await
     }
 }
 
-/// Each change, with the primary lost after its first write, after its second, and so on up to `most`.
-async fn rounds(store: StoreKind, members: usize, most: usize) -> Result<()> {
+/// Each round with the loss after its first write, after its second, and so on up to `most`.
+async fn rounds(store: StoreKind, members: usize, rounds: &[Round], most: usize) -> Result<()> {
     let builder = crate::cluster(store).members(members);
     let mut cluster = in_quorum_mode(builder).start().await?;
     let records = Records::of(&cluster)?;
     let writer = cluster.writer().await?;
     let mut writers = cluster.direct_writers();
 
-    let mut count = 1;
-    for moment in 1..=most {
-        let mut reached = false;
-        for change in CHANGES {
-            reached |= round(&mut cluster, &records, &writer, change, &mut count, moment).await?;
-        }
-        if !reached {
-            break;
+    for kind in rounds {
+        for moment in 1..=most {
+            if !round(&mut cluster, &records, &writer, *kind, moment).await? {
+                break;
+            }
         }
     }
 
@@ -77,59 +132,86 @@ async fn rounds(store: StoreKind, members: usize, most: usize) -> Result<()> {
     cluster.finish(ledger).await
 }
 
-/// One change, and the loss of the primary after its write number `moment`. Whether there was such a write.
+/// One change, and the loss of a node after its write number `moment`. Whether there was such a write.
 async fn round(
     cluster: &mut TestCluster,
     records: &Records,
     writer: &Writer,
-    change: Change,
-    count: &mut usize,
+    (change, lost): Round,
     moment: usize,
 ) -> Result<bool> {
-    let primary = records.wait_settled(cluster, *count).await?;
-    let standby = cluster.others(primary)[0];
+    let (before, after) = match change {
+        Change::Grow => (1, 2),
+        Change::Shrink => (2, 1),
+        Change::Leave | Change::Join => (1, 1),
+    };
+    let count = |count: usize| json!({ "synchronous_node_count": count });
+    configure(cluster, cluster.wait_healthy().await?, count(before)).await?;
+    let primary = records.wait_settled(cluster, before).await?;
+    let (mover, stays) = (cluster.others(primary)[0], cluster.others(primary)[1]);
     if change == Change::Join {
-        cluster.agents[standby]
+        cluster.agents[mover]
             .sigterm(Duration::from_secs(60))
+            .await?;
+        let voters = cluster.agents.len() - 2;
+        records
+            .wait_voters(cluster, primary, voters, before)
             .await?;
         writer.wait_progress(cluster.timing.failover()).await?;
     }
 
     let mut moments = records.moments(cluster, primary);
     match change {
-        Change::Count(wanted) => {
-            *count = wanted;
-            configure(
-                cluster,
-                primary,
-                json!({ "synchronous_node_count": wanted }),
-            )
-            .await?;
-        }
-        Change::Leave => cluster.agents[standby].signal(Signal::SIGTERM)?,
-        Change::Join => cluster.start_agent(standby)?,
+        Change::Grow | Change::Shrink => configure(cluster, primary, count(after)).await?,
+        Change::Leave => cluster.agents[mover].signal(Signal::SIGTERM)?,
+        Change::Join => cluster.start_agent(mover)?,
     }
     let mut written = 0;
-    while written < moment && moments.next(quiet(cluster)).await {
+    while written < moment {
+        let within = match written < CERTAIN_MOMENTS {
+            true => cluster.timing.recovery(),
+            false => quiet(cluster),
+        };
+        if !moments.next(within).await {
+            break;
+        }
         written += 1;
     }
-    cluster.agents[primary].kill_node().await?;
-    println!(
-        "{change:?}: {} lost after write {written}",
-        cluster.agents[primary].name
+    let lost = match lost {
+        Lost::Primary => primary,
+        Lost::Standby => stays,
+        Lost::Mover => mover,
+    };
+    cluster.agents[lost].kill_node().await?;
+    let name = &cluster.agents[lost].name;
+    println!("{change:?}: {name} lost after write {written}");
+    ensure!(
+        written >= moment.min(CERTAIN_MOMENTS),
+        "{change:?} wrote {written} times"
     );
 
-    // Where one is to be enough, the loss of two is one too many: whoever left comes back first.
-    if change != Change::Leave {
-        let new = cluster.wait_new_leader(primary).await?;
-        ensure!(new != primary, "the lost primary leads");
-        writer.wait_progress(cluster.timing.failover()).await?;
-    }
     if change == Change::Leave {
-        cluster.agents[standby]
-            .wait_exit(Duration::from_secs(60))
-            .await?;
+        // Where one is to be enough, the loss of two is one too many: whoever left comes back first.
+        if lost != mover {
+            cluster.agents[mover]
+                .wait_exit(Duration::from_secs(60))
+                .await?;
+        }
+        cluster.start_all()?;
+        return Ok(written == moment);
     }
+    if lost != primary {
+        // Without it, commits go on; then the primary is lost, too, and what was acknowledged meanwhile is still there.
+        writer.wait_progress(cluster.timing.failover()).await?;
+        ensure!(
+            cluster.agents[primary].check("/primary").await? == 200,
+            "the loss of a standby moved the lead"
+        );
+        cluster.start_agent(lost)?;
+        cluster.agents[primary].kill_node().await?;
+    }
+    cluster.wait_new_leader(primary).await?;
+    writer.wait_progress(cluster.timing.failover()).await?;
     cluster.start_all()?;
     Ok(written == moment)
 }

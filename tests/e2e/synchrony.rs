@@ -71,12 +71,25 @@ impl Records {
 
     /// Waits until nothing is left to change: all other members are synchronous, `count` of them for every commit.
     pub(crate) async fn wait_settled(&self, cluster: &TestCluster, count: usize) -> Result<usize> {
-        let within = cluster.timing.recovery();
         let leader = cluster.wait_healthy().await?;
+        let voters = cluster.agents.len() - 1;
+        self.wait_voters(cluster, leader, voters, count).await?;
+        Ok(leader)
+    }
+
+    /// Waits until this leader has so many synchronous standbys, and every commit waits for `count` of them.
+    pub(crate) async fn wait_voters(
+        &self,
+        cluster: &TestCluster,
+        leader: usize,
+        voters: usize,
+        count: usize,
+    ) -> Result<()> {
+        let within = cluster.timing.recovery();
         let port = cluster.agents[leader].postgres_port;
-        wait_until("all members to be synchronous", within, async || {
+        let what = format!("{voters} members to be synchronous");
+        wait_until(&what, within, async || {
             let sync = self.sync().await?;
-            let voters = cluster.agents.len() - 1;
             ensure!(
                 sync.leader.as_ref().map(|name| name.as_str())
                     == Some(&*cluster.agents[leader].name)
@@ -89,7 +102,7 @@ impl Records {
                 names.starts_with(&format!("ANY {count} (")) && names.split(',').count() == voters,
                 "the names are {names}"
             );
-            Ok(leader)
+            Ok(())
         })
         .await
     }
