@@ -1,5 +1,7 @@
 //! The commands about a configuration: a server that nobody managed gets one made from it, and an agent takes it over.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Output;
 
@@ -7,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use primacy_testkit::sql::SUPERUSER_PASSWORD;
 use primacy_testkit::{StoreKind, TestCluster, programs, sql, wait_until};
 
-/// Runs the agent's command line with variables in the environment; what it prints.
+/// Runs the agent's command line with variables in the environment, among which one is no text; what it prints.
 fn agent(
     cluster: &TestCluster,
     variables: &[(&str, &str)],
@@ -16,6 +18,7 @@ fn agent(
     let mut command = cluster.scratch().command(&cluster.executable);
     command.arg("agent").args(arguments);
     command.envs(variables.iter().copied());
+    command.env("GREETING", OsStr::from_bytes(b"gr\xfc\xdf Gott"));
     let output = command.output()?;
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(!errors.contains("panicked at"), "{errors}");

@@ -103,13 +103,17 @@ async fn every_command_is_called_as_documented() -> Result<()> {
             bin_dir.display()
         ),
     )?;
-    let callback = scripts.add("callback", "")?;
+    let seen = scripts.calls_file("environment");
+    let callback = scripts.add(
+        "callback",
+        &format!("env | grep ^PATRONI_ >> {}", seen.display()),
+    )?;
     // Has a lane of its own, and goes by another name so that the order of the others can be compared.
     let on_reload = scripts.add("on_reload", "")?;
     let before_stop = scripts.add("before_stop", "exit 1")?;
     let veto = scripts.veto("${PWD##*/}");
     let pre_promote = scripts.add("pre_promote", &format!("[ ! -e {} ]", veto.display()))?;
-    let cluster = crate::cluster(StoreKind::Embedded)
+    let mut cluster = crate::cluster(StoreKind::Embedded)
         .bootstrap("method", json!("restore"))
         .bootstrap(
             "restore",
@@ -132,11 +136,17 @@ async fn every_command_is_called_as_documented() -> Result<()> {
         )
         .postgresql("before_stop", json!(before_stop))
         .postgresql("pre_promote", json!(pre_promote))
-        .start()
+        .prepare()
         .await?;
+    for agent in &mut cluster.agents {
+        agent.set_variable("PATRONI_LOG_LEVEL", "INFO");
+        agent.set_variable("PATRONI_SITE", "east");
+    }
+    cluster.start_all()?;
+    let leader = cluster.wait_healthy().await?;
+    cluster.create_ledger(leader).await?;
 
     // Bootstrap: one member restored, nobody was promoted.
-    let leader = cluster.leader().await?;
     let name = |member: usize| cluster.agents[member].name.as_str();
     let data = |member: usize| cluster.agents[member].data_dir().display().to_string();
     let restored = format!(
@@ -196,6 +206,21 @@ async fn every_command_is_called_as_documented() -> Result<()> {
         )
         .await?;
     }
+
+    // What the agent understood itself is none of a script's affair.
+    wait_until(
+        "the environment of callbacks",
+        cluster.timing.failover(),
+        async || {
+            let text = std::fs::read_to_string(&seen)?;
+            ensure!(
+                !text.is_empty() && text.lines().all(|line| line == "PATRONI_SITE=east"),
+                "{text}"
+            );
+            Ok(())
+        },
+    )
+    .await?;
 
     // A switchover.
     let writer = cluster.writer().await?;
