@@ -165,6 +165,7 @@ mod fuzz {
         let encrypted = openssl("genpkey -algorithm ed25519 -aes256 -pass pass:x");
         let directory = tempfile::tempdir_in("/dev/shm").expect("a directory");
         let path = directory.path().join("x.pem");
+        let provider = crate::tls::provider();
         let samples = [both.as_slice(), &curve, &encrypted];
         primacy_fuzz::bytes(&samples, |input| {
             std::fs::write(&path, input).expect("a file");
@@ -174,8 +175,7 @@ mod fuzz {
             let key = private_key(&path, None);
             if let Ok(key) = &key {
                 // What is no key of its kind is refused, where it is used.
-                let provider = rustls::crypto::CryptoProvider::get_default();
-                let _ = provider.map(|it| it.key_provider.load_private_key(key.clone_key()));
+                let _ = provider.key_provider.load_private_key(key.clone_key());
             }
             // It is not decrypted: how long that takes is up to the file.
             let encrypted = encrypted_key(input);
