@@ -3,7 +3,7 @@
 #
 #     scripts/sim-mutants.sh [NAME...]
 #
-# The first line of a patch says which invariants must find the mutant. It is found when a seed violates one of them with it,
+# The first line of a patch says which invariants must find the mutant, and from which seed on if not from 1. It is found when a seed violates one of them with it,
 # and nothing without it. One that no seed finds within so many cluster-hours (PRIMACY_MUTANT_HOURS, 2000), that does not
 # compile, or whose patch does not apply, fails the run. Prints the table of docs/mutants.md.
 set -euo pipefail
@@ -43,11 +43,13 @@ first_failure() {
 # The table's row for the mutant that the sources have.
 row() {
     # A seed is two hours of faults and a quarter of an hour to heal.
-    local expected rule seed=0 invariant failure left
+    local expected rule before=0 seed invariant failure left
     IFS=: read -r expected rule <<< "$(sed -n '1s/^# //p' "$mutants/$1.patch")"
+    [[ $expected != *' from '* ]] || before=$((${expected##* } - 1))
+    seed=$before
     build mutant || { echo "$1 does not compile" >&2; return 1; }
     while true; do
-        left=$((hours - seed * 9 / 4))
+        left=$((hours - (seed - before) * 9 / 4))
         failure=
         [[ $left -le 0 ]] || failure=$(first_failure $((seed + 1)) $left)
         if [[ -z $failure ]]; then
@@ -60,7 +62,7 @@ row() {
             break
         fi
     done
-    echo "| \`$1\` |$rule | $seed | $((seed * 9 / 4)) | $invariant |"
+    echo "| \`$1\` |$rule | $seed | $(((seed - before) * 9 / 4)) | $invariant |"
 }
 
 build original

@@ -389,6 +389,7 @@ fn begin(world: &mut World, index: usize) {
         move |_| format!("FAULT {} {told:?} for {:?}", World::name(node), fault.lasts),
         [40, index as u64, node as u64],
     );
+    world.disturbed_at = world.now();
     apply(world, node, &what, fault.lasts, true);
     world.active.push((index, node, what));
     world.after(fault.lasts, move |world| end(world, index));
@@ -422,6 +423,7 @@ fn end(world: &mut World, index: usize) {
         .iter()
         .position(|(number, _, _)| *number == index)
     {
+        world.disturbed_at = world.now();
         let (_, node, what) = world.active.remove(position);
         apply(world, node, &what, Duration::ZERO, false);
     }
@@ -429,6 +431,7 @@ fn end(world: &mut World, index: usize) {
 
 /// No fault lasts longer.
 pub(crate) fn end_all(world: &mut World) {
+    world.disturbed_at = world.now();
     for (_, node, what) in std::mem::take(&mut world.active) {
         apply(world, node, &what, Duration::ZERO, false);
     }

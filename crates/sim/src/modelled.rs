@@ -230,3 +230,79 @@ impl ModelledServers {
         self.world.pg_rewind_finds(node, source)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A primary whose commit waits for a standby that is not there.
+    fn waiting() -> ModelledServers {
+        let mut servers = ModelledServers::new(1, 2);
+        servers.init(0);
+        servers.start(0, None);
+        servers.set_names(0, "n2");
+        servers.commit(0, "waits", Level::On);
+        assert_eq!(servers.commits["waits"].answer, ClientAnswer::Waits);
+        assert_eq!(servers.visible(0), Vec::<String>::new());
+        servers
+    }
+
+    #[test]
+    fn a_cancelled_wait_is_no_promise_and_yet_a_commit() {
+        let mut servers = waiting();
+        let position = servers.commits["waits"].position;
+        servers.world.interrupt_commit(0, position, false);
+        servers.settle();
+        assert_eq!(servers.visible(0), ["waits"]);
+        assert_eq!(servers.commits["waits"].answer, ClientAnswer::Unanswered);
+        assert_eq!(servers.world.report.interrupted, 1);
+        assert_eq!(servers.world.report.acknowledged, 0);
+        assert!(servers.world.clients.guaranteed.is_empty());
+        // It is an answer nevertheless: nobody may give one on an earlier branch.
+        assert!(servers.world.clients.newest.is_some());
+    }
+
+    #[test]
+    fn a_crash_shows_what_waited_and_keeps_the_postmaster() {
+        let mut servers = waiting();
+        let before = servers.observe(0).process;
+        servers.world.crash_restart(0, "test");
+        assert!(!servers.world.servers[0].answers());
+        servers.settle();
+        assert_eq!(servers.visible(0), ["waits"]);
+        assert_eq!(servers.commits["waits"].answer, ClientAnswer::Unanswered);
+        assert_eq!(servers.observe(0).process, before);
+        assert!(servers.world.servers[0].is_primary());
+    }
+
+    #[test]
+    fn a_full_disk_of_wal_is_read_from_until_somebody_writes() {
+        let mut servers = ModelledServers::new(1, 1);
+        servers.init(0);
+        servers.start(0, None);
+        servers.commit(0, "first", Level::On);
+        servers.world.servers[0].wal_full = 1;
+        servers.settle();
+        assert_eq!(servers.visible(0), ["first"]);
+        servers.commit(0, "second", Level::On);
+        assert!(servers.world.servers[0].running.is_none());
+        // Recovery cannot end without space either.
+        servers.start(0, None);
+        assert!(servers.world.servers[0].running.is_none());
+        servers.world.servers[0].wal_full = 0;
+        servers.start(0, None);
+        assert_eq!(servers.visible(0), ["first"]);
+    }
+
+    #[test]
+    fn a_slow_start_ends_when_what_slows_it_does() {
+        let mut servers = ModelledServers::new(1, 1);
+        servers.init(0);
+        servers.world.servers[0].slow_start = 1;
+        servers.start(0, None);
+        assert!(!servers.world.servers[0].answers());
+        servers.world.servers[0].slow_start = 0;
+        servers.settle();
+        assert!(servers.world.servers[0].writable());
+    }
+}

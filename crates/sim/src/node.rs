@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use primacy_config::{GlobalConfig, TimingLimits};
 use primacy_ha::{
-    Action, Event, FailsafeLeader, FenceOrder, FenceState, JobProgress, Lease, Local, Machine,
-    Moment, OperatorRequest, Over, PeerReport, Peers, RenewalResult, Step, StepOutcome, StoreKey,
+    Action, DemotionMode, Event, FailsafeLeader, FenceOrder, FenceState, Job, JobProgress, Lease,
+    Local, Machine, Moment, OperatorRequest, Over, PeerReport, Peers, RenewalResult, Step,
+    StepOutcome, StopReason, StoreKey,
 };
 use primacy_model::{
     Cluster, MemberData, Observation, PostmasterIdentity, Process, Status, Tags, Version,
@@ -17,7 +18,9 @@ use serde_json::{Map, Value};
 
 use crate::failsafe::Answered;
 use crate::faults::Plan;
-use crate::invariants;
+use crate::invariants::explained::Leaderless;
+use crate::invariants::failsafe_return::Returned;
+use crate::invariants::{explained, failsafe_return};
 use crate::network::End;
 use crate::store::{Expected, LeaseId, Unknown};
 use crate::world::{Happening, Instant, NodeId, World};
@@ -105,6 +108,9 @@ struct Heard {
 pub(crate) struct Agent {
     task: AgentTask,
     pub(crate) machine: Machine,
+    /// What the invariants know of it.
+    pub(crate) leaderless: Leaderless,
+    pub(crate) returned: Returned,
     tick_at: Option<Instant>,
     writes: VecDeque<Write>,
     writing: bool,
@@ -125,7 +131,7 @@ pub(crate) struct Agent {
     fence_order: FenceOrder,
     pub(crate) cancelled: bool,
     pub(crate) job_number: u64,
-    since: Instant,
+    pub(crate) since: Instant,
     /// Who leads as far as it knows, and since when it takes that one for the leader.
     leader: Option<(NodeId, Instant)>,
     questions: u64,
@@ -189,7 +195,7 @@ impl Node {
     }
 
     /// Its clock at that true time.
-    fn moment(&self, at: Instant) -> Moment {
+    pub(crate) fn moment(&self, at: Instant) -> Moment {
         let nanos = i128::try_from(at.as_nanos()).unwrap_or(0);
         let mine = nanos + nanos * i128::from(self.drift) / 1_000_000;
         // Clocks of different machines began at different times.
@@ -243,6 +249,8 @@ impl World {
         place.agent = Some(Agent {
             task,
             machine,
+            leaderless: Leaderless::default(),
+            returned: Returned::default(),
             tick_at: None,
             writes: VecDeque::new(),
             writing: false,
@@ -343,6 +351,10 @@ impl World {
         let wall = wall + jiff::SignedDuration::from_secs(node.wall_offset);
         if let Event::Observed(observation) = &event {
             self.saw(task, observation);
+        }
+        if self.task(task.node) == Some(task) {
+            explained::heard(self, task.node, &event);
+            failsafe_return::heard(self, task.node, &event);
         }
         let Some(agent) = self.nodes[task.node]
             .agent
@@ -552,6 +564,7 @@ impl World {
                 .is_some_and(|running| running.identity == target);
             if hit {
                 self.report.fenced += 1;
+                failsafe_return::demoted(self, node, "fenced");
                 self.kill_server(node, "fence");
             }
         }
@@ -625,7 +638,18 @@ impl World {
                 let deadline = self.nodes[node].true_time(deadline);
                 self.perform_step(task, step, deadline);
             }
-            Action::StartJob(job) => self.start_job(task, job),
+            Action::StartJob(job) => {
+                // An operator asks for a graceful one.
+                if let Job::Stop {
+                    reason: StopReason::Demotion(mode),
+                    ..
+                } = &job
+                    && *mode != DemotionMode::Graceful
+                {
+                    failsafe_return::demoted(self, node, &format!("demotion, {mode:?}"));
+                }
+                self.start_job(task, job);
+            }
             Action::CancelJob => {
                 if let Some(agent) = self.nodes[node].agent.as_mut() {
                     agent.cancelled = true;
@@ -641,6 +665,7 @@ impl World {
                     .as_ref()
                     .map(|running| running.identity);
                 if watched.is_some() && watched == running {
+                    failsafe_return::demoted(self, node, "killed with its lease");
                     self.kill_server(node, "lease");
                 }
             }
@@ -672,7 +697,7 @@ impl World {
             | Action::DisableWatchdog => {}
             Action::ApplyDynamic(dynamic) => self.nodes[node].dynamic = dynamic,
             Action::Journal(entry) => {
-                invariants::explained::journaled(self, node, &entry);
+                explained::journaled(self, node, &entry);
                 self.report.journaled(&entry);
                 let key = entry.step.len() as u64;
                 self.trace(
@@ -730,7 +755,7 @@ impl World {
         })
     }
 
-    fn failsafe_is_active(&self, node: NodeId) -> bool {
+    pub(crate) fn failsafe_is_active(&self, node: NodeId) -> bool {
         let now = self.nodes[node].moment(self.now());
         let until = self.machine(node).and_then(Machine::failsafe_until);
         until.is_some_and(|until| now < until)

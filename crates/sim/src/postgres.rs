@@ -683,7 +683,7 @@ impl World {
 
     /// A client cancels its commit, or its backend is terminated. Only the wait for standbys can be interrupted; the
     /// transaction is committed here by then, and seen by everybody (`SyncRepWaitForLSN`).
-    fn interrupt_commit(&mut self, node: NodeId, position: u64, terminated: bool) {
+    pub(crate) fn interrupt_commit(&mut self, node: NodeId, position: u64, terminated: bool) {
         let Some(running) = self.servers[node].running.as_mut() else {
             return;
         };

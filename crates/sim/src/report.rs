@@ -17,6 +17,10 @@ pub struct Report {
     pub acknowledged: u64,
     /// Commits whose wait for standbys was cancelled, or ended with their backend.
     pub interrupted: u64,
+    /// How often the store came back to a leader that lived by promises.
+    pub returns: u64,
+    /// The longest time from the end of the faults to a primary.
+    pub longest_return: Duration,
     /// Requests to the store without an answer in time.
     pub unknown_answers: u64,
     /// Servers that were promoted.
@@ -50,6 +54,8 @@ impl Report {
         self.events += other.events;
         self.acknowledged += other.acknowledged;
         self.interrupted += other.interrupted;
+        self.returns += other.returns;
+        self.longest_return = self.longest_return.max(other.longest_return);
         self.unknown_answers += other.unknown_answers;
         self.promotions += other.promotions;
         self.fenced += other.fenced;
@@ -66,14 +72,16 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:.1} cluster-hours, {} events, {} commits acknowledged, {} not waited for, {} promotions, {} killed by the fence, {} unknown answers of the store",
+            "{:.1} cluster-hours, {} events, {} commits acknowledged, {} not waited for, {} promotions, {} killed by the fence, {} unknown answers of the store, {} returns from failsafe mode, a primary {:.1} s after the faults at the latest",
             self.simulated.as_secs_f64() / 3600.0,
             self.events,
             self.acknowledged,
             self.interrupted,
             self.promotions,
             self.fenced,
-            self.unknown_answers
+            self.unknown_answers,
+            self.returns,
+            self.longest_return.as_secs_f64()
         )?;
         writeln!(f, "faults:")?;
         for (kind, count) in &self.faults {

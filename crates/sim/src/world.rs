@@ -70,6 +70,8 @@ pub(crate) struct World {
     pub(crate) violation: Option<Violation>,
     /// Faults that last: number, node, what.
     pub(crate) active: Vec<(usize, NodeId, What)>,
+    /// When a fault began or ended last.
+    pub(crate) disturbed_at: Instant,
     /// Whom a fault of the leader's hit last.
     pub(crate) last_hit: NodeId,
     trace: Option<Vec<String>>,
@@ -92,6 +94,9 @@ pub struct Outcome {
 
 /// After the faults the cluster gets so long to heal.
 const HEALING: Duration = Duration::from_secs(900);
+
+/// So often it is looked at who leads after the faults.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Runs the plan to its end, or to the first violation.
 pub fn run(plan: Plan, trace: bool) -> Outcome {
@@ -125,6 +130,7 @@ impl World {
             report: Report::default(),
             violation: None,
             active: Vec::new(),
+            disturbed_at: Duration::ZERO,
             last_hit: 0,
             trace: trace.then(Vec::new),
             hash: 0xcbf2_9ce4_8422_2325,
@@ -144,6 +150,7 @@ impl World {
         self.run_until(end);
         if self.violation.is_none() {
             faults::end_all(self);
+            self.await_primary(end);
             self.run_until(end + HEALING / 2);
             faults::reinitialize_diverged(self);
             self.run_until(end + HEALING);
@@ -152,6 +159,18 @@ impl World {
             invariants::liveness::check(self);
         }
         self.report.simulated = self.now;
+    }
+
+    /// Until somebody leads after the faults.
+    fn await_primary(&mut self, end: Instant) {
+        let latest = end + invariants::liveness::allowed(self);
+        while self.violation.is_none() && !invariants::liveness::somebody_leads(self) {
+            if self.now >= latest {
+                return invariants::liveness::late(self, end);
+            }
+            self.run_until((self.now + LOOK).min(latest));
+        }
+        self.report.longest_return = self.now - end;
     }
 
     fn run_until(&mut self, end: Instant) {

@@ -27,12 +27,12 @@ pub(crate) fn leader_taken(world: &mut World, node: NodeId) {
     let published = left.map_or(status, |(_, at)| at).0;
     let own = (disk.branch, disk.flushed);
     let same = history.shared(own, (world.store.status_of, published));
-    // Timelines of one number that were begun apart look the same to who was not compared (docs/simulator.md), and so
-    // does what came after them.
+    // Timelines of one number that were begun apart look the same to who was not compared, and so does what came after
+    // them: only the position tells who goes on (docs/simulator.md).
     let twin = history
         .on_timeline(own, timeline)
         .filter(|(branch, _)| *branch != world.store.status_of && !disk.diverged);
-    let reach = twin.map_or(same, |(_, end)| end);
+    let reach = twin.map_or(same, |_| disk.flushed);
     let lacking = published.saturating_sub(reach);
     let requested = cluster.failover.is_some();
     if lacking > limit && !requested {

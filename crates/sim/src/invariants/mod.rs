@@ -2,6 +2,7 @@
 
 pub(crate) mod bounded_loss;
 pub(crate) mod explained;
+pub(crate) mod failsafe_return;
 pub(crate) mod last_copy;
 pub(crate) mod liveness;
 pub(crate) mod no_lost_commit;
