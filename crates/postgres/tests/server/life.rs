@@ -314,7 +314,8 @@ server_test!(life, a_postmaster_begins_once_everybody_knows_of_it, {
         } else {
             drop(spawning.begin);
             start.await.unwrap().unwrap_err();
-            postmaster_death(spawning.identity).await;
+            let ended = postmaster_death(spawning.identity);
+            tokio::time::timeout(LONG, ended).await.unwrap();
             assert!(!pid_file.exists());
         }
     }
