@@ -1,6 +1,6 @@
 //! What operators ask of this member alone.
 
-use primacy_model::Cluster;
+use primacy_model::{Cluster, DataDirectory};
 
 use super::{Action, Answer, Machine, OperatorRequest};
 use crate::situation::PendingOperation;
@@ -9,8 +9,14 @@ impl Machine {
     pub(super) fn operator(&mut self, request: OperatorRequest, actions: &mut Vec<Action>) {
         self.again = true;
         let job = self.job.as_ref().map(|job| job.job.name());
-        // What was asked for and waits for its time is refused as what is under way (`ha.md` §24).
-        let busy = job.or_else(|| self.memory.operation.as_ref().map(|it| it.name().into()));
+        // What waits for its time is as good as under way (`ha.md` §24), unless what is on the disk lets nothing begin but
+        // a new copy.
+        let waiting = self.memory.operation.as_ref().filter(|operation| {
+            let usable = self.server.data_directory == DataDirectory::Valid
+                && self.server.system_identifier.is_some();
+            usable || matches!(operation, PendingOperation::Reinitialize { .. })
+        });
+        let busy = job.or_else(|| waiting.map(|operation| operation.name().into()));
         match request {
             OperatorRequest::WakeUp => {}
             OperatorRequest::Restart {

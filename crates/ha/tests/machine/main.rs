@@ -21,7 +21,7 @@ use primacy_ha::{
     Action, Answer, CallbackEvent, Event, FenceOrder, Job, JobProgress, JobReport, Lease,
     OperatorRequest, RenewalResult, Step, StepOutcome,
 };
-use primacy_model::{Lsn, Process, Readiness, Role};
+use primacy_model::{ControlState, DataDirectory, Lsn, Process, Readiness, Role};
 
 use driver::{Driver, TTL, kills};
 use world::World;
@@ -150,7 +150,7 @@ fn a_store_that_stays_away_demotes_in_good_order_before_anything_is_killed() {
 }
 
 #[test]
-fn the_fence_follows_every_renewal_and_is_kept_while_the_server_may_accept_writes() {
+fn w7_the_fence_follows_every_renewal_and_is_kept_while_the_server_may_accept_writes() {
     let mut driver = Driver::starting(World::of("pg1"));
     driver.rest();
     let armed = |action: &Action| matches!(action, Action::SetFence(FenceOrder::Until(_)));
@@ -616,6 +616,14 @@ fn s24_a_restart_that_waits_is_not_replaced_and_its_caller_hears_of_its_end() {
     }));
     assert_eq!(told(&driver, 3), Some(Answer::Busy("reinitialize".into())));
     driver.finish(again);
+    // What a broken pg_rewind left is never restarted: it must not keep a new copy waiting.
+    let mut driver = waiting();
+    driver.server.data_directory = DataDirectory::HalfRewound("no end".into());
+    let actions = driver.step(Event::PostmasterChanged);
+    driver.finish(actions);
+    reinitialize(&mut driver, false);
+    assert_eq!(told(&driver, 1), Some(Answer::Failed));
+    assert_eq!(told(&driver, 2), Some(Answer::Done));
 }
 
 /// `design.md` I6.
@@ -644,7 +652,7 @@ fn a_primary_that_is_being_started_when_its_lease_ends_does_not_come_up() {
         let mut driver = Driver::leading();
         driver.die();
         let control = driver.server.control.as_mut().expect("a control file");
-        control.state = primacy_model::ControlState::InProduction;
+        control.state = ControlState::InProduction;
         let mut queue = driver.step(Event::PostmasterChanged);
         while !queue.is_empty() {
             let action = queue.remove(0);
@@ -756,7 +764,7 @@ fn s8_2_a_stream_from_another_server_is_no_proof_that_the_wal_is_the_leaders() {
 /// In pause an operator restarts a primary that an earlier agent ran: its commits wait for whom `/sync` names.
 #[test]
 fn s13_a_primary_that_is_started_anew_waits_for_whom_sync_names() {
-    let mut world = World::of("pg1").stopped(primacy_model::ControlState::ShutDown);
+    let mut world = World::of("pg1").stopped(ControlState::ShutDown);
     let config = world.cluster.config.as_mut().expect("a configuration");
     config.version = primacy_model::Version(2);
     config.value.insert("synchronous_mode".into(), true.into());
@@ -805,4 +813,29 @@ fn a_server_that_says_nothing_is_killed_with_the_lease_unless_it_is_a_standby_th
     assert!(loses(false, Readiness::Rejecting));
     assert!(loses(true, Readiness::NoAnswer), "it may be promoting");
     assert!(!loses(true, Readiness::Rejecting));
+}
+
+/// Another member may lead by then.
+#[test]
+fn s7_6_after_crash_recovery_the_view_is_read_again() {
+    let mut driver = Driver::starting(World::of("pg2").stopped(ControlState::InProduction));
+    let mut queue = driver.step(Event::Tick);
+    let recovers = |action: &Action| matches!(action, Action::StartJob(Job::CrashRecovery));
+    while !queue.iter().any(recovers) {
+        let action = queue.remove(0);
+        if let Some(event) = driver.answer(&action) {
+            queue.extend(driver.step(event));
+        }
+    }
+    let actions = driver.step(Event::JobDone(JobReport::Done));
+    let reads = |action: &Action| {
+        matches!(
+            action,
+            Action::ReadCluster {
+                followed_within: None,
+                ..
+            }
+        )
+    };
+    assert!(actions.iter().any(reads), "{actions:?}");
 }
