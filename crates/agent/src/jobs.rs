@@ -496,6 +496,8 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use primacy_ha::Remote;
+
     use super::*;
 
     /// There is no server to promote: whoever tries fails.
@@ -535,5 +537,59 @@ mod tests {
         }
         let tried = promotion(until(clock::now() + FILES)).await;
         assert!(matches!(tried, JobReport::Failed(_)), "{tried:?}");
+    }
+
+    /// `ha.md` §9: of several hosts, only the primary has the slot.
+    #[test]
+    fn s9_several_hosts_of_a_remote_primary_are_all_tried() {
+        let rows = [
+            // Hosts, ports, slot; host, port and target_session_attrs of primary_conninfo.
+            (
+                "a,b,c",
+                "5432",
+                Some("site_b"),
+                "a,b,c",
+                "5432",
+                Some("read-write"),
+            ),
+            (
+                "a,b",
+                "5432,5433",
+                Some("site_b"),
+                "a,b",
+                "5432,5433",
+                Some("read-write"),
+            ),
+            ("a,b", "5432,5433", None, "a,b", "5432,5433", None),
+            ("a", "5432", Some("site_b"), "a", "5432", None),
+        ];
+        let context = RecoveryContext {
+            member: "pg1".into(),
+            use_slots: true,
+            standby_cluster: None,
+        };
+        for (hosts, ports, slot, host, port, attributes) in rows {
+            let remote = Remote {
+                connection: Some(Address {
+                    host: hosts.into(),
+                    port: ports.into(),
+                    database: None,
+                }),
+                slot: slot.map(str::to_owned),
+                apply_delay: None,
+            };
+            let target = recovery_target(&Upstream::Remote(remote), &context);
+            let primary = target.primary.expect("a primary");
+            let expected = [
+                ("host", Some(host)),
+                ("port", Some(port)),
+                ("target_session_attrs", attributes),
+            ];
+            for (keyword, value) in expected {
+                let given = primary.get(keyword).filter(|value| !value.is_empty());
+                assert_eq!(given, value, "{keyword} of {hosts}, {slot:?}");
+            }
+            assert_eq!(target.slot.as_deref(), slot);
+        }
     }
 }
