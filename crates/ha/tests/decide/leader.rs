@@ -152,3 +152,17 @@ fn s8_6_the_first_checkpoint_after_a_promotion() {
         Step::Wait
     );
 }
+
+#[test]
+fn s3_l_who_leads_leads_who_does_not_follows_and_without_a_leader_all_race() {
+    let outcome = |world: World| world.decide().outcome;
+    let led = "no action. I am (pg1), the leader with the lock";
+    assert_eq!(outcome(World::of("pg1")), led);
+    let followed = outcome(World::of("pg2"));
+    assert!(
+        followed.contains("a secondary, and following"),
+        "{followed}"
+    );
+    let raced = outcome(World::unlocked("pg2").silence());
+    assert_eq!(raced, "acquired session lock as a leader");
+}

@@ -494,3 +494,51 @@ fn s10_4_whoever_is_not_the_healthiest_keeps_following() {
         "following a different leader because i am not the healthiest node"
     );
 }
+
+/// A request decides for everybody who came so far; what lag, `/failsafe` and `/sync` say comes after it.
+#[test]
+fn row_9_a_request_decides_before_the_rows_after_it() {
+    let barred = |me: &str| {
+        World::unlocked(me).failover(None, Some("pg2")).with(|w| {
+            w.cluster.status.optime = Lsn(u64::MAX / 2);
+            w.global.failsafe_mode = true;
+            w.cluster.failsafe = [("pg1".into(), "http://pg1:8008/patroni".into())].into();
+        })
+    };
+    let answers = [("pg1", None), ("pg2", Some(HERE)), ("pg3", Some(HERE))];
+    let unanswered = barred("pg2").with(|w| w.cluster.failsafe.clear());
+    assert!(acquires(&unanswered.because("ha.md §10.3.1a")));
+    let able = World::unlocked("pg3")
+        .failover(None, Some("pg2"))
+        .peers(&answers);
+    assert!(!acquires(&able.because("ha.md §10.3.1d")));
+    // Without a request the same member is too far behind.
+    let alone = unanswered.silence().with(|w| w.cluster.failover = None);
+    assert!(!acquires(&alone.because("ha.md §10.2.1")));
+}
+
+#[test]
+fn row_13_who_is_asked() {
+    let asked = |world: World| match world.step() {
+        Step::AskPeers(members) => members.keys().map(|name| name.to_string()).collect(),
+        other => panic!("{other:?}"),
+    };
+    let names = |names: &[&str]| -> Vec<String> { names.iter().map(|it| (*it).into()).collect() };
+    let more = |world: World| {
+        world.with(|w| {
+            // In the last view with a leader, and in /failsafe alone.
+            w.cluster.members.retain(|member| member.name != "pg3");
+            w.cluster.members.push(crate::world::member("pg4"));
+            w.global.failsafe_mode = true;
+            let known = ["pg1", "pg2", "pg5"].map(|name| (name.into(), format!("http://{name}")));
+            w.cluster.failsafe = known.into();
+        })
+    };
+    let everybody: Vec<String> = asked(more(World::unlocked("pg2")));
+    assert_eq!(everybody, names(&["pg1", "pg3", "pg4", "pg5"]));
+    let synchronous = World::unlocked("pg2").sync("pg1", &["pg2", "pg3"]);
+    let voters: Vec<String> = asked(synchronous.with(|w| {
+        w.cluster.members.push(crate::world::member("pg4"));
+    }));
+    assert_eq!(voters, names(&["pg1", "pg3"]));
+}

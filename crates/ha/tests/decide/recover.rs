@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use primacy_ha::{Demotion, DemotionMode, Job, PendingOperation, RewindState, Step, StopReason};
+use primacy_ha::{
+    Demotion, DemotionMode, Job, PendingOperation, RewindState, Step, StopReason, Upstream,
+};
 use primacy_model::{ControlState, DataDirectory, Process, Role, State};
 
 use crate::world::{NOW, POSITION, POSTMASTER, World, held, leader};
@@ -218,4 +220,27 @@ fn s3_k_paused_a_stopped_server_stays_stopped_and_the_lock_goes() {
         Step::ReleaseLeader { optime: None }
     );
     assert_eq!(paused("pg2").because("ha.md §22"), Step::Wait);
+}
+
+#[test]
+fn s7_2_without_a_control_file_nothing_is_started() {
+    let world = crashed().with(|w| {
+        w.server.control = None;
+        w.memory.role = Role::Replica;
+    });
+    assert_eq!(world.because("ha.md §7.2"), Step::Wait);
+}
+
+#[test]
+fn s7_9_a_stopped_replica_is_started_behind_the_leader() {
+    let world = World::of("pg2")
+        .stopped(ControlState::ShutDownInRecovery)
+        .with(|w| w.memory.rewind = RewindState::NotNeeded);
+    let Step::StartJob(Job::Start { upstream }) = world.because("ha.md §7.9") else {
+        panic!("{:?}", world.step());
+    };
+    assert!(
+        matches!(&upstream, Upstream::Member { name, .. } if *name == "pg1"),
+        "{upstream}"
+    );
 }

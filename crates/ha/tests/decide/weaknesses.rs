@@ -175,3 +175,22 @@ fn w25_a_name_that_two_servers_stream_by_is_not_synchronous() {
         });
     sync_becomes(&quorum, &[]);
 }
+
+/// Of what the primary acknowledged alone nobody else may have anything: by itself the lead goes to nobody but it.
+#[test]
+fn w13_once_all_synchronous_standbys_left_the_primary_alone_may_lead() {
+    let left = |me: &str| World::unlocked(me).sync("pg1", &[]).silence();
+    for me in ["pg2", "pg3"] {
+        assert!(!acquires(&left(me).because("ha.md §10.1 row 12")));
+    }
+    assert!(acquires(&left("pg1").step()));
+    // An operator may give that up.
+    let chosen = left("pg2").failover(None, Some("pg2"));
+    assert!(acquires(&chosen.because("ha.md §10.3.1a")));
+    // Strictly, they stay in /sync, and nothing is acknowledged without them.
+    let strict = World::of("pg1")
+        .sync("pg1", &["pg2"])
+        .names("pg2", &[])
+        .with(|w| w.global.synchronous_mode_strict = true);
+    assert_eq!(strict.because("ha.md §13.4"), Step::Wait);
+}
