@@ -53,10 +53,8 @@ pub(crate) fn heard(world: &mut World, node: NodeId, event: &Event) {
         Event::ClusterUnchanged if leaderless.seen => {}
         _ => return,
     }
-    // Who promised not to take over takes the leader in failsafe mode for the cluster's.
-    if promised {
-        *leaderless = Leaderless::default();
-    } else if replica && !busy {
+    // Who promised not to take over takes the leader in failsafe mode for the cluster's, and what it told before counts after.
+    if replica && !busy && !promised {
         leaderless.looks += 1;
     }
     if leaderless.looks > LOOKS && !leaderless.told {

@@ -4,7 +4,7 @@
 //! Judged where nothing else happens meanwhile: from the store's first answer on for a `ttl`, without any fault, among agents that
 //! have been there for a while. One that is being started makes no promise, and a request that the fault held up may fail yet.
 
-use primacy_ha::{Event, FailsafeVerdict, RenewalResult};
+use primacy_ha::{Event, FailsafeReply, FailsafeVerdict, RenewalResult};
 
 use crate::world::{Instant, NodeId, World};
 
@@ -18,6 +18,14 @@ pub(crate) fn heard(world: &mut World, node: NodeId, event: &Event) {
         Event::ClusterRead(Ok(cluster)) | Event::ClusterFollowed(cluster) => {
             let leads = cluster.leader_name().map(|name| World::node_of(name));
             cluster.failover.is_none() && leads.is_none_or(|leads| leads == Some(node))
+        }
+        // A member that does not promise any more, or answers too late, ends it.
+        Event::FailsafeAnswered { answers, .. } => {
+            let mut answers = answers.values();
+            if answers.all(|answer| matches!(answer, FailsafeReply::Accepted(_))) {
+                return;
+            }
+            false
         }
         Event::Renewed { result, .. } => !matches!(result, RenewalResult::Failed(_)),
         _ => return,
