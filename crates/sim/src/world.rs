@@ -150,7 +150,10 @@ impl World {
         self.run_until(end);
         if self.violation.is_none() {
             faults::end_all(self);
-            self.await_primary(end);
+            // What came on top of a late fault may begin after the end.
+            let late = self.plan.faults.iter().filter(|fault| fault.at > end);
+            let late = late.map(|fault| fault.at + fault.lasts).max();
+            self.await_primary(late.unwrap_or(end));
             self.run_until(end + HEALING / 2);
             faults::reinitialize_diverged(self);
             self.run_until(end + HEALING);
@@ -163,6 +166,7 @@ impl World {
 
     /// Until somebody leads after the faults.
     fn await_primary(&mut self, end: Instant) {
+        self.run_until(end);
         let latest = end + invariants::liveness::allowed(self);
         while self.violation.is_none() && !invariants::liveness::somebody_leads(self) {
             if self.now >= latest {
