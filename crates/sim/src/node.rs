@@ -334,6 +334,9 @@ impl World {
         if self.nodes[node].still() {
             return;
         }
+        if let Some(agent) = self.nodes[node].agent.as_mut() {
+            agent.leaderless.interrupted();
+        }
         let number = self.nodes[node].agents;
         let waiting = std::mem::take(&mut self.nodes[node].inbox);
         // What the kernel had for it comes in no particular order, timers among it.
@@ -1397,6 +1400,9 @@ impl World {
         };
         match step {
             Step::AcquireLeader { failover } => {
+                if let Some(agent) = self.nodes[node].agent.as_mut() {
+                    agent.leaderless.races();
+                }
                 let ttl = self
                     .machine(node)
                     .map_or(Duration::ZERO, |machine| machine.global().ttl);

@@ -5,7 +5,7 @@ use primacy_ha::{Event, JournalEntry};
 
 use crate::world::{NodeId, World};
 
-/// So often an agent may look at a cluster without a leader before it has told why it does nothing about that. The journal
+/// So often in a row an agent may look at a cluster without a leader before it has told why it does nothing about that. The journal
 /// tells it at the first look; an agent that asks members first decides after their answers.
 const LOOKS: u32 = 3;
 
@@ -15,6 +15,18 @@ pub(crate) struct Leaderless {
     looks: u32,
     seen: bool,
     told: bool,
+}
+
+impl Leaderless {
+    /// The agent did not move for a while: what it looked at before is out of date, and it looks anew before it decides.
+    pub(crate) fn interrupted(&mut self) {
+        self.looks = 0;
+    }
+
+    /// It races: that is no failover which is not taken, and the journal tells a step only so often.
+    pub(crate) fn races(&mut self) {
+        self.told = true;
+    }
 }
 
 pub(crate) fn journaled(world: &mut World, node: NodeId, entry: &JournalEntry) {
@@ -50,6 +62,8 @@ pub(crate) fn heard(world: &mut World, node: NodeId, event: &Event) {
             return;
         }
         Event::ClusterRead(Ok(_)) | Event::ClusterFollowed(_) => leaderless.seen = true,
+        // What it looked at before that is out of date as well.
+        Event::ClusterRead(Err(_)) => return leaderless.interrupted(),
         Event::ClusterUnchanged if leaderless.seen => {}
         _ => return,
     }
