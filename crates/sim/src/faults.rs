@@ -728,8 +728,7 @@ pub(crate) fn reinitialize_diverged(world: &mut World) {
         let failed = |machine: &Machine| machine.memory().rewind == RewindState::Failed;
         let half_rewound = world.servers[node].disk.half_rewound;
         if half_rewound || world.machine(node).is_some_and(failed) {
-            // They insist where a restart that waits there, in vain, would have it refused.
-            reinitialize(world, node, half_rewound);
+            reinitialize(world, node, false);
         }
     }
 }
