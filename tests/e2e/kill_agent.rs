@@ -57,6 +57,71 @@ async fn agent_returns_within_ttl(store: StoreKind) -> Result<()> {
     cluster.finish(ledger).await
 }
 
+/// The promotion takes minutes, its agent is killed, nothing fences the server, and another member leads. The agent that
+/// returns finds a standby, which would become a second primary.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn agent_returns_to_an_unfinished_promotion() -> Result<()> {
+    let mut cluster = crate::cluster(StoreKind::Etcd3).prepare().await?;
+    for agent in &cluster.agents {
+        let hold = agent.dir.join("hold");
+        let text = std::fs::read_to_string(&agent.config)?;
+        let section = "\npostgresql:\n";
+        ensure!(text.contains(section), "{text}");
+        let command = format!("while [ -e {} ]; do sleep 0.1; done", hold.display());
+        let text = text.replace(
+            section,
+            &format!("{section}  recovery_conf: {{recovery_end_command: '{command}'}}\n"),
+        );
+        let account = cluster.scratch().account();
+        account.write(&agent.config, &format!("{text}fencing: {{mode: off}}\n"))?;
+    }
+    cluster.start_all()?;
+    let old = cluster.wait_healthy().await?;
+    cluster.create_ledger(old).await?;
+    let writer = cluster.writer().await?;
+    let new = cluster.synchronous_standby().await?;
+    let hold = cluster.agents[new].dir.join("hold");
+    cluster.scratch().account().write(&hold, "")?;
+
+    cluster.agents[old].kill_node().await?;
+    let marker = cluster.agents[new].data_dir().join("primacy.promoting");
+    let patience = cluster.timing.failover();
+    wait_until("the promotion to begin", patience, async || {
+        ensure!(marker.exists(), "no {}", marker.display());
+        Ok(())
+    })
+    .await?;
+    let postmaster = cluster.agents[new].postmaster_pid();
+    cluster.agents[new].sigkill().await?;
+    cluster.start_agent(old)?;
+    wait_until("the old primary to lead again", patience, async || {
+        let status = cluster.agents[old].check("/primary").await?;
+        ensure!(status == 200, "{status}");
+        Ok(())
+    })
+    .await?;
+    ensure!(
+        marker.exists() && cluster.agents[new].postmaster_pid() == postmaster,
+        "the promotion did not outlive its agent"
+    );
+
+    cluster.start_agent(new)?;
+    wait_until("the promotion to be given up", patience, async || {
+        let now = cluster.agents[new].postmaster_pid();
+        ensure!(now != postmaster, "{now:?} is still being promoted");
+        Ok(())
+    })
+    .await?;
+    std::fs::remove_file(&hold)?;
+    ensure!(
+        cluster.wait_healthy().await? == old,
+        "whose promotion was given up leads"
+    );
+    writer.wait_progress(patience).await?;
+    let ledger = TestCluster::collect([writer]).await?;
+    cluster.finish(ledger).await
+}
+
 /// Nobody stops the old server but what its agent left behind for the case. A replica takes over; the old primary
 /// acknowledges nothing from then on, and rejoins with its agent.
 async fn agent_returns_after_ttl(store: StoreKind) -> Result<()> {

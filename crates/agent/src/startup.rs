@@ -54,6 +54,8 @@ pub(crate) async fn run(path: Option<PathBuf>) -> ExitCode {
 
 async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
     primacy_net::install_crypto_provider();
+    // A reload that is asked for while the agent begins is made once it runs: the signal would end it otherwise.
+    let hangup = signal(SignalKind::hangup())?;
     if rustix::process::geteuid().is_root() {
         bail!(
             "the agent was started as root, and PostgreSQL refuses to run as root: start it as the user who owns the \
@@ -98,7 +100,7 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
     let mut signals = Signals {
         terminate: signal(SignalKind::terminate())?,
         interrupt: signal(SignalKind::interrupt())?,
-        hangup: signal(SignalKind::hangup())?,
+        hangup,
     };
     let budget = effective.global.retry_timeout;
     let mut supervisor = Supervisor::of_process();

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use primacy_config::local::EtcdSection;
 use primacy_config::{DcsSection, LocalConfig};
-use primacy_dcs::{Credentials, Discovery, Etcd3, Etcd3Config, Store};
+use primacy_dcs::{Credentials, Etcd3, Store};
 use primacy_raft::RaftNode;
 
 /// An open store.
@@ -19,7 +18,7 @@ pub(crate) struct OpenStore {
 pub(crate) async fn open(section: &DcsSection) -> anyhow::Result<OpenStore> {
     match section {
         DcsSection::Etcd3(section) => {
-            let store = Etcd3::new(etcd3(section))?;
+            let store = Etcd3::new(section.into())?;
             Ok(OpenStore {
                 store: Arc::new(store),
                 node: None,
@@ -54,37 +53,7 @@ fn unsupported(section: &DcsSection) -> anyhow::Error {
 /// Whom the store knows this agent as.
 pub(crate) fn user(section: &DcsSection) -> Option<Credentials> {
     match section {
-        DcsSection::Etcd3(section) => credentials(section),
+        DcsSection::Etcd3(section) => Credentials::of(section),
         _ => None,
-    }
-}
-
-fn credentials(section: &EtcdSection) -> Option<Credentials> {
-    let password = section.password.as_ref();
-    section.username.as_ref().map(|username| Credentials {
-        username: username.clone(),
-        password: password.map_or_else(String::new, |password| password.expose().to_owned()),
-    })
-}
-
-fn etcd3(section: &EtcdSection) -> Etcd3Config {
-    let scheme = if section.tls { "https" } else { "http" };
-    let discovery = section.srv.clone().filter(|_| !section.use_proxies);
-    Etcd3Config {
-        discovery: discovery.map(|domain| Discovery {
-            domain,
-            suffix: section.srv_suffix.clone(),
-            ..Discovery::default()
-        }),
-        endpoints: section
-            .endpoints
-            .iter()
-            .map(|at| format!("{scheme}://{at}"))
-            .collect(),
-        credentials: credentials(section),
-        cacert: section.cacert.as_ref().map(Into::into),
-        cert: section.cert.as_ref().map(Into::into),
-        key: section.key.as_ref().map(Into::into),
-        use_proxies: section.use_proxies,
     }
 }

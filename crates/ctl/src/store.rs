@@ -1,9 +1,7 @@
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use primacy_config::local::EtcdSection;
 use primacy_config::{ClientConfig, DcsSection};
-use primacy_dcs::{Credentials, Discovery, Etcd3, Etcd3Config, Store};
+use primacy_dcs::{Etcd3, Store};
 use primacy_raft::RaftClient;
 use serde_json::{Map, Value, json};
 
@@ -31,7 +29,10 @@ impl OpenStore for ConfiguredStore {
             )))
         };
         match &config.dcs {
-            DcsSection::Etcd3(section) => etcd3(section),
+            DcsSection::Etcd3(section) => match Etcd3::new(section.into()) {
+                Ok(store) => Ok(Arc::new(store)),
+                Err(error) => Err(Failure::refused(chain(&error))),
+            },
             DcsSection::Raft(section) => match RaftClient::new(&section.into()) {
                 Ok(client) => Ok(client.store()),
                 Err(error) => Err(Failure::refused(chain(&error))),
@@ -46,37 +47,6 @@ impl OpenStore for ConfiguredStore {
             DcsSection::Zookeeper(_) => unsupported("zookeeper", ""),
         }
     }
-}
-
-fn etcd3(section: &EtcdSection) -> Result<Arc<dyn Store>, Failure> {
-    let scheme = if section.tls { "https" } else { "http" };
-    let path = |file: &Option<String>| file.as_ref().map(PathBuf::from);
-    let password = section.password.as_ref();
-    let credentials = section.username.as_ref().map(|username| Credentials {
-        username: username.clone(),
-        password: password.map_or_else(String::new, |password| password.expose().to_owned()),
-    });
-    let discovery = section.srv.clone().filter(|_| !section.use_proxies);
-    let store = Etcd3::new(Etcd3Config {
-        discovery: discovery.map(|domain| Discovery {
-            domain,
-            suffix: section.srv_suffix.clone(),
-            ..Discovery::default()
-        }),
-        endpoints: section
-            .endpoints
-            .iter()
-            .map(|endpoint| format!("{scheme}://{endpoint}"))
-            .collect(),
-        credentials,
-        cacert: path(&section.cacert),
-        cert: path(&section.cert),
-        key: path(&section.key),
-        use_proxies: section.use_proxies,
-    });
-    Ok(Arc::new(
-        store.map_err(|error| Failure::refused(chain(&error)))?,
-    ))
 }
 
 /// The stores that a URL can name, and their usual ports.

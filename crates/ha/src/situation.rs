@@ -550,7 +550,13 @@ impl<'a> Situation<'a> {
     /// A server that is no primary may become one yet, since it says nothing or was asked to: its lock is not given up before
     /// it is known, or stopped.
     pub(crate) fn may_be_promoted(&self) -> bool {
-        self.wal().is_none() || self.memory.role == Role::Promoted
+        self.wal().is_none() || self.is_being_promoted()
+    }
+
+    /// A standby that was asked to promote, by this agent or one before it, and has not come to the end of it.
+    pub(crate) fn is_being_promoted(&self) -> bool {
+        let asked = self.memory.role == Role::Promoted || self.server.promoting;
+        asked && self.wal().is_some_and(|wal| !wal.is_primary())
     }
 
     /// Synchronous replication is wanted.

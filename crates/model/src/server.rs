@@ -28,6 +28,8 @@ pub struct Observation {
     pub unfinished_bootstrap: bool,
     /// An agent found that the WAL here left its leader's, and none has found since that it did not.
     pub diverged: bool,
+    /// It is a standby still, and an agent has asked this very postmaster to promote.
+    pub promoting: bool,
     /// The watchdog device is there and writable.
     pub watchdog_usable: bool,
     /// Whether the server answers those who ask, besides this look.

@@ -29,6 +29,7 @@ mod observe;
 mod pgpass;
 mod postmaster;
 mod probe;
+mod promoting;
 mod recovery;
 mod replica;
 mod rewind;

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::postmaster::Listens;
 use crate::unfinished::Unfinished;
-use crate::{Error, Server, postmaster, session};
+use crate::{Error, Server, postmaster, promoting, session};
 
 /// What to look at.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,6 +32,7 @@ struct Files {
     backup_label: bool,
     unfinished_bootstrap: bool,
     diverged: bool,
+    asked_to_promote: bool,
 }
 
 impl Server {
@@ -68,6 +69,7 @@ impl Server {
                 backup_label: false,
                 unfinished_bootstrap: false,
                 diverged: false,
+                asked_to_promote: false,
             },
             Err(error) => {
                 return Observation {
@@ -93,6 +95,13 @@ impl Server {
                 .await
             {
                 Ok((status, system_identifier)) => {
+                    observation.promoting = files.asked_to_promote && !status.is_primary();
+                    if files.asked_to_promote
+                        && status.is_primary()
+                        && let Err(error) = self.unmark_promoting(deadline).await
+                    {
+                        tracing::warn!("{error}");
+                    }
                     observation.wal = Some(status);
                     observation.system_identifier = system_identifier;
                     observation.readiness = Readiness::Accepting;
@@ -168,6 +177,10 @@ fn look(data_dir: &Path, last: Option<PostmasterIdentity>) -> Files {
         .as_ref()
         .err()
         .map(|error| DataDirectory::Unreadable(error.to_string()));
+    let asked_to_promote = match process {
+        Ok(Process::Running(postmaster)) => promoting::is_marked(data_dir, postmaster),
+        _ => false,
+    };
     Files {
         data_directory: unreadable.unwrap_or_else(|| data_directory(data_dir)),
         major_version: std::fs::read_to_string(data_dir.join("PG_VERSION"))
@@ -185,6 +198,7 @@ fn look(data_dir: &Path, last: Option<PostmasterIdentity>) -> Files {
         backup_label: data_dir.join("backup_label").exists(),
         unfinished_bootstrap: Unfinished::Bootstrap.is_marked(data_dir),
         diverged: crate::diverged::is_marked(data_dir),
+        asked_to_promote,
     }
 }
 

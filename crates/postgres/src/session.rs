@@ -308,8 +308,10 @@ impl Server {
         Connection::open(&target, &settings.superuser, "Patroni", false, deadline).await
     }
 
-    /// Asks the server to become a primary; returns when it was told (`ha.md` §12.6), not when it did.
+    /// Asks the server to become a primary; returns when it was told (`ha.md` §12.6), not when it did. Until it has, every
+    /// look at it tells that it was asked.
     pub async fn promote(&self, deadline: Instant) -> Result<(), Error> {
+        self.mark_promoting(deadline).await?;
         let settings = self.settings();
         Run::new(settings.binary("pg_ctl"))
             .args(["promote", "-W", "-s", "-D"])

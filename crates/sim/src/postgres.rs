@@ -1177,6 +1177,7 @@ impl World {
             seen.probes.connection = noticed;
             seen.probes.query = noticed.filter(|_| running.phase == Phase::Ready);
             if server.answers() {
+                seen.promoting = running.promoting;
                 seen.wal = Some(self.wal_status(node, running));
             }
         }

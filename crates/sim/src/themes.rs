@@ -94,6 +94,10 @@ const LATER_THEMES: &[Theme] = &[
         prepare: |plan, _| set(plan, "failsafe_mode", json!(true)),
         storm: promises_that_hold,
     },
+    Theme {
+        prepare: |_, _| {},
+        storm: promotions_that_outlive_their_agent,
+    },
 ];
 
 /// Gives every second plan a theme.
@@ -526,4 +530,42 @@ fn promises_that_hold(storm: &mut Storm<'_>) {
         ]);
         storm.add(soon, late, Whom::LastLeader, what);
     }
+}
+
+/// Whoever takes over is a standby for minutes yet, and his agent is away, perhaps in a pause, for long enough that others
+/// lead meanwhile.
+fn promotions_that_outlive_their_agent(storm: &mut Storm<'_>) {
+    let slow = storm.between(30.0, 300.0);
+    for node in 0..storm.nodes {
+        if storm.rng.random_bool(0.7) {
+            storm.add(0.0, slow, Whom::Other(node), What::SlowStart);
+        }
+    }
+    let what = storm.one_of(&[
+        What::KillNode,
+        What::KillNode,
+        What::Isolate,
+        What::Switchover { candidate: None },
+    ]);
+    let lasts = storm.ttl + storm.between(5.0, 60.0);
+    storm.add(1.0, lasts, Whom::Leader, what);
+    let asked = storm.ttl + storm.between(1.0, 15.0);
+    if storm.rng.random_bool(0.6) {
+        let (soon, lasts) = (storm.between(-5.0, 10.0), storm.between(5.0, 60.0));
+        storm.add(asked + soon, lasts, Whom::Leader, What::Pause);
+    }
+    let blow = storm.one_of(&[
+        What::KillAgent,
+        What::KillAgent,
+        What::KillAgent,
+        What::FreezeAgent,
+        What::CutFromStore,
+        What::SuspendNode,
+        What::StoreWithoutMajority,
+    ]);
+    let (soon, lasts) = (
+        storm.between(0.0, 30.0),
+        storm.ttl * storm.between(0.1, 3.0),
+    );
+    storm.add(asked + soon, lasts, Whom::Leader, blow);
 }

@@ -5,6 +5,7 @@ mod discovery;
 mod endpoints;
 #[cfg(test)]
 mod fuzz;
+mod section;
 mod watch;
 mod wire;
 

@@ -143,6 +143,7 @@ pub(crate) fn answer(
         || names_me
         || s.lease != Lease::None
         || s.memory.role.accepts_writes()
+        || s.server.promoting
         || asking.name == *s.me()
     {
         return FailsafeAnswer::RunningAsLeader;

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use primacy_model::{Cluster, Role};
 
-use super::{Reasons, Verdict, fence, history, slots, standby_cluster, switchover, sync, watchdog};
-use crate::decision::{Job, Step};
+use super::{
+    Reasons, Verdict, demote, fence, history, slots, standby_cluster, switchover, sync, watchdog,
+};
+use crate::decision::{DemotionMode, Job, Step};
 use crate::situation::Situation;
 
 /// A server that was just promoted is looked at again so soon.
@@ -119,6 +121,10 @@ fn promote(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Step {
     }
     if let Some(problem) = sync::outdated_race(s, cluster) {
         why.note("ha.md §13.1 I3", problem);
+        if s.is_being_promoted() {
+            why.outcome("demoting self because /sync is not what the lock was won by");
+            return demote(s, DemotionMode::Immediate);
+        }
         why.outcome("released leader key voluntarily: /sync is not what the lock was won by");
         return Step::ReleaseLeader { optime: None };
     }

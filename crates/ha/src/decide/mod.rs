@@ -125,6 +125,9 @@ fn first_step(s: &Situation<'_>, why: &mut Reasons) -> Verdict<Step> {
     {
         return Ok(step);
     }
+    if !owner && let Some(step) = promotion_without_lock(s, cluster, why) {
+        return Ok(step);
+    }
     if let Process::Dying(_) = s.server.process {
         return Ok(hang::dying(s, cluster, why));
     }
@@ -199,7 +202,8 @@ fn unreachable_store(s: &Situation<'_>, why: &mut Reasons) -> Step {
         why.outcome("DCS is not accessible");
         return Step::Wait;
     }
-    if !s.is_primary() {
+    let promotion_without_lock = s.is_being_promoted() && s.lease == Lease::None;
+    if !s.is_primary() && !promotion_without_lock {
         why.outcome("DCS is not accessible");
         return slots_without_store(s, why).unwrap_or(Step::Wait);
     }
@@ -270,6 +274,25 @@ fn lost_lease(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option
     );
     why.outcome("demoting self because DCS is not accessible and I was a leader");
     Some(demote(s, DemotionMode::Offline))
+}
+
+/// A promotion that an agent before this one, or this one under a lock that is lost, has asked for is still under way. By
+/// the time it comes to its end others may have led, and it would accept writes before anybody looks: also in pause
+/// (safety over availability) it is a standby again, which follows or races.
+fn promotion_without_lock(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option<Step> {
+    if s.lease != Lease::None || !s.is_being_promoted() {
+        return None;
+    }
+    let leader = match cluster.leader_name() {
+        Some(leader) => format!("{leader} holds the lock"),
+        None => "nobody holds the lock".into(),
+    };
+    why.note(
+        "ha.md W15",
+        format!("{leader}, and the server here was asked to promote"),
+    );
+    why.outcome("demoting self because i do not have the lock and i am being promoted");
+    Some(demote(s, DemotionMode::ImmediateNoLock))
 }
 
 /// The start that was under way has failed (`ha.md` §3 H). A leader gives the lock up; everybody looks

@@ -1,7 +1,7 @@
 //! The lease is kept by the clock, beside the passes.
 
 use jiff::Timestamp;
-use primacy_model::{DataDirectory, JournalKind, Process, Readiness};
+use primacy_model::{DataDirectory, JournalKind, Process, Readiness, Role};
 
 use super::{
     Action, FENCE_MARGIN, FenceOrder, LogLevel, Machine, Pass, RENEWAL_RETRY, RenewalResult,
@@ -26,7 +26,7 @@ impl Machine {
             self.lease = Lease::None;
             self.leave_failsafe();
             self.again = true;
-            if self.may_accept_writes() && !self.global.pause {
+            if self.goes_with_the_lease() {
                 let reason = Reason {
                     rule: "design.md idea 4",
                     text: format!("the lease ends at {until:?}, it is {now:?}"),
@@ -94,7 +94,7 @@ impl Machine {
                     LogLevel::Error,
                     "failed to update leader lock".into(),
                 ));
-                if self.may_accept_writes() && !self.global.pause {
+                if self.goes_with_the_lease() {
                     // Somebody else may lead from now on.
                     let reason = Reason {
                         rule: "ha.md §5.3",
@@ -132,7 +132,7 @@ impl Machine {
     pub(super) fn set_fence(&mut self, now: Moment, actions: &mut Vec<Action>) {
         let wanted = match self.lease {
             // What an agent before this one told is not undone by a pause that the store may not know any more.
-            _ if self.global.pause => {
+            _ if self.global.pause && !self.is_being_promoted() => {
                 (self.memory.store_seen || self.fence.is_some()).then_some(FenceOrder::Disarm)
             }
             // A primary that is being started is under the fence from its first moment, whatever becomes of the agent.
@@ -168,7 +168,7 @@ impl Machine {
             );
         // One that says nothing is none only if its files say so.
         let primary = match &self.server.wal {
-            Some(wal) => wal.is_primary(),
+            Some(wal) => wal.is_primary() || self.server.promoting,
             None => {
                 !self.server.recovery_signal
                     && self.server.data_directory == DataDirectory::Valid
@@ -190,7 +190,22 @@ impl Machine {
             && (untold
                 || self.memory.role.accepts_writes()
                 || self.server.wal.as_ref().is_some_and(|wal| wal.is_primary())
-                || matches!(self.job.as_ref().map(|job| &job.job), Some(Job::Promote)))
+                || self.is_being_promoted())
+    }
+
+    /// A standby that was asked to promote, or is about to be, and has not come to the end of it.
+    fn is_being_promoted(&self) -> bool {
+        let asked = self.memory.role == Role::Promoted
+            || self.server.promoting
+            || matches!(self.job.as_ref().map(|job| &job.job), Some(Job::Promote));
+        let done = self.server.wal.as_ref().is_some_and(|wal| wal.is_primary());
+        asked && !done
+    }
+
+    /// In pause a primary runs on without the lock, but none comes to be without it: a promotion may take minutes, and
+    /// somebody else lead by then.
+    fn goes_with_the_lease(&self) -> bool {
+        self.may_accept_writes() && (!self.global.pause || self.is_being_promoted())
     }
 
     /// The primary is down for a moment, by this agent's hand.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use primacy_ha::{Job, Over, Step};
+use primacy_ha::{DemotionMode, Job, Over, Step, StopReason};
 use primacy_model::{DynamicConfig, History, Initialize, Lsn, Role, Timeline, Version};
 
 use crate::world::{NOW, POSITION, World, held, leader};
@@ -32,6 +32,27 @@ fn s4_3_4_a_replica_with_the_lock_is_promoted() {
     );
     let promoted = winner().with(|w| w.memory.role = Role::Promoted);
     assert!(matches!(promoted.step(), Step::WaitUntil(_)));
+}
+
+/// Whether it came to be asked is not known, and it does no harm to be asked twice.
+#[test]
+fn s4_3_4_a_promotion_that_an_earlier_agent_asked_for_is_asked_for_again() {
+    let asked = || winner().with(|w| w.server.promoting = true);
+    assert_eq!(
+        asked().because("ha.md §4.3.4"),
+        Step::StartJob(Job::Promote)
+    );
+    let paused = asked().with(|w| w.global.pause = true);
+    assert_eq!(paused.step(), Step::StartJob(Job::Promote));
+    // The lock would be free before the server is stopped.
+    let outdated = asked().sync("pg1", &["pg3"]);
+    assert!(matches!(
+        outdated.because("ha.md §13.1 I3"),
+        Step::StartJob(Job::Stop {
+            reason: StopReason::Demotion(DemotionMode::Immediate),
+            ..
+        })
+    ));
 }
 
 #[test]

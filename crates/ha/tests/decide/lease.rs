@@ -129,6 +129,40 @@ fn w15_a_server_just_promoted_counts_as_a_primary() {
     assert!(demotes(&world.step(), DemotionMode::ImmediateNoLock));
 }
 
+/// Others may have led since it was asked to promote, and may lead by the time that it has.
+#[test]
+fn w15_a_server_that_is_being_promoted_without_the_lock_is_stopped() {
+    for earlier_agent in [true, false] {
+        for unlocked in [true, false] {
+            for pause in [true, false] {
+                let world = match unlocked {
+                    true => World::unlocked("pg2"),
+                    false => World::of("pg2"),
+                };
+                let world = world.with(|w| {
+                    w.global.pause = pause;
+                    match earlier_agent {
+                        true => w.server.promoting = true,
+                        false => w.memory.role = Role::Promoted,
+                    }
+                });
+                let step = world.because("ha.md W15");
+                assert!(demotes(&step, DemotionMode::ImmediateNoLock), "{step:?}");
+            }
+        }
+    }
+    let away = |seen: bool| {
+        World::of("pg2").with(|w| {
+            w.reachable = false;
+            w.server.promoting = true;
+            w.memory.store_seen = seen;
+            w.memory.began = NOW;
+        })
+    };
+    assert!(demotes(&away(true).step(), DemotionMode::Offline));
+    assert_eq!(away(false).step(), Step::Wait, "the lock may be its own");
+}
+
 #[test]
 fn s3_1_3_a_promotion_without_the_lock_is_cancelled() {
     let world = World::of("pg2").job(Job::Promote);

@@ -64,6 +64,41 @@ fn s4_1_2_a_lock_that_is_lost_in_pause_stops_nothing_and_arms_no_fence() {
     assert!(driver.saw(armed));
 }
 
+/// In pause a primary runs on without the lock; none comes to be without it.
+#[test]
+fn a_promotion_under_way_is_under_the_fence_in_pause_and_goes_with_the_lease() {
+    let mut driver = Driver::starting(World::unlocked("pg2").silence());
+    driver.promotes = false;
+    driver.rest();
+    assert_eq!(driver.machine.memory().role, Role::Promoted);
+    set_pause(&mut driver, true);
+    let armed = |action: &Action| matches!(action, Action::SetFence(FenceOrder::Until(_)));
+    let disarmed = |action: &Action| matches!(action, Action::SetFence(FenceOrder::Disarm));
+    driver.pass_time(CYCLE, |_| false);
+    assert!(driver.saw(armed) && !driver.saw(disarmed));
+    driver.reachable = false;
+    assert!(driver.pass_time(2 * TTL, kills));
+
+    // The next agent, which finds what was asked of the server.
+    let mut world = World::of("pg2");
+    world.server.promoting = true;
+    world
+        .cluster
+        .config
+        .as_mut()
+        .expect("a configuration")
+        .value
+        .insert("pause".into(), true.into());
+    let mut driver = Driver::starting(world);
+    driver.reachable = false;
+    driver.rest();
+    let limited = |action: &Action| matches!(action, Action::SetFence(FenceOrder::AtMost(_)));
+    assert!(driver.saw(limited));
+    driver.reachable = true;
+    let stops = |action: &Action| matches!(action, Action::StartJob(Job::Stop { .. }));
+    assert!(driver.pass_time(CYCLE, stops));
+}
+
 #[test]
 fn s3_k_stopped_and_started_by_hand_the_lock_goes_and_comes_back() {
     let mut driver = paused(Driver::leading());

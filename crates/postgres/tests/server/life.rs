@@ -10,7 +10,7 @@ use primacy_postgres::{
 };
 use tokio::sync::mpsc;
 
-use crate::scratch::{LONG, Scratch, free_port, mode, soon, until};
+use crate::scratch::{LONG, Node, Scratch, free_port, mode, soon, until};
 use crate::server_test;
 
 server_test!(life, a_server_from_initdb_to_the_end, {
@@ -353,4 +353,52 @@ fn root_is_refused() {
     let node = scratch.node("pg1");
     let error = runtime.block_on(node.server.check(soon())).unwrap_err();
     assert!(matches!(error, Error::RunningAsRoot { .. }), "{error}");
+}
+
+server_test!(
+    life,
+    a_promotion_that_outlives_its_agent_is_known_to_the_next_one,
+    {
+        let scratch = Scratch::new();
+        let primary = scratch.primary("pg1").await;
+        let (standby, end) = standby_that_is_being_promoted(&scratch, &primary).await;
+        let next = Server::new((*standby.server.settings()).clone());
+        let seen = next.observe(ObserveOptions::default(), soon()).await;
+        assert!(seen.promoting && !seen.wal.unwrap().is_primary());
+
+        std::fs::write(&end, "").unwrap();
+        standby.until_primary().await;
+        let seen = next.observe(ObserveOptions::default(), soon()).await;
+        assert!(!seen.promoting && seen.wal.unwrap().is_primary());
+        assert!(!standby.data_dir.join("primacy.promoting").exists());
+    }
+);
+
+server_test!(life, a_promotion_ends_with_its_postmaster, {
+    let scratch = Scratch::new();
+    let primary = scratch.primary("pg1").await;
+    let (standby, end) = standby_that_is_being_promoted(&scratch, &primary).await;
+    standby.stop(StopMode::Immediate).await;
+    std::fs::write(&end, "").unwrap();
+    assert!(standby.data_dir.join("primacy.promoting").exists());
+    standby.start(Some(&primary)).await;
+    let seen = standby.observe().await;
+    assert!(!seen.promoting && !seen.wal.unwrap().is_primary());
+});
+
+/// A promotion that comes to its end as soon as the file is there that is also returned.
+async fn standby_that_is_being_promoted(scratch: &Scratch, of: &Node) -> (Node, PathBuf) {
+    let standby = scratch.standby("pg2", of).await;
+    assert!(!standby.observe().await.promoting);
+    let end = scratch.path("end");
+    let command = format!("until [ -e {} ]; do sleep 0.1; done", end.display());
+    standby.sql(&format!(
+        "ALTER SYSTEM SET recovery_end_command = '{command}'"
+    ));
+    standby.server.reload(soon()).await.unwrap();
+    let in_force = || standby.sql("SHOW recovery_end_command") == command;
+    standby.until("the command", |_| in_force()).await;
+    standby.server.promote(soon()).await.unwrap();
+    assert!(standby.observe().await.promoting);
+    (standby, end)
 }

@@ -67,8 +67,11 @@ pub(crate) fn heard(world: &mut World, node: NodeId, event: &Event) {
         Event::ClusterUnchanged if leaderless.seen => {}
         _ => return,
     }
-    // Who promised not to take over takes the leader in failsafe mode for the cluster's, and what it told before counts after.
-    if replica && !busy && !promised {
+    // Who promised not to take over takes the leader in failsafe mode for the cluster's: what it was about to decide before
+    // is out of date, and what it told before counts after.
+    if promised {
+        leaderless.interrupted();
+    } else if replica && !busy {
         leaderless.looks += 1;
     }
     if leaderless.looks > LOOKS && !leaderless.told {
