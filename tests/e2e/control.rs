@@ -1,9 +1,13 @@
 //! Restart, reinitialise, and change of the configuration, by command.
 
-use anyhow::{Result, ensure};
+use std::process::Stdio;
+
+use anyhow::{Context, Result, ensure};
 use primacy_testkit::settings::SCOPE;
 use primacy_testkit::{StoreKind, TestCluster, sql, wait_until};
 use serde_json::json;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{ChildStdout, Command};
 
 on_both_stores!(restart, reinitialize, edit_configuration);
 
@@ -119,4 +123,66 @@ async fn edit_configuration(store: StoreKind) -> Result<()> {
 
     let ledger = TestCluster::collect([writer]).await?;
     cluster.finish(ledger).await
+}
+
+/// `list -w` shows a change of the lead without being asked again, until it is interrupted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn list_is_watched() -> Result<()> {
+    let cluster = crate::cluster(StoreKind::Embedded).start().await?;
+    let leader = cluster.leader().await?;
+    let standby = cluster.synchronous_standby().await?;
+    let mut command = cluster
+        .scratch()
+        .command(cluster.executable.with_file_name("patronictl"));
+    command
+        .arg("-c")
+        .arg(&cluster.agents[leader].config)
+        .args(["list", "-f", "tsv", "-w", "0.2"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut watch = Command::from(command).kill_on_drop(true).spawn()?;
+    let mut lines = BufReader::new(watch.stdout.take().context("no output")?).lines();
+
+    let name = |member: usize| cluster.agents[member].name.as_str();
+    shows_leader(&mut lines, name(leader)).await?;
+    shows_leader(&mut lines, name(leader)).await?;
+    cluster
+        .control_ok(&["switchover", SCOPE, "--candidate", name(standby), "--force"])
+        .await?;
+    shows_leader(&mut lines, name(standby)).await?;
+
+    let pid = watch.id().context("the watch has ended")?;
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid)?).context("no process")?;
+    rustix::process::kill_process(pid, rustix::process::Signal::INT)?;
+    let ended = tokio::time::timeout(cluster.timing.failover(), watch.wait_with_output()).await??;
+    let errors = String::from_utf8_lossy(&ended.stderr);
+    ensure!(
+        ended.status.code() == Some(1) && errors.contains("Aborted!"),
+        "{}: {errors}",
+        ended.status
+    );
+    cluster.pass();
+    Ok(())
+}
+
+/// Reads on until the member leads.
+async fn shows_leader(lines: &mut Lines<BufReader<ChildStdout>>, member: &str) -> Result<()> {
+    let mut last = String::new();
+    let shown = async {
+        while let Some(line) = lines.next_line().await? {
+            let fields: Vec<&str> = line.split('\t').collect();
+            if fields.contains(&member) && fields.contains(&"Leader") {
+                return Ok(true);
+            }
+            last = line;
+        }
+        anyhow::Ok(false)
+    };
+    let shown = tokio::time::timeout(std::time::Duration::from_secs(60), shown).await;
+    ensure!(
+        matches!(shown, Ok(Ok(true))),
+        "{member} is not shown as the leader: {shown:?}, last {last:?}"
+    );
+    Ok(())
 }
