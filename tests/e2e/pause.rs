@@ -143,7 +143,8 @@ async fn stays_without_leader(cluster: &TestCluster, down: usize) -> Result<()> 
     .await?;
     let until = Instant::now() + cluster.timing.ttl + cluster.timing.loop_wait;
     while Instant::now() < until {
-        for agent in &cluster.agents {
+        for member in cluster.others(down) {
+            let agent = &cluster.agents[member];
             let primary = agent.check("/primary").await;
             ensure!(
                 !primary.is_ok_and(|status| status == 200),

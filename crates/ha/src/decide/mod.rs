@@ -407,10 +407,10 @@ fn system_identifier(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) ->
             "ha.md §3 J",
             "the system identifier of the data directory cannot be read",
         );
-        why.outcome(format!(
-            "system ID is invalid, {} needs to be reinitialized",
-            s.me()
-        ));
+        why.outcome(match s.server.control {
+            Some(_) => format!("system ID is invalid, {} needs to be reinitialized", s.me()),
+            None => "waiting for the control file to be read".into(),
+        });
         return Some(Step::Wait);
     };
     match &cluster.initialize {

@@ -27,7 +27,15 @@ impl Machine {
         }
     }
 
-    pub(super) fn absorb(&mut self, observation: Observation, now: Moment) {
+    pub(super) fn absorb(&mut self, mut observation: Observation, now: Moment) {
+        if observation.process.is_alive()
+            && observation.process == self.server.process
+            && observation.control.is_none()
+        {
+            // Neither the server nor its files told: it is whose it was.
+            let known = self.server.system_identifier.clone();
+            observation.system_identifier = observation.system_identifier.or(known);
+        }
         self.saw_process(observation.process);
         let memory = &mut self.memory;
         let starting = matches!(observation.process, Process::Running(_))

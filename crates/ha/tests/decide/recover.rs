@@ -198,6 +198,25 @@ fn s8_5_6_what_an_interrupted_rewind_left_is_not_used() {
 }
 
 #[test]
+fn s3_j_a_system_identifier_that_was_not_read_is_not_called_invalid() {
+    let unread = World::of("pg2").stopped(ControlState::ShutDown).with(|w| {
+        w.server.system_identifier = None;
+        w.server.control = None;
+    });
+    let decision = unread.decide();
+    assert_eq!(decision.step, Step::Wait);
+    assert_eq!(decision.outcome, "waiting for the control file to be read");
+    let invalid = World::of("pg2")
+        .stopped(ControlState::ShutDown)
+        .with(|w| w.server.system_identifier = None);
+    let outcome = invalid.decide().outcome;
+    assert_eq!(
+        outcome,
+        "system ID is invalid, pg2 needs to be reinitialized"
+    );
+}
+
+#[test]
 fn s3_j_data_of_another_cluster_ends_the_agent() {
     let world = World::of("pg2").with(|w| {
         w.server.system_identifier = primacy_model::SystemIdentifier::parse("1111111111111");

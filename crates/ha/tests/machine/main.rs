@@ -286,6 +286,18 @@ fn s13_a_write_of_sync_in_doubt_is_settled_before_a_demoted_leader_is_promoted_a
     assert_eq!(steps, [Some(&published), None], "written, then promoted");
 }
 
+/// On a machine that is short of everything, the server does not answer and its files are not read in time.
+#[test]
+fn s3_j_a_server_that_runs_is_whose_it_was() {
+    let mut driver = Driver::leading();
+    driver.server.wal = None;
+    driver.server.control = None;
+    driver.server.system_identifier = None;
+    driver.pass_time(TTL / 3, |_| false);
+    let outcome = driver.machine.outcome();
+    assert!(outcome.contains("PostgreSQL does not answer"), "{outcome}");
+}
+
 /// It led before its agent was restarted, and hangs: unknown is not no.
 #[test]
 fn a_server_that_says_nothing_and_is_no_standby_by_its_files_is_stopped_where_another_leads() {
