@@ -4,7 +4,11 @@ use anyhow::{Result, ensure};
 use primacy_testkit::wait_until;
 use primacy_testkit::{StoreKind, TestCluster};
 
-on_both_stores!(agent_returns_within_ttl, agent_returns_after_ttl);
+on_both_stores!(
+    agent_returns_within_ttl,
+    agent_returns_after_ttl,
+    agent_returns_to_an_unfinished_promotion
+);
 
 /// The new agent adopts the running server, and takes over its fence: no restart, no failover. The data directory, which
 /// the first agent made, is written as a person may write it.
@@ -59,9 +63,8 @@ async fn agent_returns_within_ttl(store: StoreKind) -> Result<()> {
 
 /// The promotion takes minutes, its agent is killed, nothing fences the server, and another member leads. The agent that
 /// returns finds a standby, which would become a second primary.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn agent_returns_to_an_unfinished_promotion() -> Result<()> {
-    let mut cluster = crate::cluster(StoreKind::Etcd3).prepare().await?;
+async fn agent_returns_to_an_unfinished_promotion(store: StoreKind) -> Result<()> {
+    let mut cluster = crate::cluster(store).prepare().await?;
     for agent in &cluster.agents {
         let hold = agent.dir.join("hold");
         let text = std::fs::read_to_string(&agent.config)?;
