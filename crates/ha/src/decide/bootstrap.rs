@@ -84,17 +84,8 @@ pub(super) fn unfinished(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons
     if !s.server.unfinished_bootstrap || s.memory.bootstrapping.is_some() {
         return None;
     }
-    let mine = s.server.system_identifier.as_ref();
-    let published = cluster.initialize.system_identifier();
-    if let Some(published) = published
-        && mine == Some(published)
-    {
-        why.note(
-            "ha.md W11",
-            format!("/initialize is {published}, as the data directory has it"),
-        );
-        why.outcome("the bootstrap is finished");
-        return Some(Step::ForgetBootstrap);
+    if let Some(step) = published(s, cluster, why) {
+        return Some(step);
     }
     if s.server.data_directory == DataDirectory::Empty && !s.server.process.is_alive() {
         why.note(
@@ -113,6 +104,21 @@ pub(super) fn unfinished(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons
     );
     why.outcome("moving the data directory of an unfinished bootstrap aside");
     Some(Step::AbandonBootstrap)
+}
+
+/// The cluster is the one that was made here. Perhaps its maker never heard that the write arrived, and lost the store then:
+/// nobody else can make another one any more, so this one is not given up.
+fn published(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Option<Step> {
+    let published = cluster.initialize.system_identifier()?;
+    if s.server.system_identifier.as_ref() != Some(published) {
+        return None;
+    }
+    why.note(
+        "ha.md W11",
+        format!("/initialize is {published}, as the data directory has it"),
+    );
+    why.outcome("the bootstrap is finished");
+    Some(Step::ForgetBootstrap)
 }
 
 /// What makes a new cluster once the bid for it is won (`ha.md` §6.1.1).
@@ -162,6 +168,9 @@ pub(super) fn after_first_start(
     why: &mut Reasons,
 ) -> Step {
     if !s.server.process.is_alive() || result == Some(false) {
+        if let Some(step) = published(s, cluster, why) {
+            return step;
+        }
         why.note("ha.md §6.2", "the new cluster did not come up");
         why.outcome("failed to bootstrap cluster");
         return Step::CancelBootstrap;

@@ -77,6 +77,7 @@ impl Machine {
                 // Another member makes, or made, the cluster.
                 self.memory.bootstrapping = Some(Some(false));
             }
+            Step::ForgetBootstrap if done => self.memory.bootstrapping = None,
             Step::CancelBootstrap => {
                 let reason = "failed to bootstrap the cluster; the log above says why".to_owned();
                 actions.push(Action::Exit(Exit { code: 1, reason }));

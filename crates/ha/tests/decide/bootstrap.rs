@@ -111,7 +111,10 @@ fn s6_2_the_new_cluster_is_published_key_by_key_the_leader_key_last() {
 
 #[test]
 fn s6_2_a_bootstrap_that_failed_is_taken_back() {
-    let failed = World::unlocked("pg1").with(|w| w.memory.bootstrapping = Some(Some(false)));
+    let failed = World::unlocked("pg1").with(|w| {
+        w.memory.bootstrapping = Some(Some(false));
+        w.cluster.initialize = Initialize::Running;
+    });
     assert_eq!(failed.because("ha.md §6.2"), Step::CancelBootstrap);
     let primary = World::unlocked("pg1").with(|w| w.memory.bootstrapping = Some(None));
     assert_eq!(primary.step(), Step::StartJob(Job::PostBootstrap));
@@ -173,6 +176,19 @@ fn w11_an_unfinished_bootstrap_of_ones_own_is_moved_aside() {
         w.memory.bootstrapping = Some(None);
     });
     assert_eq!(under_way.step(), Step::CancelBootstrap);
+}
+
+/// Its maker never heard that it is published, and was demoted: nobody could make another one.
+#[test]
+fn w11_a_new_cluster_that_is_published_is_not_given_up() {
+    let worlds = [
+        World::unlocked("pg1").stopped(ControlState::ShutDown),
+        World::unlocked("pg1"),
+    ];
+    for world in worlds {
+        let world = world.with(|w| w.memory.bootstrapping = Some(Some(false)));
+        assert_eq!(world.because("ha.md W11"), Step::ForgetBootstrap);
+    }
 }
 
 /// `ha.md` W11: a claim that lapsed may be another member's now.

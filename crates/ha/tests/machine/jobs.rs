@@ -73,6 +73,18 @@ fn s6_2_a_new_cluster_is_not_judged_by_a_look_from_before_it_was_there() {
 /// The store went away, and the server was demoted: another member may have made the cluster meanwhile.
 #[test]
 fn s6_2_a_new_cluster_whose_server_was_demoted_is_given_up() {
+    assert_eq!(demoted_in_bootstrap(None), Step::CancelBootstrap);
+}
+
+/// Unless the cluster is the one that was made here: the answer to that write was lost.
+#[test]
+fn w11_a_new_cluster_that_is_published_is_led_although_its_server_was_demoted() {
+    let leads = demoted_in_bootstrap(Some(Initialize::Done(world::system())));
+    assert_eq!(leads, Step::AcquireLeader { failover: None });
+}
+
+/// What is done when the store is back, and says that of the cluster.
+fn demoted_in_bootstrap(initialize: Option<Initialize>) -> Step {
     let (mut driver, there) = bootstrapping();
 
     driver.reachable = false;
@@ -82,6 +94,7 @@ fn s6_2_a_new_cluster_whose_server_was_demoted_is_given_up() {
     assert!(driver.saw(stops) || driver.pass_time(TTL, stops));
     driver.pass_time(TTL, |_| false);
     driver.reachable = true;
+    driver.cluster.initialize = initialize.unwrap_or(Initialize::Running);
     let mut queue = Vec::new();
     for _ in 0..100 {
         let Some(action) = queue.pop() else {
@@ -89,14 +102,15 @@ fn s6_2_a_new_cluster_whose_server_was_demoted_is_given_up() {
             queue = driver.step(Event::Tick);
             continue;
         };
-        if let Action::Perform { step, .. } = action {
-            assert_eq!(step, Step::CancelBootstrap);
-            return;
+        if let Action::Perform { step, .. } = &action
+            && matches!(step, Step::CancelBootstrap | Step::AcquireLeader { .. })
+        {
+            return step.clone();
         }
         let event = driver.answer(&action);
         queue.extend(event.into_iter().flat_map(|event| driver.step(event)));
     }
-    panic!("it is kept");
+    panic!("neither given up nor led: {}", driver.machine.outcome());
 }
 
 #[test]
