@@ -146,13 +146,15 @@ fn names_in(file: &std::path::Path) -> Option<String> {
     Some(line.to_owned())
 }
 
-/// Changes the dynamic configuration.
+/// Changes the dynamic configuration. The store may be without a leader, and who asks then asks again.
 pub(crate) async fn configure(cluster: &TestCluster, member: usize, change: Value) -> Result<()> {
-    let answer = cluster.agents[member]
-        .send("PATCH", "/config", &change)
-        .await?;
-    ensure!(answer.status == 200, "{change}: {answer:?}");
-    Ok(())
+    let agent = &cluster.agents[member];
+    wait_until(&format!("{change}"), cluster.timing.failover(), async || {
+        let answer = agent.send("PATCH", "/config", &change).await?;
+        ensure!(answer.status == 200, "{answer:?}");
+        Ok(())
+    })
+    .await
 }
 
 /// A cluster in quorum mode.
