@@ -149,11 +149,15 @@ fn names_in(file: &std::path::Path) -> Option<String> {
 /// Changes the dynamic configuration. The store may be without a leader, and who asks then asks again.
 pub(crate) async fn configure(cluster: &TestCluster, member: usize, change: Value) -> Result<()> {
     let agent = &cluster.agents[member];
-    wait_until(&format!("{change}"), cluster.timing.failover(), async || {
-        let answer = agent.send("PATCH", "/config", &change).await?;
-        ensure!(answer.status == 200, "{answer:?}");
-        Ok(())
-    })
+    wait_until(
+        &format!("{change}"),
+        cluster.timing.failover(),
+        async || {
+            let answer = agent.send("PATCH", "/config", &change).await?;
+            ensure!(answer.status == 200, "{answer:?}");
+            Ok(())
+        },
+    )
     .await
 }
 

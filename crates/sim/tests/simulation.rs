@@ -33,7 +33,15 @@ fn a_seed_is_one_run_to_the_letter() {
 
 /// Those by which the mutants are found (`docs/mutants.md`): without themes up to 120, with them from there on, and with
 /// everything that there is from 990,000 on.
-const ALWAYS: [RangeInclusive<u64>; 5] = [1..=38, 53..=53, 70..=70, 121..=170, 990_000..=990_029];
+const ALWAYS: [RangeInclusive<u64>; 7] = [
+    1..=38,
+    53..=53,
+    60..=60,
+    79..=79,
+    106..=106,
+    121..=170,
+    990_000..=990_034,
+];
 
 #[test]
 fn seeds_that_are_always_run() {
