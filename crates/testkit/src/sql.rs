@@ -9,9 +9,9 @@ use tokio_postgres::{Client, Config, NoTls, Row};
 pub const SUPERUSER: &str = "postgres";
 pub const SUPERUSER_PASSWORD: &str = "super secret";
 
-/// Long enough for a busy machine, short enough to notice a server that does not answer.
-const CONNECT_WITHIN: Duration = Duration::from_secs(3);
-const QUERY_WITHIN: Duration = Duration::from_secs(10);
+/// Long enough for a machine that stands still for seconds, short enough to notice a server that does not answer.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+const QUERY_WITHIN: Duration = Duration::from_secs(30);
 
 /// Connects as superuser to the server at 127.0.0.1:`port`. Dropping the client closes the connection.
 pub async fn connect(port: u16, application_name: &str) -> Result<Client> {
