@@ -542,6 +542,7 @@ impl Machine {
 
     fn decide(&mut self, now: Moment, wall: Timestamp, actions: &mut Vec<Action>) {
         self.tell_changes(now, wall, actions);
+        let compared_at = self.compared_at;
         let before = self
             .view_is_earlier
             .then(|| (self.memory.clone(), self.compared_with.clone()));
@@ -568,6 +569,7 @@ impl Machine {
             // Nothing is remembered on it, either.
             self.memory = memory;
             self.compared_with = compared_with;
+            self.compared_at = compared_at;
             self.begin_anew();
             return;
         }

@@ -342,3 +342,56 @@ mod tests {
         }
     }
 }
+
+/// What operators have in `log.format` and `log.dateformat`, spoiled; `make fuzz`.
+#[cfg(test)]
+mod fuzz {
+    use super::super::Level;
+    use super::*;
+
+    #[test]
+    #[ignore = "long: make fuzz"]
+    fn log_formats() {
+        let record = Record {
+            time: "2026-01-02T03:04:05.006789Z".parse().expect("a time"),
+            level: Level::Warning,
+            target: "primacy_agent::api",
+            path: Some("crates/agent/src/api/mod.rs"),
+            line: Some(42),
+            thread: "tokio-rt-worker".into(),
+            message: "it's \u{fc}ber 100%".into(),
+            fields: vec![],
+        };
+        let samples = [
+            "%(asctime)s %(levelname)-8.3s %(lineno)05d %(name)s: %(message)s",
+            "%% %(created)f%(msecs)03d [%(process)d] %(unknown)+ #9x %Y-%m-%dT%H:%M:%S.%3f%z",
+        ];
+        primacy_fuzz::text(&samples, |input| {
+            let tokens = tokens(input);
+            let columns = tokens.len() * (MOST + record.message.len());
+            let known = tokens
+                .iter()
+                .any(|token| matches!(token, Token::Attribute { .. }));
+            for kind in [LogType::Plain, LogType::Json] {
+                let section = Log {
+                    kind,
+                    format: LogFormat::Text(input.to_owned()),
+                    dateformat: Some(input.to_owned()),
+                    ..Log::default()
+                };
+                let line = Format::new(&section).line(&record, &TimeZone::UTC);
+                assert!(line.ends_with('\n'));
+                if kind == LogType::Json {
+                    serde_json::from_str::<Map<String, Value>>(&line).expect("an object");
+                    assert_eq!(line.lines().count(), 1);
+                } else if !input.contains("asctime") {
+                    assert!(
+                        line.len() <= input.len() + 4 * columns + 1,
+                        "a column has no end"
+                    );
+                }
+            }
+            known
+        });
+    }
+}

@@ -456,3 +456,53 @@ mod tests {
         }
     }
 }
+
+/// What whoever connects shows as a certificate, spoiled; `make fuzz`.
+#[cfg(test)]
+mod fuzz {
+    use std::process::Command;
+
+    use super::super::provider;
+    use super::*;
+
+    #[test]
+    #[ignore = "long: make fuzz"]
+    fn certificates_of_version_1() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| directory.path().join(name);
+        for arguments in [
+            "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=a -keyout key -out request",
+            "x509 -req -in request -signkey key -outform DER -out signed-by-itself",
+            "req -x509 -newkey ed25519 -nodes -subj /CN=b -keyout other-key -outform DER -out of-version-3",
+        ] {
+            let mut openssl = Command::new("openssl");
+            openssl
+                .args(arguments.split(' '))
+                .current_dir(directory.path());
+            assert!(
+                openssl.output().expect("openssl").status.success(),
+                "{arguments}"
+            );
+        }
+        let [good, other] = ["signed-by-itself", "of-version-3"]
+            .map(|name| std::fs::read(path(name)).expect("a certificate"));
+        let original = Version1::parse(&good).expect("what openssl makes");
+        let trusted = Trusted::parsable(vec![CertificateDer::from(good.as_slice()).into_owned()])
+            .expect("an anchor");
+        let algorithms = provider().signature_verification_algorithms;
+        let is_trusted = |parsed: &Version1<'_>| {
+            let mut anchors = trusted.anchors.roots.iter();
+            anchors.any(|anchor| parsed.is_signed_by(anchor, &algorithms))
+        };
+        assert!(is_trusted(&original));
+        primacy_fuzz::bytes(&[good.as_slice(), &other], |input| {
+            let Ok(parsed) = Version1::parse(input) else {
+                return false;
+            };
+            if is_trusted(&parsed) {
+                assert_eq!(parsed.signed, original.signed, "nobody has signed this");
+            }
+            true
+        });
+    }
+}
