@@ -1,6 +1,6 @@
 //! The old primary has WAL that nobody else has: it must be rewound before it can follow.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use primacy_testkit::{Pid, Scratch, Signal, StoreKind, TestCluster, processes, sql, wait_until};
 use serde_json::json;
 
@@ -134,6 +134,59 @@ async fn recycled_wal_comes_from_the_archive() -> Result<()> {
 
     let ledger = TestCluster::collect([writer]).await?;
     cluster.finish(ledger).await
+}
+
+/// A standby that is lost with its primary has more WAL than the next leader, and more than its control file tells of.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_standby_is_ahead_of_the_next_leader() -> Result<()> {
+    let mut cluster = crate::cluster(StoreKind::Etcd3)
+        .dynamic("synchronous_mode", json!(false))
+        .start()
+        .await?;
+    let old = cluster.leader().await?;
+    let [next, ahead] = cluster.others(old)[..] else {
+        bail!("not three members");
+    };
+    let port = cluster.agents[old].postgres_port;
+    sql::execute(port, "create table only_here (id int)").await?;
+    cluster.wait_healthy().await?;
+    let sender = |member: usize| {
+        let name = &cluster.agents[member].name;
+        format!("from pg_stat_replication where application_name = '{name}'")
+    };
+    let frozen = sql::rows(port, &format!("select pid {}", sender(next))).await?;
+    let frozen = frozen.first().context("a walsender")?.get(0);
+    processes::signal(Pid::from_raw(frozen), Signal::SIGSTOP);
+    sql::execute(
+        port,
+        "insert into only_here select generate_series(1, 1000)",
+    )
+    .await?;
+    let written = sql::text(port, "select pg_current_wal_lsn()::text").await?;
+    let flushed = format!("select (flush_lsn >= '{written}')::text {}", sender(ahead));
+    wait_until(
+        "the other standby to have it",
+        cluster.timing.recovery(),
+        async || {
+            ensure!(sql::text(port, &flushed).await? == "true");
+            Ok(())
+        },
+    )
+    .await?;
+    cluster.agents[old].kill_node().await?;
+    cluster.agents[ahead].kill_node().await?;
+    ensure!(cluster.wait_new_leader(old).await? == next);
+    let begun = cluster.agents[ahead].log().len();
+    cluster.start_all()?;
+    ensure!(cluster.wait_healthy().await? == next, "the lead moved");
+    let log = cluster.agents[ahead].log().split_off(begun);
+    ensure!(
+        log.contains("starting as a replica of nobody") && log.contains("running pg_rewind"),
+        "it was not compared once it had replayed what it has: {log}"
+    );
+    ensure_nowhere(&cluster).await?;
+    cluster.pass();
+    Ok(())
 }
 
 /// With its walsenders frozen, a primary's WAL stays at home; some comes.

@@ -345,6 +345,9 @@ pub enum RewindState {
         /// When the last comparison could not be made, and how many could not.
         undecided: Option<(Moment, u32)>,
     },
+    /// What the control file of a stopped standby tells of is part of the leader's. Its WAL may go further: only replay
+    /// tells how far, and until then nobody sends it any.
+    FitsSoFar,
     /// It left the leader's.
     Needed,
     /// It did not.

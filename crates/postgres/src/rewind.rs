@@ -155,7 +155,7 @@ impl Server {
         if let Ok(Process::Running(_)) = self.process(deadline).await
             && let Ok(position) = self.running_position(deadline).await
         {
-            return Some(position);
+            return position;
         }
         let control = self.control_file(deadline).await.ok()?.data;
         let standby = control
@@ -185,10 +185,16 @@ impl Server {
         }
     }
 
-    async fn running_position(&self, deadline: Instant) -> Result<LocalPosition, Error> {
+    /// `None` while the server still replays what it has, with nobody to get more from: it accepts connections before
+    /// that has come to its end.
+    async fn running_position(&self, deadline: Instant) -> Result<Option<LocalPosition>, Error> {
         let timeline = self.local_identity(deadline).await?.timeline;
+        // Where it has nothing to replay, the startup process waits, and says for what.
         let sql = "SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() \
-                   THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END";
+                   THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END, \
+                   EXISTS (SELECT 1 FROM pg_catalog.pg_stat_activity WHERE backend_type = 'startup' \
+                   AND (wait_event IS NULL OR wait_event_type = 'IO')) \
+                   AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_stat_get_wal_receiver() WHERE pid IS NOT NULL)";
         let rows = self.query(sql, deadline).await?;
         let unknown = || Error::NotPossible("PostgreSQL gave no position".into());
         let row = rows.first().ok_or_else(unknown)?;
@@ -196,11 +202,12 @@ impl Server {
             .get(1)
             .and_then(|text| text.parse().ok())
             .ok_or_else(unknown)?;
-        Ok(LocalPosition {
+        let replays = row.get(2) == Some("t");
+        Ok((!replays).then_some(LocalPosition {
             timeline,
             lsn,
             in_recovery: row.get(0) == Some("t"),
-        })
+        }))
     }
 
     /// IDENTIFY_SYSTEM of the local server: the timeline that a standby is on.

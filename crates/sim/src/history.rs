@@ -43,6 +43,16 @@ impl History {
         Timeline(self.branches[branch].timeline)
     }
 
+    /// The branch that has this position in the WAL of another.
+    pub(crate) fn branch_at(&self, mut branch: Branch, position: u64) -> Branch {
+        while let Some((parent, fork)) = self.branches[branch].parent
+            && position <= fork
+        {
+            branch = parent;
+        }
+        branch
+    }
+
     /// Whether WAL that ends at `end` on `branch` has what was written up to `position` on `of`.
     pub(crate) fn contains(&self, branch: Branch, end: u64, of: Branch, position: u64) -> bool {
         let reach = self.reach(branch, end, of);

@@ -69,6 +69,8 @@ pub(crate) struct Disk {
     pub(crate) branch: Branch,
     pub(crate) flushed: u64,
     state: Option<ControlState>,
+    /// How far a standby's control file knows that it must be replayed: its WAL may go further.
+    min_recovery: u64,
     /// Where the record of the latest checkpoint begins.
     checkpoint: u64,
     checkpoint_timeline: u32,
@@ -82,6 +84,16 @@ pub(crate) struct Disk {
     upstream: Option<NodeId>,
     /// `synchronous_standby_names` in the configuration.
     pub(crate) names: String,
+}
+
+impl Disk {
+    /// By its control file.
+    fn was_standby(&self) -> bool {
+        matches!(
+            self.state,
+            Some(ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery)
+        )
+    }
 }
 
 /// A postmaster.
@@ -249,6 +261,7 @@ impl World {
             branch: from.branch,
             flushed: from.flushed,
             state: Some(ControlState::InArchiveRecovery),
+            min_recovery: from.flushed,
             checkpoint: from.checkpoint,
             checkpoint_timeline: from.checkpoint_timeline,
             standby_signal: true,
@@ -376,7 +389,11 @@ impl World {
         }
         running.phase = Phase::Ready;
         if server.disk.standby_signal {
-            server.disk.state = Some(ControlState::InArchiveRecovery);
+            let disk = &mut server.disk;
+            if !disk.was_standby() {
+                disk.min_recovery = disk.flushed;
+            }
+            disk.state = Some(ControlState::InArchiveRecovery);
             self.connect(node);
         } else {
             running.primary = true;
@@ -391,6 +408,11 @@ impl World {
         let Some(running) = self.servers[node].running.take() else {
             return;
         };
+        // A standby's last restartpoint may be long ago. No dice: other things would happen with the same seed.
+        let disk = &mut self.servers[node].disk;
+        if disk.was_standby() && disk.flushed % 3 == 0 {
+            disk.min_recovery = disk.flushed;
+        }
         self.trace(
             |_| format!("{} server dies: {why}", Self::name(node)),
             [2, node as u64, 0],
@@ -510,6 +532,7 @@ impl World {
             server.disk.state = Some(ControlState::ShutDown);
         } else {
             server.disk.state = Some(ControlState::ShutDownInRecovery);
+            server.disk.min_recovery = server.disk.flushed;
         }
         // A standby's shutdown makes a restartpoint.
         server.disk.checkpoint_timeline = timeline;
@@ -1183,17 +1206,17 @@ impl World {
         }
         if seen.wal.is_none() && disk.valid {
             let state = disk.state.unwrap_or(ControlState::Unknown);
-            let recovery = matches!(
-                state,
-                ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery
-            );
+            let known = disk.was_standby().then(|| {
+                let position = disk.min_recovery;
+                (position, self.history.branch_at(disk.branch, position))
+            });
             seen.control = Some(ControlData {
                 state,
                 system_identifier: seen.system_identifier.clone(),
                 checkpoint_lsn: Lsn(disk.checkpoint),
                 checkpoint_timeline: Some(primacy_model::Timeline(disk.checkpoint_timeline)),
-                min_recovery_lsn: Lsn(if recovery { disk.flushed } else { 0 }),
-                min_recovery_timeline: recovery.then(|| self.history.timeline(disk.branch)),
+                min_recovery_lsn: Lsn(known.map_or(0, |(position, _)| position)),
+                min_recovery_timeline: known.map(|(_, branch)| self.history.timeline(branch)),
                 rewindable: true,
             });
         }
@@ -1256,10 +1279,10 @@ impl World {
         if !self.network.connects(node, leader) || !self.servers[leader].writable() {
             return None;
         }
-        let (position, standby) = self.local_position(node)?;
+        let (branch, position, standby) = self.local_position(node)?;
         let (mine, theirs) = (&self.servers[node].disk, &self.servers[leader].disk);
         let (local, primary) = (
-            self.history.timeline(mine.branch),
+            self.history.timeline(branch),
             self.history.timeline(theirs.branch),
         );
         if local > primary {
@@ -1274,7 +1297,7 @@ impl World {
         };
         if self
             .history
-            .lines(mine.branch)
+            .lines(branch)
             .iter()
             .any(|(timeline, at)| left_at(*timeline) != Some(*at))
         {
@@ -1292,23 +1315,28 @@ impl World {
             ahead
                 || !self
                     .history
-                    .contains(theirs.branch, theirs.flushed, mine.branch, position),
+                    .contains(theirs.branch, theirs.flushed, branch, position),
         )
     }
 
     /// Where its WAL is known to end, and whether it was a standby (`Server::local_position`). Nothing is known of a
     /// primary that crashed.
-    fn local_position(&self, node: NodeId) -> Option<(u64, bool)> {
+    fn local_position(&self, node: NodeId) -> Option<(Branch, u64, bool)> {
         let server = &self.servers[node];
         let disk = &server.disk;
         if server.answers() {
-            return Some((disk.flushed, !server.is_primary()));
+            return Some((disk.branch, disk.flushed, !server.is_primary()));
         }
         match disk.state? {
             ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery => {
-                Some((disk.flushed, true))
+                let position = disk.min_recovery;
+                Some((
+                    self.history.branch_at(disk.branch, position),
+                    position,
+                    true,
+                ))
             }
-            ControlState::ShutDown => Some((disk.checkpoint, false)),
+            ControlState::ShutDown => Some((disk.branch, disk.checkpoint, false)),
             _ => None,
         }
     }

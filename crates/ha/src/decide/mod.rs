@@ -496,7 +496,7 @@ fn was_stopped_here(s: &Situation<'_>) -> bool {
         || match s.memory.rewind {
             RewindState::Succeeded => true,
             RewindState::Needed => s.can_repair_divergence(),
-            RewindState::Check { .. } => {
+            RewindState::Check { .. } | RewindState::FitsSoFar => {
                 s.can_repair_divergence() && s.memory.role == Role::Demoted
             }
             RewindState::Initial | RewindState::NotNeeded | RewindState::Failed => false,

@@ -280,7 +280,7 @@ fn is_healthiest(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Ver
     }
     let old_leader = s.last_healthy.and_then(Cluster::leader_name);
     let compared = match s.memory.rewind {
-        RewindState::Check { .. } => false,
+        RewindState::Check { .. } | RewindState::FitsSoFar => false,
         // An agent that has not seen anybody lead does not know whom its server followed.
         RewindState::Initial => old_leader.is_some(),
         _ => true,

@@ -11,7 +11,7 @@ use crate::situation::{RewindState, Situation};
 /// Between two comparisons that could not be made.
 const RETRY: Duration = Duration::from_millis(500);
 /// After so many of them a stopped server is started all the same: it streams from nobody, and is compared again
-/// while it runs.
+/// while it runs. One that is a copy still has a control file that tells nothing of itself.
 const TRIES_BEFORE_START: u32 = 20;
 
 /// The primary whose WAL this member's must be a prefix of.
@@ -60,7 +60,7 @@ impl<'a> Primary<'a> {
 pub(super) fn is_to_be_compared(s: &Situation<'_>) -> bool {
     let streams = s.wal().is_some_and(|wal| wal.receiver.is_some());
     let unknown = match s.memory.rewind {
-        RewindState::Check { .. } => true,
+        RewindState::Check { .. } | RewindState::FitsSoFar => true,
         RewindState::Initial => !streams,
         _ => false,
     };
@@ -92,11 +92,19 @@ pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) ->
     let (retry, tries_before_start) = primary.patience(s);
     let stopped = !s.server.process.is_alive();
     match s.memory.rewind {
+        RewindState::FitsSoFar if stopped => {
+            why.note(
+                "ha.md §8.3",
+                "the control file fits; how far the WAL goes is known once it is replayed",
+            );
+            None
+        }
+        RewindState::FitsSoFar => check(s, &primary, why),
         RewindState::Initial if stopped => check(s, &primary, why),
         RewindState::Check { undecided: None } => check(s, &primary, why),
         RewindState::Check {
             undecided: Some((_, tries)),
-        } if stopped && tries >= tries_before_start => {
+        } if stopped && (tries >= tries_before_start || s.server.backup_label) => {
             why.note(
                 "ha.md §8.3",
                 format!("the comparison with {} cannot be made now", primary.name()),

@@ -1,7 +1,7 @@
 //! What came of steps and jobs.
 
 use primacy_config::SynchronousMode;
-use primacy_model::{Process, Role, State};
+use primacy_model::{ControlState, Process, Role, State};
 
 use super::{
     Action, Answer, CallbackEvent, JobReport, LogLevel, Machine, StepOutcome, suits_earlier_view,
@@ -229,6 +229,9 @@ impl Machine {
             Job::CheckDivergence { .. } => {
                 self.memory.rewind = match (report, self.memory.rewind) {
                     (JobReport::Compared(Some(true)), _) => RewindState::Needed,
+                    (JobReport::Compared(Some(false)), _) if self.is_standby_at_rest() => {
+                        RewindState::FitsSoFar
+                    }
                     (JobReport::Compared(Some(false)), _) => RewindState::NotNeeded,
                     (
                         _,
@@ -275,6 +278,18 @@ impl Machine {
                 self.tell_last_position(&job, actions);
             }
         }
+    }
+
+    /// A standby that does not run, by its control file.
+    fn is_standby_at_rest(&self) -> bool {
+        let control = self.server.control.as_ref();
+        !self.server.process.is_alive()
+            && control.is_some_and(|control| {
+                matches!(
+                    control.state,
+                    ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery
+                )
+            })
     }
 
     pub(super) fn started(

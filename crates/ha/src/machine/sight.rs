@@ -198,7 +198,7 @@ impl Machine {
             self.compared_at = Some(now);
             if matches!(
                 self.memory.rewind,
-                RewindState::Check { .. } | RewindState::Succeeded
+                RewindState::Check { .. } | RewindState::FitsSoFar | RewindState::Succeeded
             ) {
                 self.memory.rewind = RewindState::NotNeeded;
             }
@@ -237,7 +237,7 @@ impl Machine {
         });
         let open = matches!(
             self.memory.rewind,
-            RewindState::Initial | RewindState::Check { .. }
+            RewindState::Initial | RewindState::Check { .. } | RewindState::FitsSoFar
         );
         self.memory.found_diverged = self.server.diverged && open && !refuted;
         let holds = self.memory.found_diverged || self.memory.left_the_leader();
@@ -251,7 +251,10 @@ impl Machine {
         self.compared_at = Some(now);
         let found = matches!(
             self.memory.rewind,
-            RewindState::Initial | RewindState::NotNeeded | RewindState::Succeeded
+            RewindState::Initial
+                | RewindState::FitsSoFar
+                | RewindState::NotNeeded
+                | RewindState::Succeeded
         );
         if found && self.local_can_repair() {
             self.memory.rewind = RewindState::Check { undecided: None };

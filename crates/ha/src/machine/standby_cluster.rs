@@ -84,7 +84,7 @@ impl Machine {
             self.memory.remote_compared_at = None;
             if matches!(
                 self.memory.rewind,
-                RewindState::Check { .. } | RewindState::Succeeded
+                RewindState::Check { .. } | RewindState::FitsSoFar | RewindState::Succeeded
             ) {
                 self.memory.rewind = RewindState::NotNeeded;
             }

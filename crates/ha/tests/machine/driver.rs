@@ -28,6 +28,8 @@ pub(crate) struct Driver {
     pub(crate) replies: BTreeMap<MemberName, FailsafeReply>,
     /// A promotion that is asked for comes to its end at once.
     pub(crate) promotes: bool,
+    /// What a comparison with the leader comes to.
+    pub(crate) diverged: Option<bool>,
     pub(crate) seen: Vec<Action>,
 }
 
@@ -48,6 +50,7 @@ impl Driver {
             follows: false,
             replies: BTreeMap::new(),
             promotes: true,
+            diverged: Some(false),
             seen: Vec::new(),
         }
     }
@@ -186,7 +189,7 @@ impl Driver {
                     shutdown_lsn: Some(Lsn(7)),
                 }
             }
-            Job::CheckDivergence { .. } => JobReport::Compared(Some(false)),
+            Job::CheckDivergence { .. } => JobReport::Compared(self.diverged),
             Job::Promote => {
                 if self.promotes {
                     self.server.wal = Some(world::primary_wal());

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use primacy_ha::{Action, Event, Job, JobReport, RewindState};
-use primacy_model::{Role, Timeline, Version};
+use primacy_ha::{Action, Event, Job, JobReport, RewindState, Step, Upstream};
+use primacy_model::{ControlState, Role, Timeline, Version};
 
 use crate::driver::Driver;
 use crate::world::{self, World};
@@ -73,6 +73,58 @@ fn s8_2_who_does_not_stream_from_the_leader_is_compared_again_after_a_while() {
         receives(&mut driver, Some(2));
         assert!(!driver.pass_time(10 * CYCLE, compares), "it streams");
     }
+}
+
+/// How far the WAL of a standby goes is not known before it is replayed.
+#[test]
+fn s8_3_a_standby_that_fits_by_its_control_file_is_started_apart_and_compared_again() {
+    for state in [
+        ControlState::InArchiveRecovery,
+        ControlState::ShutDownInRecovery,
+    ] {
+        let mut driver = replica();
+        driver.die();
+        driver.server.control = Some(world::control(state));
+        leader_is(&mut driver, "pg3", 2);
+        driver.seen.clear();
+        driver.pass_time(CYCLE, |_| false);
+        let steps = driver.seen.iter().filter_map(|action| match action {
+            Action::StartJob(Job::CheckDivergence { .. }) => Some("compares".to_owned()),
+            Action::StartJob(Job::Start { upstream }) => Some(format!("starts: {upstream}")),
+            Action::Perform {
+                step: Step::Follow(upstream),
+                ..
+            } => Some(format!("follows: {upstream}")),
+            _ => None,
+        });
+        let steps: Vec<_> = steps.collect();
+        let expected = [
+            "compares",
+            "starts: nobody",
+            "follows: nobody",
+            "compares",
+            "follows: pg3",
+        ];
+        assert_eq!(steps, expected, "{state:?}");
+    }
+}
+
+/// Its control file is still that of the server it was copied from.
+#[test]
+fn s8_3_a_copy_is_started_apart_at_once_where_nothing_tells_of_its_wal() {
+    let mut driver = replica();
+    driver.die();
+    driver.server.control = Some(world::control(ControlState::InProduction));
+    driver.server.backup_label = true;
+    driver.diverged = None;
+    leader_is(&mut driver, "pg3", 2);
+    driver.seen.clear();
+    assert!(driver.pass_time(CYCLE, compares));
+    driver.pass_time(Duration::from_secs(1), |_| false);
+    let nobody = Action::StartJob(Job::Start {
+        upstream: Upstream::Nobody,
+    });
+    assert!(driver.seen.contains(&nobody));
 }
 
 #[test]

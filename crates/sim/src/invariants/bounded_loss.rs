@@ -29,10 +29,17 @@ pub(crate) fn leader_taken(world: &mut World, node: NodeId) {
     let same = history.shared(own, (world.store.status_of, published));
     // Timelines of one number that were begun apart look the same to who was not compared, and so does what came after
     // them: only the position tells who goes on (docs/simulator.md).
-    let twin = history
-        .on_timeline(own, timeline)
-        .filter(|(branch, _)| *branch != world.store.status_of && !disk.diverged);
-    let reach = twin.map_or(same, |_| disk.flushed);
+    let of_theirs = history.on_timeline(own, timeline);
+    let of_mine = history.on_timeline(
+        (world.store.status_of, published),
+        history.timeline(disk.branch),
+    );
+    let twin = of_theirs.is_some_and(|(branch, _)| branch != world.store.status_of)
+        || of_mine.is_some_and(|(branch, _)| branch != disk.branch);
+    let reach = match twin && !disk.diverged {
+        true => disk.flushed,
+        false => same,
+    };
     let lacking = published.saturating_sub(reach);
     let requested = cluster.failover.is_some();
     if lacking > limit && !requested {
