@@ -410,7 +410,7 @@ impl World {
         };
         // A standby's last restartpoint may be long ago. No dice: other things would happen with the same seed.
         let disk = &mut self.servers[node].disk;
-        if disk.was_standby() && disk.flushed % 3 == 0 {
+        if disk.was_standby() && disk.flushed.is_multiple_of(3) {
             disk.min_recovery = disk.flushed;
         }
         self.trace(
