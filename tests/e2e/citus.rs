@@ -72,6 +72,7 @@ async fn of_two_groups(store: StoreKind, patroni: &[usize]) -> Result<()> {
     wait_nodes(&cluster, coordinator, worker).await?;
 
     let killed = worker;
+    wait_synchronous(&cluster, killed).await?;
     cluster.agents[killed].kill_node().await?;
     worker = mate(killed);
     wait_nodes_of(&cluster, coordinator, &[(1, worker, "primary")]).await?;
@@ -88,6 +89,25 @@ async fn of_two_groups(store: StoreKind, patroni: &[usize]) -> Result<()> {
 /// The other member of a group.
 fn mate(member: usize) -> usize {
     member ^ 1
+}
+
+/// Waits until the other member of the leader's group may take over: who has just come back is not in /sync yet, and
+/// whether its WAL is the leader's is known once it streams.
+async fn wait_synchronous(cluster: &TestCluster, leader: usize) -> Result<()> {
+    let other = &cluster.agents[mate(leader)].name;
+    let what = format!("{other} to be a synchronous standby");
+    wait_until(&what, PATIENCE, async || {
+        let document = cluster.agents[leader].get("/cluster").await?;
+        let members = document["members"].as_array().into_iter().flatten();
+        let mut members = members.filter(|member| member["name"] == **other);
+        ensure!(
+            members
+                .any(|member| member["role"] == "quorum_standby" && member["state"] == "streaming"),
+            "{document}"
+        );
+        Ok(())
+    })
+    .await
 }
 
 /// The one of the members that leads their group.
