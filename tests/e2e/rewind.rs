@@ -180,10 +180,8 @@ async fn killed_standby_is_ahead_of_the_next_leader() -> Result<()> {
     cluster.start_all()?;
     ensure!(cluster.wait_healthy().await? == next, "the lead moved");
     let log = cluster.agents[ahead].log().split_off(begun);
-    ensure!(
-        log.contains("starting as a replica of nobody") && log.contains("running pg_rewind"),
-        "it was not compared once it had replayed what it has: {log}"
-    );
+    // Before the start, if the background writer moved its control file on, or once it has replayed what it has.
+    ensure!(log.contains("running pg_rewind"), "not rewound: {log}");
     ensure_nowhere(&cluster).await?;
     cluster.pass();
     Ok(())
