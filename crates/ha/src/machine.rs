@@ -32,8 +32,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use primacy_config::{GlobalConfig, SynchronousMode, TimingLimits};
 use primacy_model::{
-    Cluster, JournalKind, MemberData, MemberName, Observation, Process, Status, Tags, Timeline,
-    Version,
+    Cluster, JournalKind, MemberData, Observation, Process, Status, Tags, Version,
 };
 
 use crate::decide::slots::{SlotChange, published};
@@ -127,7 +126,7 @@ pub struct Machine {
     next_regular_pass: Moment,
     steps_in_a_row: u32,
     /// The leader and its timeline that the local WAL was last found fit for.
-    compared_with: Option<(MemberName, Option<Timeline>)>,
+    compared_with: Option<sight::LeaderKey>,
     /// When that was, or when it last streamed from there.
     compared_at: Option<Moment>,
     published: Option<MemberData>,

@@ -184,17 +184,22 @@ impl Machine {
         {
             return;
         }
-        let key = Some(leader_key(leader));
+        let key = leader_key(leader);
+        let restarts = key.1.is_none();
+        let compared = self
+            .compared_with
+            .as_ref()
+            .is_some_and(|with| answers_for(with, &key));
         let Some(wal) = wal else {
             // In pause it stays as it is, and with it why it was stopped.
             let at_rest = job.is_none() && !self.server.process.is_alive() && !self.global.pause;
-            if at_rest && self.compared_with != key {
+            if at_rest && !compared {
                 self.compare_again(key, now);
             }
             return;
         };
         if self.streams_from(leader, wal) {
-            self.compared_with = key;
+            self.compared_with = Some(key);
             self.compared_at = Some(now);
             if matches!(
                 self.memory.rewind,
@@ -202,11 +207,12 @@ impl Machine {
             ) {
                 self.memory.rewind = RewindState::NotNeeded;
             }
-        } else if self.compared_with != key
-            || self.memory.rewind == RewindState::Initial
-            || self
-                .compared_at
-                .is_none_or(|at| now.since(at) >= COMPARISON_INTERVAL)
+        } else if !compared
+            || !restarts
+                && (self.memory.rewind == RewindState::Initial
+                    || self
+                        .compared_at
+                        .is_none_or(|at| now.since(at) >= COMPARISON_INTERVAL))
         {
             // Initial: what was known was forgotten. What was found fit may have got more from its old upstream since.
             self.compare_again(key, now);
@@ -246,8 +252,8 @@ impl Machine {
         }
     }
 
-    fn compare_again(&mut self, key: Option<(MemberName, Option<Timeline>)>, now: Moment) {
-        self.compared_with = key;
+    fn compare_again(&mut self, key: LeaderKey, now: Moment) {
+        self.compared_with = Some(key);
         self.compared_at = Some(now);
         let found = matches!(
             self.memory.rewind,
@@ -305,8 +311,16 @@ impl Machine {
 }
 
 /// What a comparison with a leader is good for.
-fn leader_key(leader: &Member) -> (MemberName, Option<Timeline>) {
+pub(super) type LeaderKey = (MemberName, Option<Timeline>);
+
+fn leader_key(leader: &Member) -> LeaderKey {
     (leader.name.clone(), leader.data.timeline)
+}
+
+/// A leader that restarts publishes no timeline meanwhile. Whoever it is lost to then must not have forgotten that
+/// its WAL fits: it may be the one that can lead.
+fn answers_for((name, timeline): &LeaderKey, (leader, now): &LeaderKey) -> bool {
+    name == leader && (now.is_none() || timeline == now)
 }
 
 /// Jobs that say themselves what is being done to the server.

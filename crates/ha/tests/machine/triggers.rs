@@ -27,12 +27,16 @@ fn replica() -> Driver {
 }
 
 fn leader_is(driver: &mut Driver, name: &'static str, timeline: u32) {
+    leader_publishes(driver, name, Some(Timeline(timeline)));
+}
+
+fn leader_publishes(driver: &mut Driver, name: &'static str, timeline: Option<Timeline>) {
     driver.cluster.leader = Some(world::leader(name));
     for member in &mut driver.cluster.members {
         let leads = member.name == *name;
         member.data.role = Some(if leads { Role::Primary } else { Role::Replica });
         if leads {
-            member.data.timeline = Some(Timeline(timeline));
+            member.data.timeline = timeline;
         }
     }
 }
@@ -55,6 +59,25 @@ fn s8_2_a_new_timeline_of_the_leader_is_compared_with_once() {
     assert!(!driver.pass_time(2 * CYCLE, compares), "it was answered");
     leader_is(&mut driver, "pg1", 3);
     assert!(driver.pass_time(CYCLE, compares));
+}
+
+/// It may be lost before it runs again, and the replica must be able to follow it then.
+#[test]
+fn s8_2_a_leader_that_restarts_is_not_compared_with_anew() {
+    let mut driver = replica();
+    let timeline = driver.cluster.leader_member().unwrap().data.timeline;
+    leader_publishes(&mut driver, "pg1", None);
+    assert!(!driver.pass_time(2 * CYCLE, compares), "it restarts");
+    leader_publishes(&mut driver, "pg1", timeline);
+    assert!(!driver.pass_time(2 * CYCLE, compares), "it is back");
+    leader_publishes(&mut driver, "pg1", None);
+    driver.pass_time(CYCLE, |_| false);
+    leader_is(&mut driver, "pg1", 2);
+    assert!(driver.pass_time(CYCLE, compares), "it was promoted anew");
+
+    let mut driver = replica();
+    leader_publishes(&mut driver, "pg3", None);
+    assert!(driver.pass_time(CYCLE, compares), "another one");
 }
 
 /// What was found fit may have received more from its old upstream before it was pointed at the leader, or may have had
