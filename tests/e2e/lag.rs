@@ -55,11 +55,12 @@ async fn who_is_behind_is_passed_over() -> Result<()> {
         freeze(&cluster, old, &sender).await?;
     }
     sql::execute(port, MUCH).await?;
+    // Told to the store: the leader itself knows before.
     wait_until(
         "the lag to be told",
         cluster.timing.recovery(),
         async || {
-            let document = cluster.agents[old].get("/cluster").await?;
+            let document = cluster.agents[ahead].get("/cluster").await?;
             let members = document["members"].as_array().into_iter().flatten();
             let lagging = members.filter(|row| row["lag"].as_u64() > Some(1_048_576));
             ensure!(lagging.count() == 2, "{document}");
