@@ -342,6 +342,10 @@ impl Resolver<'_> {
             (quorum, voters)
         };
         let quorum = quorum.max(voters.len() - self.known_complete(&voters).min(voters.len()));
+        if self.state.is_winnable() && !voters.is_empty() && quorum >= voters.len() {
+            // Who is left has yet to confirm. Until then, the vote of who goes may be all that is to be had.
+            return Ok(());
+        }
         if quorum == self.state.quorum && voters == self.state.voters {
             if voters.is_empty() {
                 self.transitions.push(Transition::Restart);
@@ -385,6 +389,11 @@ impl Resolver<'_> {
 }
 
 impl State {
+    /// Whether a voter may be elected without the leader's vote.
+    fn is_winnable(&self) -> bool {
+        self.quorum < self.voters.len()
+    }
+
     /// The invariant, for the wanted primary `me`.
     pub(super) fn holds(&self, me: &str) -> bool {
         if self.voters.is_empty() {
@@ -470,7 +479,7 @@ mod tests {
             &'static str,
             &'static str,
         );
-        let vectors: [Vector; 19] = [
+        let vectors: [Vector; 22] = [
             (0, "", 0, "", 0, "b", 1, "a", "sync 1 b; restart"),
             (0, "", 1, "b", 1, "b", 1, "a", "quorum 0 b"),
             (0, "", 2, "bcd", 1, "bcd", 2, "a", "quorum 2 bcd"),
@@ -557,11 +566,15 @@ mod tests {
                 1,
                 "b",
                 // The algorithm's own table ends in `quorum b 0 c`: c is elected by itself though it has confirmed
-                // nothing, when the commits of before may be a's alone.
-                "quorum b 1 ac; sync 1 c; quorum b 1 c",
+                // nothing, when the commits of before may be a's alone. Until it has, a's vote may help it.
+                "quorum b 1 ac; sync 1 c",
             ),
             (1, "bc", 0, "", 0, "", 1, "b", "sync 1 ac; quorum b 1 ac"),
             (1, "bc", 1, "de", 1, "de", 1, "a", "quorum 1 de"),
+            // Not in that table, which has `quorum 1 c` in between: by its own vote c cannot be elected, by b's it can.
+            (1, "bc", 1, "bc", 0, "c", 1, "a", "sync 1 c"),
+            (1, "bc", 1, "c", 0, "c", 1, "a", ""),
+            (1, "bc", 1, "c", 1, "c", 1, "a", "quorum 0 c"),
         ];
         for (q, v, n, s, c, active, wanted, me, expected) in vectors {
             let state = State {
