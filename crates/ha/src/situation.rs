@@ -134,6 +134,11 @@ pub struct Memory {
     pub left_history: Option<(Timeline, Lsn)>,
     /// An agent before this one found that the local WAL left its leader's, and it was not compared since.
     pub found_diverged: bool,
+    /// The local WAL is that of a primary, and has neither been compared with a later one's nor streamed from it since: it
+    /// may go on where nobody else's does.
+    pub former_primary: bool,
+    /// It is, nobody leads, and votes count: `/sync` names this primary after it.
+    pub superseded_by: Option<MemberName>,
     /// A leadership is being ended.
     pub demotion: Option<Demotion>,
     /// The fence.
@@ -201,6 +206,8 @@ impl Default for Memory {
             rewind: RewindState::Initial,
             left_history: None,
             found_diverged: false,
+            former_primary: false,
+            superseded_by: None,
             demotion: None,
             fence: FenceState::default(),
             watchdog: WatchdogProgress::default(),
@@ -438,6 +445,14 @@ impl Memory {
             let text =
                 format!("the cluster left timeline {timeline} at {at}, and my WAL goes on there");
             return Some(("ha.md §10.2.2", text));
+        }
+        if let Some(name) = &self.superseded_by {
+            // W1, for one that has been started as a standby. Whoever won after it named it in /sync as one of those that may
+            // be synchronous; its own WAL may be on a timeline of the number that the winner's has, and longer.
+            let text = format!(
+                "I was a primary, the one in /sync is {name}, and my WAL was not compared with that of a primary since"
+            );
+            return Some(("ha.md W1", text));
         }
         let left = self.left_the_leader() || self.found_diverged;
         left.then(|| {

@@ -315,3 +315,16 @@ pub enum ControlState {
     /// Anything else.
     Unknown,
 }
+
+impl ControlState {
+    /// Whether the server ran as a primary last, or runs as one.
+    pub fn is_a_primarys(self) -> bool {
+        matches!(
+            self,
+            ControlState::InProduction
+                | ControlState::InCrashRecovery
+                | ControlState::ShuttingDown
+                | ControlState::ShutDown
+        )
+    }
+}

@@ -27,13 +27,8 @@ pub(super) fn decide(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) ->
         why.outcome("waiting: the control file cannot be read");
         return Ok(Step::Wait);
     };
-    let died_as_primary = matches!(
-        control.state,
-        ControlState::InProduction
-            | ControlState::InCrashRecovery
-            | ControlState::ShuttingDown
-            | ControlState::ShutDown
-    ) && s.memory.state == State::Crashed
+    let died_as_primary = control.state.is_a_primarys()
+        && s.memory.state == State::Crashed
         && s.memory.role == Role::Primary
         && !s.server.recovery_signal;
     if leads && s.global.primary_start_timeout > Duration::ZERO && died_as_primary {

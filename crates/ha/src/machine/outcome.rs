@@ -207,6 +207,7 @@ impl Machine {
                 let copied = matches!(report, JobReport::Started { .. });
                 self.memory.bootstrapping = Some(Some(copied));
                 self.memory.rewind = RewindState::NotNeeded;
+                self.memory.former_primary = false;
             }
             Job::CreateReplica { .. } => {
                 self.memory.state = State::Stopped;
@@ -215,6 +216,7 @@ impl Machine {
                 self.memory.start_failed_at = None;
                 if report == JobReport::Done {
                     self.memory.copied = true;
+                    self.memory.former_primary = false;
                     self.memory.rewind = RewindState::NotNeeded;
                     self.memory.role = Role::Replica;
                 } else {
@@ -227,6 +229,7 @@ impl Machine {
             Job::CopyLogicalSlots { .. } => self.slots_copied(&job, report, now, actions),
             Job::CrashRecovery => self.memory.crash_recovery_tried = true,
             Job::CheckDivergence { .. } => {
+                self.memory.former_primary &= report != JobReport::Compared(Some(false));
                 self.memory.rewind = match (report, self.memory.rewind) {
                     (JobReport::Compared(Some(true)), _) => RewindState::Needed,
                     (JobReport::Compared(Some(false)), _) if self.is_standby_at_rest() => {
@@ -249,7 +252,10 @@ impl Machine {
             Job::Rewind { .. } => {
                 self.memory.state = State::Stopped;
                 match report {
-                    JobReport::Done => self.memory.rewind = RewindState::Succeeded,
+                    JobReport::Done => {
+                        self.memory.rewind = RewindState::Succeeded;
+                        self.memory.former_primary = false;
+                    }
                     JobReport::RewindLater(reason) => {
                         actions.push(Action::Log(LogLevel::Info, reason));
                         self.retry_later(now);

@@ -108,6 +108,7 @@ impl Machine {
                 memory.checkpoint_done = wal.timeline;
             }
             if wal.is_primary() {
+                memory.former_primary = true;
                 memory.rewind = RewindState::Initial;
                 memory.following = None;
                 memory.pre_promote_failed_at = None;
@@ -120,6 +121,8 @@ impl Machine {
             }
             confirmation::observe(&mut memory.sync, wal);
         }
+        memory.former_primary |=
+            is_a_primarys(&observation) && memory.rewind == RewindState::Initial && !memory.copied;
         slots::observe(&mut memory.slots, &observation);
         if !observation.process.is_alive()
             && self.job.is_none()
@@ -170,6 +173,13 @@ impl Machine {
                 false => view.left_timeline_before(wal.timeline_in_use(), wal.position()),
             };
         }
+        let votes_count = view.is_unlocked()
+            && self.global.synchronous_mode != SynchronousMode::Off
+            && view.sync.quorum > 0;
+        let in_sync = view.sync.leader.as_ref();
+        self.memory.superseded_by = in_sync
+            .filter(|name| votes_count && self.memory.former_primary && **name != self.local.name)
+            .cloned();
         let Some(leader) = view.leader_member() else {
             return;
         };
@@ -201,6 +211,7 @@ impl Machine {
         if self.streams_from(leader, wal) {
             self.compared_with = Some(key);
             self.compared_at = Some(now);
+            self.memory.former_primary = false;
             if matches!(
                 self.memory.rewind,
                 RewindState::Check { .. } | RewindState::FitsSoFar | RewindState::Succeeded
@@ -321,6 +332,12 @@ fn leader_key(leader: &Member) -> LeaderKey {
 /// its WAL fits: it may be the one that can lead.
 fn answers_for((name, timeline): &LeaderKey, (leader, now): &LeaderKey) -> bool {
     name == leader && (now.is_none() || timeline == now)
+}
+
+/// The data of a primary that does not run. A copy has the control file of what it was copied from.
+fn is_a_primarys(observation: &Observation) -> bool {
+    let control = observation.control.as_ref();
+    control.is_some_and(|control| control.state.is_a_primarys()) && !observation.backup_label
 }
 
 /// Jobs that say themselves what is being done to the server.

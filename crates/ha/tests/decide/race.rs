@@ -79,6 +79,19 @@ fn w1_an_old_primary_does_not_retake_the_lock_while_sync_names_another() {
     ));
 }
 
+/// Another one has led since, and named it in /sync as one of its standbys; their new timelines may have one number.
+#[test]
+fn w1_a_former_primary_is_no_candidate_before_it_was_compared_with_the_next() {
+    let world = |superseded_by: Option<&'static str>| {
+        let mut world = World::unlocked("pg2").sync("pg1", &["pg2", "pg3"]);
+        world.global.synchronous_mode = SynchronousMode::Quorum;
+        world.memory.superseded_by = superseded_by.map(Into::into);
+        world.peers(&[("pg3", Some(HERE))])
+    };
+    assert!(acquires(&world(None).step()));
+    assert!(!acquires(&world(Some("pg1")).because("ha.md W1")));
+}
+
 #[test]
 fn row_7_nofailover_never_races() {
     for tags in [json!({"nofailover": true}), json!({"failover_priority": 0})] {

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use primacy_ha::{Action, Event, Job, JobReport, RewindState, Step, Upstream};
-use primacy_model::{ControlState, Role, Timeline, Version};
+use primacy_model::{ControlState, Role, SyncState, Timeline, Version};
 
 use crate::driver::Driver;
+use crate::late_lock::synchronous;
 use crate::world::{self, World};
 
 const CYCLE: Duration = Duration::from_secs(11);
@@ -130,6 +131,45 @@ fn s8_3_a_standby_that_fits_by_its_control_file_is_started_apart_and_compared_ag
         ];
         assert_eq!(steps, expected, "{state:?}");
     }
+}
+
+/// Until then whom /sync names as a standby alone is no candidate, and in nobody's way.
+#[test]
+fn w1_the_wal_of_a_former_primary_is_its_own_until_it_is_known_to_fit() {
+    let is_former = |driver: &Driver| driver.machine.memory().former_primary;
+    let mut driver = synchronous(World::of("pg2"));
+    driver.pass_time(CYCLE, |_| false);
+    assert!(!is_former(&driver));
+    driver.die();
+    driver.server.control = Some(world::control(ControlState::InProduction));
+    driver.diverged = None;
+    leader_is(&mut driver, "pg3", 2);
+    driver.pass_time(CYCLE, |_| false);
+    assert!(is_former(&driver), "nothing could be compared");
+    for (quorum, withdraws) in [(1, true), (0, false)] {
+        driver.cluster.leader = None;
+        driver.cluster.sync = SyncState {
+            leader: Some("pg3".into()),
+            standbys: vec!["pg1".into()],
+            quorum,
+            version: Some(Version(1)),
+        };
+        driver.pass_time(CYCLE, |_| false);
+        let tags = driver.machine.effective_tags();
+        assert_eq!(tags.nofailover(), withdraws, "quorum {quorum}");
+    }
+    leader_is(&mut driver, "pg3", 2);
+    driver.diverged = Some(false);
+    driver.pass_time(CYCLE, |_| false);
+    assert!(!is_former(&driver), "it fits");
+
+    let mut driver = Driver::leading();
+    assert!(is_former(&driver));
+    driver.server = replica().server;
+    leader_is(&mut driver, "pg3", 2);
+    receives(&mut driver, Some(2));
+    driver.pass_time(CYCLE, |_| false);
+    assert!(!is_former(&driver), "it streams");
 }
 
 /// Its control file is still that of the server it was copied from.
