@@ -13,7 +13,7 @@ use primacy_postgres as postgres;
 use primacy_postgres::{
     Conninfo, CustomBootstrap, Divergence, RecoveryTarget, ReplicaRequest, RewindOutcome,
     RewindSource, Server, Spawning, StartRequest, Started, StartedState, StopEvent, StopRequest,
-    Until,
+    Until, WalMarker,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -121,7 +121,7 @@ async fn perform(job: &Job, context: &JobContext) -> Result<JobReport, postgres:
                 match server.check_divergence(&primary, deadline).await {
                     Divergence::Diverged => {
                         let deadline = Instant::now() + COMPARISON_LIMIT;
-                        if let Err(error) = server.mark_diverged(deadline).await {
+                        if let Err(error) = server.mark_wal(WalMarker::Diverged, deadline).await {
                             tracing::warn!("{}", chain(&error));
                         }
                         Some(true)

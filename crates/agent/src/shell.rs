@@ -22,7 +22,7 @@ use primacy_model::{
 };
 use primacy_net::HttpClient;
 use primacy_postgres::{
-    Callback, CallbackRunner, ObserveOptions, Server, StopMode, StopRequest, kill_now,
+    Callback, CallbackRunner, ObserveOptions, Server, StopMode, StopRequest, WalMarker, kill_now,
     postmaster_death,
 };
 use tokio::signal::unix::Signal;
@@ -461,14 +461,8 @@ impl Shell {
             Action::SetFence(order) => self.fencing.set(order, self.machine.global()),
             Action::PingWatchdog { timeout, until } => self.watchdog.ping(timeout, until),
             Action::DisableWatchdog => self.watchdog.disable(),
-            Action::ForgetDivergence => {
-                let server = self.server.clone();
-                tokio::spawn(async move {
-                    if let Err(error) = server.unmark_diverged(Instant::now() + LOOK_BUDGET).await {
-                        tracing::warn!("{}", chain(&error));
-                    }
-                });
-            }
+            Action::ForgetDivergence => self.unmark_wal(WalMarker::Diverged),
+            Action::ForgetFormerPrimary => self.unmark_wal(WalMarker::FormerPrimary),
             Action::PublishMember(data) => {
                 let ttl = self.machine.global().ttl;
                 let leads = self.machine.lease() != Lease::None;
@@ -663,6 +657,16 @@ impl Shell {
             use_slots: global.use_slots,
             standby_cluster: global.standby_cluster.clone(),
         }
+    }
+
+    fn unmark_wal(&self, marker: WalMarker) {
+        let server = self.server.clone();
+        tokio::spawn(async move {
+            let deadline = Instant::now() + LOOK_BUDGET;
+            if let Err(error) = server.unmark_wal(marker, deadline).await {
+                tracing::warn!("{}", chain(&error));
+            }
+        });
     }
 
     fn start_job(&mut self, job: Job) {

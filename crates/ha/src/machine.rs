@@ -548,7 +548,7 @@ impl Machine {
         self.look_for_triggers(now);
         self.name_standby_leader(actions);
         self.compare_with_remote(now);
-        self.remember_divergence(actions);
+        self.remember_wal(actions);
         let promise = self.memory.failsafe.promise.as_ref();
         let promised = self
             .view

@@ -44,6 +44,10 @@ pub(crate) fn data(
             .unanswered()
             .map(|(name, _)| name.to_owned())
             .collect(),
+        withdrawn: memory
+            .is_no_candidate()
+            .filter(|_| !local.tags.nofailover())
+            .map(|(_, why)| why),
         ..MemberData::default()
     };
     let tells_positions = job.is_none_or(|job| job.job == Job::Promote)

@@ -139,6 +139,8 @@ pub struct Memory {
     pub former_primary: bool,
     /// It is, nobody leads, and votes count: `/sync` names this primary after it.
     pub superseded_by: Option<MemberName>,
+    /// Nobody leads, and an operator chose this member to.
+    pub chosen: bool,
     /// A leadership is being ended.
     pub demotion: Option<Demotion>,
     /// The fence.
@@ -208,6 +210,7 @@ impl Default for Memory {
             found_diverged: false,
             former_primary: false,
             superseded_by: None,
+            chosen: false,
             demotion: None,
             fence: FenceState::default(),
             watchdog: WatchdogProgress::default(),
@@ -439,8 +442,12 @@ pub struct SyncProgress {
 }
 
 impl Memory {
-    /// Why, however far its WAL goes, it is not what clients were told: the rule, and what shows it.
+    /// Why, however far its WAL goes, it is not what clients were told: the rule, and what shows it. An operator who
+    /// chooses this member all the same has it: it may be all that is left.
     pub(crate) fn is_no_candidate(&self) -> Option<(&'static str, String)> {
+        if self.chosen {
+            return None;
+        }
         if let Some((timeline, at)) = self.left_history {
             let text =
                 format!("the cluster left timeline {timeline} at {at}, and my WAL goes on there");

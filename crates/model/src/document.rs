@@ -134,6 +134,9 @@ fn member_document(cluster: &Cluster, settings: &Settings, member: &Member) -> V
     if !data.hang.is_empty() {
         map.insert("hang".into(), json!(data.hang));
     }
+    if let Some(why) = &data.withdrawn {
+        map.insert("withdrawn".into(), json!(why));
+    }
     if !leads {
         let optime = cluster.status.optime;
         put_position(&mut map, "receive_", data.receive_lsn, optime);

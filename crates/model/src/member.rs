@@ -65,6 +65,9 @@ pub struct MemberData {
     pub fence: Option<String>,
     /// Ours, which Patroni overlooks: the probes that the server does not answer.
     pub hang: Vec<String>,
+    /// Ours, which Patroni overlooks: why the member tells for a while that it is no candidate, which only an operator's
+    /// choice overrules.
+    pub withdrawn: Option<String>,
     /// Fields that this version does not know, kept as they are.
     pub extra: Map<String, Value>,
 }
@@ -179,6 +182,7 @@ impl MemberData {
             role: text("role").and_then(|text| Role::parse(&text)),
             version: text("version"),
             fence: text("fence"),
+            withdrawn: text("withdrawn"),
             replication_state: text("replication_state").and_then(|text| match text.as_str() {
                 "streaming" => Some(ReplicationState::Streaming),
                 "in archive recovery" => Some(ReplicationState::InArchiveRecovery),
@@ -280,12 +284,18 @@ impl MemberData {
         );
         put("fence", self.fence.as_ref().map(|fence| json!(fence)));
         put("hang", (!self.hang.is_empty()).then(|| json!(self.hang)));
+        put("withdrawn", self.withdrawn.as_ref().map(|why| json!(why)));
         map.extend(
             self.extra
                 .iter()
                 .map(|(key, value)| (key.clone(), value.clone())),
         );
         Value::Object(map).to_string()
+    }
+
+    /// Whether an operator may choose it to lead where nobody does: it was not withdrawn by its configuration.
+    pub fn may_be_chosen(&self) -> bool {
+        !self.tags.nofailover() || self.withdrawn.is_some()
     }
 
     /// Where to connect to the server.
@@ -386,6 +396,16 @@ mod tests {
         assert_eq!(pending.to_json(), r#"{"checkpoint_after_promote":false}"#);
         assert!(MemberData::from_json(&pending.to_json()).checkpoint_pending);
         assert!(!MemberData::from_json("{}").checkpoint_pending);
+    }
+
+    #[test]
+    fn a_member_that_withdrew_itself_may_be_chosen_and_one_that_its_configuration_withdrew_not() {
+        let member = |text: &str| MemberData::from_json(text);
+        assert!(member("{}").may_be_chosen());
+        assert!(!member(r#"{"tags":{"nofailover":true}}"#).may_be_chosen());
+        let itself = r#"{"tags":{"nofailover":true},"withdrawn":"my WAL left"}"#;
+        assert!(member(itself).may_be_chosen());
+        assert_eq!(member(itself).to_json(), itself);
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct Observation {
     pub unfinished_bootstrap: bool,
     /// An agent found that the WAL here left its leader's, and none has found since that it did not.
     pub diverged: bool,
+    /// A standby that was started over a primary's WAL, which nothing told the agent to be part of a later primary's since.
+    pub former_primary: bool,
     /// It is a standby still, and an agent has asked this very postmaster to promote.
     pub promoting: bool,
     /// The watchdog device is there and writable.

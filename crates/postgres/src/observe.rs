@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::postmaster::Listens;
 use crate::unfinished::Unfinished;
+use crate::wal_marker::WalMarker;
 use crate::{Error, Server, postmaster, promoting, session};
 
 /// What to look at.
@@ -32,6 +33,7 @@ struct Files {
     backup_label: bool,
     unfinished_bootstrap: bool,
     diverged: bool,
+    former_primary: bool,
     asked_to_promote: bool,
 }
 
@@ -69,6 +71,7 @@ impl Server {
                 backup_label: false,
                 unfinished_bootstrap: false,
                 diverged: false,
+                former_primary: false,
                 asked_to_promote: false,
             },
             Err(error) => {
@@ -87,6 +90,7 @@ impl Server {
             backup_label: files.backup_label,
             unfinished_bootstrap: files.unfinished_bootstrap,
             diverged: files.diverged,
+            former_primary: files.former_primary,
             ..Observation::default()
         };
         if let Process::Running(_) = observation.process {
@@ -197,7 +201,8 @@ fn look(data_dir: &Path, last: Option<PostmasterIdentity>) -> Files {
             .any(|name| data_dir.join(name).exists()),
         backup_label: data_dir.join("backup_label").exists(),
         unfinished_bootstrap: Unfinished::Bootstrap.is_marked(data_dir),
-        diverged: crate::diverged::is_marked(data_dir),
+        diverged: WalMarker::Diverged.is_set(data_dir),
+        former_primary: WalMarker::FormerPrimary.is_set(data_dir),
         asked_to_promote,
     }
 }

@@ -20,6 +20,7 @@ use crate::command::is_withheld;
 use crate::control::ControlFile;
 use crate::follow::RecoveryTarget;
 use crate::settings::Settings;
+use crate::wal_marker::WalMarker;
 use crate::{Error, Server, files, postmaster, session};
 
 /// How often readiness is asked for.
@@ -241,10 +242,21 @@ impl Server {
                 Ok(standby_signal.exists() || recovery_signal.exists())
             })
             .await?;
-        let raised = match signal {
-            true => raised(&settings, &self.control_file(deadline).await?),
-            false => Vec::new(),
-        };
+        let mut raised = Vec::new();
+        if signal {
+            let control = self.control_file(deadline).await?;
+            raised = self::raised(&settings, &control);
+            let data_dir = settings.data_dir.clone();
+            let was_primary = standby && control.data.state.is_a_primarys();
+            self.disk("marking a former primary", deadline, move || {
+                // What was copied has the control file of where it comes from.
+                match was_primary && !data_dir.join("backup_label").exists() {
+                    true => WalMarker::FormerPrimary.set(&data_dir),
+                    false => Ok(()),
+                }
+            })
+            .await?;
+        }
         let mut plan = self.file_plan(target, deadline).await?;
         for parameter in &raised {
             plan.overrides

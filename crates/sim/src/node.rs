@@ -683,6 +683,7 @@ impl World {
                 }
             }
             Action::ForgetDivergence => self.servers[node].disk.diverged = false,
+            Action::ForgetFormerPrimary => self.servers[node].disk.former_primary = false,
             Action::PublishMember(data) => {
                 let ttl = self
                     .machine(node)

@@ -79,6 +79,8 @@ pub(crate) struct Disk {
     pub(crate) unfinished: bool,
     /// The marker in the data directory: its WAL left the leader's.
     pub(crate) diverged: bool,
+    /// The marker in it: a standby was started over a primary's WAL.
+    pub(crate) former_primary: bool,
     /// The marker beside it: pg_rewind began to work on it, and has not come to its end.
     pub(crate) half_rewound: bool,
     upstream: Option<NodeId>,
@@ -267,6 +269,7 @@ impl World {
             standby_signal: true,
             unfinished: self.servers[node].disk.unfinished,
             diverged: from.diverged,
+            former_primary: from.former_primary,
             half_rewound: false,
             upstream: None,
             names: String::new(),
@@ -295,6 +298,8 @@ impl World {
             Some(upstream) => {
                 server.disk.standby_signal = true;
                 server.disk.upstream = upstream;
+                server.disk.former_primary |=
+                    server.disk.state.is_some_and(ControlState::is_a_primarys);
                 // A standby's commits wait for nobody; the names of its time as a primary are taken out.
             }
             None => server.disk.standby_signal = false,
@@ -1186,6 +1191,7 @@ impl World {
             recovery_signal: disk.standby_signal,
             unfinished_bootstrap: disk.unfinished,
             diverged: disk.diverged,
+            former_primary: disk.former_primary,
             ..Observation::default()
         };
         if let Some(running) = &server.running {

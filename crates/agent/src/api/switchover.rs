@@ -160,6 +160,17 @@ impl Wish {
         }
     }
 
+    /// Where nobody leads, whom an operator chooses may be one that withdrew itself: it may be all that is left.
+    pub(crate) fn overrules_withdrawal(&self, cluster: &Cluster) -> bool {
+        let chosen = self
+            .candidate
+            .as_deref()
+            .and_then(|name| cluster.member(name));
+        self.action == Action::Failover
+            && cluster.is_unlocked()
+            && chosen.is_some_and(|member| member.data.may_be_chosen())
+    }
+
     /// What the poll makes of one look at the cluster; `None` while it is under way.
     pub(crate) fn outcome(&self, before: Option<&MemberName>, cluster: &Cluster) -> Option<Answer> {
         let done = self.action.done();
@@ -184,11 +195,16 @@ impl Wish {
 }
 
 /// Row 14: somebody answered who may and can be promoted.
-pub(crate) fn somebody_can(answers: &[(MemberName, Option<PeerStatus>)]) -> bool {
+pub(crate) fn somebody_can(
+    answers: &[(MemberName, Option<PeerStatus>)],
+    overrules_withdrawal: bool,
+) -> bool {
     answers
         .iter()
         .filter_map(|(_, status)| status.as_ref())
-        .any(|status| !status.tags.nofailover() && !status.watchdog_failed)
+        .any(|status| {
+            !status.watchdog_failed && (overrules_withdrawal || !status.tags.nofailover())
+        })
 }
 
 impl Api {
@@ -207,7 +223,7 @@ impl Api {
                 .iter()
                 .filter_map(|member| Some((member.name.clone(), member.data.api_url.clone()?)));
             let answers = ask_members(&self.peers(), urls).await;
-            if !somebody_can(&answers) {
+            if !somebody_can(&answers, wish.overrules_withdrawal(&cluster)) {
                 let action = wish.action.name();
                 let text = format!("{action} is not possible: no good candidates have been found");
                 return Err(Answer::text(412, text));

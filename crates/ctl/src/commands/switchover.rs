@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use primacy_config::SynchronousMode;
 use primacy_dcs::Expected;
-use primacy_model::{Cluster, FailoverRequest, Member};
+use primacy_model::{Cluster, FailoverRequest, Member, MemberData};
 use primacy_net::Method;
 use serde_json::{Map, Value, json};
 
@@ -165,10 +165,16 @@ async fn choose_candidate(
     cluster: &Cluster,
     kind: Kind,
 ) -> Result<Option<Member>, Failure> {
+    // Where nobody leads an operator may choose one that withdrew itself.
+    let by_hand = kind == Kind::Failover && cluster.is_unlocked();
+    let is_candidate = |data: &MemberData| match by_hand {
+        true => data.may_be_chosen(),
+        false => !data.tags.nofailover(),
+    };
     let mut candidates: Vec<&Member> = cluster
         .members
         .iter()
-        .filter(|member| !cluster.is_led_by(&member.name) && !member.data.tags.nofailover())
+        .filter(|member| !cluster.is_led_by(&member.name) && is_candidate(&member.data))
         .collect();
     candidates.sort_by(|a, b| a.name.cmp(&b.name));
     if candidates.is_empty() {

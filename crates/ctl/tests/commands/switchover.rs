@@ -97,6 +97,11 @@ async fn switchover_refused() {
         let outcome = world.run(line, "").await;
         assert_eq!(outcome.errors, format!("Error: {refusal}\n"), "{line}");
     }
+    let why = json!({"tags": {"nofailover": true}, "withdrawn": "my WAL left the last leader's"});
+    world.member("pg2", why).await;
+    let led = world.run("failover --force --candidate pg2", "").await;
+    assert!(led.errors.contains("is tagged as nofailover"), "{led:?}");
+
     let aborted = world.run("switchover", "pg0\n").await;
     assert!(
         aborted.output.ends_with("Candidate ['pg1'] []: ") && aborted.errors == "Aborted!\n",
@@ -163,6 +168,32 @@ async fn failover_to_an_asynchronous_member_is_asked_about() {
 }
 
 /// Members of before there were two endpoints.
+/// One whose WAL may be none of what clients were told; what its configuration withdrew stays that.
+#[tokio::test]
+async fn failover_to_a_member_that_withdrew_itself_where_nobody_leads() {
+    let world = World::empty().await;
+    world
+        .member(
+            "pg1",
+            json!({"tags": {"nofailover": true}, "withdrawn": "my WAL left the last leader's"}),
+        )
+        .await;
+    world
+        .member("pg2", json!({"tags": {"nofailover": true}}))
+        .await;
+    let refused = world.run("failover demo --force --candidate pg2", "").await;
+    assert!(
+        refused.errors.contains("is tagged as nofailover"),
+        "{refused:?}"
+    );
+    world.answer(200, "Successfully failed over to \"pg1\"");
+    let done = world.run("failover demo --force --candidate pg1", "").await;
+    assert!(
+        done.output.contains("Successfully failed over to \"pg1\""),
+        "{done:?}"
+    );
+}
+
 #[tokio::test]
 async fn switchover_that_a_member_does_not_know_becomes_a_failover() {
     let world = World::demo().await;

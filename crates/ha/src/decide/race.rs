@@ -731,8 +731,14 @@ fn manual_failover(
                     && s.wal()
                         .is_some_and(|wal| Reach::of(wal).is_ahead_of(Reach::of_peer(peer)))
             };
+            let overruled = !request.is_switchover()
+                && member.is_some_and(|member| member.data.withdrawn.is_some());
+            let able = |peer: &PeerReport| match overruled {
+                true => !peer.watchdog_failed,
+                false => limitation(peer).is_none(),
+            };
             if let Some(Some(peer)) = peers.get(candidate)
-                && limitation(peer).is_none()
+                && able(peer)
                 && may_win(s, cluster, request, candidate)
                 && !behind(peer)
             {

@@ -119,6 +119,8 @@ pub enum Action {
     DisableWatchdog,
     /// Keep no longer in mind that the WAL here left its leader's ([`Job::CheckDivergence`]).
     ForgetDivergence,
+    /// Keep no longer in mind that the standby here was started over a primary's WAL.
+    ForgetFormerPrimary,
     /// Publish the member key.
     PublishMember(Box<MemberData>),
     /// Write `/status`, if this member still leads.

@@ -121,8 +121,9 @@ impl Machine {
             }
             confirmation::observe(&mut memory.sync, wal);
         }
-        memory.former_primary |=
-            is_a_primarys(&observation) && memory.rewind == RewindState::Initial && !memory.copied;
+        memory.former_primary |= (observation.former_primary || is_a_primarys(&observation))
+            && memory.rewind == RewindState::Initial
+            && !memory.copied;
         slots::observe(&mut memory.slots, &observation);
         if !observation.process.is_alive()
             && self.job.is_none()
@@ -180,6 +181,10 @@ impl Machine {
         self.memory.superseded_by = in_sync
             .filter(|name| votes_count && self.memory.former_primary && **name != self.local.name)
             .cloned();
+        self.memory.chosen = view.is_unlocked()
+            && view.failover.as_ref().is_some_and(|request| {
+                !request.is_switchover() && request.candidate.as_ref() == Some(&self.local.name)
+            });
         let Some(leader) = view.leader_member() else {
             return;
         };
@@ -241,9 +246,9 @@ impl Machine {
         })
     }
 
-    /// What an earlier agent found holds until more is known: the WAL was compared anew or rewound, streams, or is a
+    /// What an earlier agent knew of the WAL holds until more is known: it was compared anew or rewound, streams, or is a
     /// primary's by now.
-    pub(super) fn remember_divergence(&mut self, actions: &mut Vec<Action>) {
+    pub(super) fn remember_wal(&mut self, actions: &mut Vec<Action>) {
         if self.server.data_directory != DataDirectory::Valid {
             return;
         }
@@ -260,6 +265,10 @@ impl Machine {
         let holds = self.memory.found_diverged || self.memory.left_the_leader();
         if self.server.diverged && !holds {
             actions.push(Action::ForgetDivergence);
+        }
+        let is_primary = wal.is_some_and(WalStatus::is_primary);
+        if self.server.former_primary && (is_primary || !self.memory.former_primary) {
+            actions.push(Action::ForgetFormerPrimary);
         }
     }
 

@@ -363,6 +363,27 @@ fn s10_3_1d_others_leave_it_to_a_candidate_that_can() {
     assert!(acquires(&dead.because("ha.md §10.3.1d")));
 }
 
+/// It publishes `nofailover` until it has seen the request.
+#[test]
+fn w1_others_leave_it_to_a_candidate_that_withdrew_itself_too() {
+    let request = |leader: Option<&str>, withdrawn: bool| {
+        let mut world = World::unlocked("pg2")
+            .failover(leader, Some("pg3"))
+            .peers(&[("pg3", Some(HERE))]);
+        let peers = world.peers.as_mut().unwrap();
+        let tags = Tags::from_json(&json!({"nofailover": true}));
+        peers.get_mut("pg3").unwrap().as_mut().unwrap().tags = tags.clone();
+        let mut members = world.cluster.members.iter_mut();
+        let chosen = members.find(|member| member.name == *"pg3").unwrap();
+        chosen.data.tags = tags;
+        chosen.data.withdrawn = withdrawn.then(|| "my WAL left".into());
+        world.step()
+    };
+    assert!(!acquires(&request(None, true)));
+    assert!(acquires(&request(None, false)), "by its configuration");
+    assert!(acquires(&request(Some("pg1"), true)), "a switchover");
+}
+
 /// Row 8 of `ha.md` §10.1 holds such a candidate back for ever: who waited for it would, too.
 #[test]
 fn s10_3_1d_nobody_waits_for_a_candidate_outside_sync() {
@@ -477,8 +498,13 @@ fn s8_4_a_member_whose_wal_left_the_leaders_is_no_candidate() {
     assert!(!acquires(&earlier_agent.because("ha.md §8.4")));
     // Nobody could compare it, but /history tells.
     let world =
-        World::unlocked("pg2").with(|w| w.memory.left_history = Some((Timeline(1), Lsn(100))));
-    assert!(!acquires(&world.because("ha.md §10.2.2")));
+        || World::unlocked("pg2").with(|w| w.memory.left_history = Some((Timeline(1), Lsn(100))));
+    assert!(!acquires(&world().because("ha.md §10.2.2")));
+    // It may be all that is left, and an operator who says so has it.
+    let chosen = world()
+        .failover(None, Some("pg2"))
+        .with(|w| w.memory.chosen = true);
+    assert!(acquires(&chosen.because("ha.md §10.3.1a")));
 }
 
 #[test]

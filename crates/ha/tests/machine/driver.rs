@@ -165,6 +165,7 @@ impl Driver {
             Step::AcquireLeader { .. } => self.cluster.leader = Some(world::leader(self.me())),
             Step::ReleaseLeader { .. } => self.cluster.leader = None,
             Step::ClearFailover(_) => self.cluster.failover = None,
+            Step::WriteSync(sync) => self.cluster.sync = sync.clone(),
             Step::Follow(Upstream::Nobody) => {
                 if let Some(wal) = &mut self.server.wal {
                     wal.receiver = None;

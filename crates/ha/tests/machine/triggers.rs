@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use primacy_ha::{Action, Event, Job, JobReport, RewindState, Step, Upstream};
-use primacy_model::{ControlState, Role, SyncState, Timeline, Version};
+use primacy_model::{ControlState, FailoverRequest, Role, SyncState, Timeline, Version};
 
 use crate::driver::Driver;
 use crate::late_lock::synchronous;
@@ -170,6 +170,85 @@ fn w1_the_wal_of_a_former_primary_is_its_own_until_it_is_known_to_fit() {
     receives(&mut driver, Some(2));
     driver.pass_time(CYCLE, |_| false);
     assert!(!is_former(&driver), "it streams");
+}
+
+/// The agent that saw it as a primary ended, and who led after it was lost before anything was compared.
+#[test]
+fn w1_an_agent_that_finds_a_former_primary_as_a_standby_knows_it() {
+    let forgets = |action: &Action| *action == Action::ForgetFormerPrimary;
+    let found = |change: fn(&mut Driver)| {
+        let mut world = World::unlocked("pg2");
+        world.server.former_primary = true;
+        let mut driver = synchronous(world);
+        receives(&mut driver, None);
+        driver.cluster.sync = SyncState {
+            leader: Some("pg3".into()),
+            standbys: vec!["pg1".into()],
+            quorum: 1,
+            version: Some(Version(1)),
+        };
+        change(&mut driver);
+        driver
+    };
+    let mut driver = found(|_| ());
+    assert!(!driver.pass_time(4 * CYCLE, forgets));
+    assert!(driver.machine.effective_tags().nofailover());
+    assert_eq!(driver.cluster.leader, None, "it does not race");
+
+    let mut compared = found(|driver| leader_is(driver, "pg3", 2));
+    assert!(compared.pass_time(CYCLE, compares));
+    assert!(compared.pass_time(CYCLE, forgets));
+    assert!(!compared.machine.memory().former_primary);
+
+    let mut streams = found(|driver| {
+        leader_is(driver, "pg3", 2);
+        driver.server.wal = World::of("pg2").server.wal;
+        receives(driver, Some(2));
+    });
+    assert!(streams.pass_time(CYCLE, forgets));
+
+    let mut primary = found(|driver| driver.server.wal = World::of("pg1").server.wal);
+    assert!(primary.pass_time(CYCLE, forgets), "a copy must not have it");
+    assert!(primary.machine.memory().former_primary);
+}
+
+#[test]
+fn w1_an_operator_may_choose_a_member_that_withdrew_itself() {
+    let published = |driver: &Driver| {
+        let published = driver.seen.iter().rev().find_map(|action| match action {
+            Action::PublishMember(data) => Some(data.clone()),
+            _ => None,
+        });
+        published.expect("a member key")
+    };
+    let mut world = World::unlocked("pg2");
+    world.server.former_primary = true;
+    let mut driver = synchronous(world);
+    receives(&mut driver, None);
+    driver.cluster.sync = SyncState {
+        leader: Some("pg3".into()),
+        standbys: vec!["pg1".into()],
+        quorum: 1,
+        version: Some(Version(1)),
+    };
+    driver.pass_time(4 * CYCLE, |_| false);
+    let data = published(&driver);
+    assert!(data.tags.nofailover() && data.may_be_chosen(), "{data:?}");
+    let why = data.withdrawn.unwrap();
+    assert!(why.contains("the one in /sync is pg3"), "{why}");
+    let ask = |driver: &mut Driver, leader: Option<&str>, candidate: &str| {
+        driver.cluster.failover = Some(FailoverRequest {
+            leader: leader.map(Into::into),
+            candidate: Some(candidate.into()),
+            scheduled_at: None,
+            version: Version(1),
+        });
+        driver.pass_time(CYCLE, |_| false);
+        driver.cluster.leader.is_some()
+    };
+    assert!(!ask(&mut driver, Some("pg3"), "pg2"), "a switchover");
+    assert!(ask(&mut driver, None, "pg2"));
+    assert_eq!(published(&driver).withdrawn, None);
 }
 
 /// Its control file is still that of the server it was copied from.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use primacy_model::{ControlState, DataDirectory, Process, Readiness, Timeline};
 use primacy_postgres::{
     Error, LocalAddress, ObserveOptions, Server, StartRequest, StartedState, StopEvent, StopMode,
-    StopRequest, Stopped, postmaster_death,
+    StopRequest, Stopped, WalMarker, postmaster_death,
 };
 use tokio::sync::mpsc;
 
@@ -371,6 +371,31 @@ server_test!(
         let seen = next.observe(ObserveOptions::default(), soon()).await;
         assert!(!seen.promoting && seen.wal.unwrap().is_primary());
         assert!(!standby.data_dir.join("primacy.promoting").exists());
+    }
+);
+
+server_test!(
+    life,
+    w1_a_standby_that_was_a_primary_is_known_to_the_next_agent,
+    {
+        let scratch = Scratch::new();
+        let primary = scratch.primary("pg1").await;
+        let standby = scratch.standby("pg2", &primary).await;
+        assert!(!primary.observe().await.former_primary && !standby.observe().await.former_primary);
+
+        // However it ended; and it stays one when it is started again.
+        for mode in [StopMode::Immediate, StopMode::Fast] {
+            primary.stop(mode).await;
+            primary.start(Some(&standby)).await;
+            let next = Server::new((*primary.server.settings()).clone());
+            let seen = next.observe(ObserveOptions::default(), soon()).await;
+            assert!(seen.former_primary, "{mode:?}: {seen:?}");
+        }
+        let marker = WalMarker::FormerPrimary;
+        primary.server.unmark_wal(marker, soon()).await.unwrap();
+        primary.stop(StopMode::Fast).await;
+        primary.start(Some(&standby)).await;
+        assert!(!primary.observe().await.former_primary);
     }
 );
 

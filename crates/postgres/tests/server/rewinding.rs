@@ -3,7 +3,9 @@
 use std::os::unix::fs::PermissionsExt;
 
 use primacy_model::{DataDirectory, Timeline};
-use primacy_postgres::{Divergence, ReplicaRequest, RewindOutcome, RewindSource, StopMode};
+use primacy_postgres::{
+    Divergence, ReplicaRequest, RewindOutcome, RewindSource, StopMode, WalMarker,
+};
 
 use crate::scratch::{Node, Scratch, soon, until};
 use crate::server_test;
@@ -39,7 +41,10 @@ server_test!(rewinding, an_old_primary_that_ran_on_is_rewound, {
         old.server.check_divergence(&new.conninfo(), soon()).await,
         Divergence::Diverged
     );
-    old.server.mark_diverged(soon()).await.unwrap();
+    old.server
+        .mark_wal(WalMarker::Diverged, soon())
+        .await
+        .unwrap();
     assert!(old.observe().await.diverged);
 
     let source = RewindSource {
@@ -69,8 +74,14 @@ server_test!(rewinding, an_old_primary_that_ran_on_is_rewound, {
         .await;
     assert!(!seen.diverged, "the mark is not in what pg_rewind copies");
     assert!(!seen.wal.unwrap().is_primary());
-    old.server.mark_diverged(soon()).await.unwrap();
-    old.server.unmark_diverged(soon()).await.unwrap();
+    old.server
+        .mark_wal(WalMarker::Diverged, soon())
+        .await
+        .unwrap();
+    old.server
+        .unmark_wal(WalMarker::Diverged, soon())
+        .await
+        .unwrap();
     assert!(!old.observe().await.diverged);
     assert_eq!(
         old.sql("SELECT count(*) FROM pg_class WHERE relname = 'lost'"),

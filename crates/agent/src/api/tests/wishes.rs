@@ -228,20 +228,58 @@ fn somebody_must_be_able_to_take_over() {
         state: None,
     };
     let cases = [
-        (None, false),
-        (Some(peer(json!({}), false)), true),
-        (Some(peer(json!({"nofailover": true}), false)), false),
-        (Some(peer(json!({"failover_priority": 0}), false)), false),
-        (Some(peer(json!({}), true)), false),
+        (None, [false, false]),
+        (Some(peer(json!({}), false)), [true, true]),
+        (
+            Some(peer(json!({"nofailover": true}), false)),
+            [false, true],
+        ),
+        (
+            Some(peer(json!({"failover_priority": 0}), false)),
+            [false, true],
+        ),
+        (Some(peer(json!({}), true)), [false, false]),
     ];
     for (answer, expected) in cases {
-        assert_eq!(
-            somebody_can(&[("pg1".into(), answer.clone())]),
-            expected,
-            "{answer:?}"
-        );
+        let answers = [("pg1".into(), answer.clone())];
+        let can = [false, true].map(|overruled| somebody_can(&answers, overruled));
+        assert_eq!(can, expected, "{answer:?}");
     }
-    assert!(!somebody_can(&[]));
+    assert!(!somebody_can(&[], false));
+}
+
+#[test]
+fn w1_an_operator_may_choose_a_member_that_withdrew_itself_where_nobody_leads() {
+    let overrules = |action, leads: bool, tags: Value, withdrawn: Option<&str>| {
+        let mut cluster = cluster();
+        if !leads {
+            cluster.leader = None;
+        }
+        let member = &mut cluster.members[1];
+        member.data.tags = Tags::from_json(&tags);
+        member.data.withdrawn = withdrawn.map(str::to_owned);
+        let body = json!({"leader": "pg0", "candidate": member.name.as_str()});
+        let body = body.as_object().unwrap().clone();
+        let body = match action {
+            Action::Failover => body.into_iter().skip(1).collect(),
+            Action::Switchover => body,
+        };
+        Wish::new(action, &body, false, now())
+            .unwrap()
+            .overrules_withdrawal(&cluster)
+    };
+    let tags = || json!({"nofailover": true});
+    let why = Some("my WAL left the last leader's");
+    assert!(overrules(Action::Failover, false, tags(), why));
+    assert!(
+        !overrules(Action::Failover, false, tags(), None),
+        "by its configuration"
+    );
+    assert!(
+        !overrules(Action::Failover, true, tags(), why),
+        "somebody leads"
+    );
+    assert!(!overrules(Action::Switchover, false, tags(), why));
 }
 
 #[test]
