@@ -56,7 +56,7 @@ test-versions:
 test-stores:
 	@scripts/setup.sh --with-tests
 	PRIMACY_TEST_STORES=swapped $(CARGO) nextest run --locked --test e2e --run-ignored all -E \
-	    'not test(/(::embedded|::etcd3)$$/) and not test(/^(auxiliary|bad_input|clients|commands\w*|config_commands|mixed\w*|packaging|reload|rest|systemd|witness)::|failover_slots|with_patroni|killed_standby_is_ahead/)'
+	    'not test(/(::embedded|::etcd3)$$/) and not test(/^(auxiliary|bad_input|clients|commands\w*|config_commands|mixed\w*|packaging|reload|rest|systemd|witness)::|failover_slots|with_patroni|killed_standby_is_ahead|^former_primary/)'
 
 # Built as whoever calls it, tested as root.
 test-deb:

@@ -33,6 +33,7 @@ mod config_commands;
 mod control;
 mod failsafe;
 mod fence;
+mod former_primary;
 mod freeze_agent;
 mod freeze_node;
 mod full_disk;

@@ -188,10 +188,11 @@ async fn killed_standby_is_ahead_of_the_next_leader() -> Result<()> {
 }
 
 /// With its walsenders frozen, a primary's WAL stays at home; some comes.
-async fn diverge(cluster: &TestCluster, leader: usize) -> Result<()> {
+pub(crate) async fn diverge(cluster: &TestCluster, leader: usize) -> Result<()> {
     let port = cluster.agents[leader].postgres_port;
     let senders = sql::rows(port, "select pid from pg_stat_replication").await?;
-    ensure!(senders.len() == 2, "{} walsenders", senders.len());
+    let standbys = cluster.others(leader).len();
+    ensure!(senders.len() == standbys, "{} walsenders", senders.len());
     for sender in &senders {
         processes::signal(Pid::from_raw(sender.get(0)), Signal::SIGSTOP);
     }

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use serde_json::json;
@@ -210,6 +211,19 @@ impl EtcdCluster {
             }
         }
         bail!("etcd has no leader")
+    }
+
+    /// Deletes a key that is there.
+    ///
+    /// # Errors
+    /// The first member does not answer, or there is no such key.
+    pub async fn delete(&self, key: &str) -> Result<()> {
+        let body = json!({"key": BASE64_STANDARD.encode(key)});
+        let port = self.members[0].client_port;
+        let path = "/v3/kv/deleterange";
+        let answer = http::request(port, "POST", path, Some(&body), ANSWER).await?;
+        ensure!(answer.json()?["deleted"] == "1", "{}", answer.body);
+        Ok(())
     }
 
     /// The running members' metrics, in Prometheus' text format.
