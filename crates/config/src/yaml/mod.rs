@@ -12,7 +12,7 @@ mod resolver;
 use std::fmt;
 
 pub use emitter::{KeyOrder, to_block, to_file, to_flow};
-pub use reader::{MAX_BYTES, parse, parse_bytes};
+pub use reader::{MAX_BYTES, MAX_DEPTH, parse, parse_bytes};
 
 /// A document that cannot be read: which file, where, why.
 #[derive(Clone, Debug, PartialEq, Eq)]

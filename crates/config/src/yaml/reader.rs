@@ -11,7 +11,7 @@ use crate::Map;
 pub const MAX_BYTES: usize = 4 << 20;
 
 /// Nesting beyond which a document is refused.
-const MAX_DEPTH: usize = 64;
+pub const MAX_DEPTH: usize = 64;
 
 /// What a document may amount to once its aliases are followed: bytes of text, and [`NODE_BYTES`] per node.
 /// Bounds what a few lines of nested aliases can blow up to.

@@ -31,15 +31,13 @@ pub(super) fn set(config: &mut Map, assignment: &str) -> Result<(), Failure> {
         name = path.split_off(PARAMETERS.len()).join(".");
         path.push(&name);
     }
-    put(config, &path, value);
-    Ok(())
+    assign(config, &path, value)
 }
 
 /// Carries out `NAME=VALUE` below `postgresql.parameters`.
 pub(super) fn set_parameter(config: &mut Map, assignment: &str) -> Result<(), Failure> {
     let (name, value) = parse(assignment)?;
-    put(config, &[PARAMETERS[0], PARAMETERS[1], name], value);
-    Ok(())
+    assign(config, &[PARAMETERS[0], PARAMETERS[1], name], value)
 }
 
 fn parse(assignment: &str) -> Result<(&str, Value), Failure> {
@@ -51,6 +49,27 @@ fn parse(assignment: &str) -> Result<(&str, Value), Failure> {
         path,
         value.map_err(|error| Failure::refused(error.to_string()))?,
     ))
+}
+
+/// What is nested too deep could be stored, and edited no more.
+fn assign(config: &mut Map, path: &[&str], value: Value) -> Result<(), Failure> {
+    if path.len() + depth(&value) > yaml::MAX_DEPTH {
+        return Err(Failure::refused(format!(
+            "{} is nested more than {} levels deep",
+            path.join("."),
+            yaml::MAX_DEPTH
+        )));
+    }
+    put(config, path, value);
+    Ok(())
+}
+
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or_default(),
+        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or_default(),
+        _ => 0,
+    }
 }
 
 fn put(map: &mut Map, path: &[&str], value: Value) {
@@ -91,6 +110,21 @@ mod tests {
             set(&mut config, assignment).unwrap();
         }
         Value::Object(config)
+    }
+
+    #[test]
+    fn what_no_editor_could_read_again_is_refused() {
+        let mut config = Map::new();
+        let path = |levels: usize| vec!["a"; levels].join(".");
+        set(&mut config, &format!("{}=1", path(64))).unwrap();
+        let written = yaml::to_block(&Value::Object(config.clone()), yaml::KeyOrder::Sorted);
+        assert!(yaml::parse("x", &written).is_ok());
+        let before = config.clone();
+        for (levels, value) in [(65, "1"), (63, "[[1]]"), (63, "{b: {c: 1}}")] {
+            let refused = set(&mut config, &format!("{}={value}", path(levels)));
+            assert!(refused.is_err(), "{levels} levels, {value}");
+        }
+        assert_eq!(config, before);
     }
 
     #[test]
