@@ -172,25 +172,31 @@ fn w1_the_wal_of_a_former_primary_is_its_own_until_it_is_known_to_fit() {
     assert!(!is_former(&driver), "it streams");
 }
 
+/// A former primary, found as a standby; nobody leads, and `/sync` names the one after it.
+fn superseded() -> Driver {
+    let mut world = World::unlocked("pg2");
+    world.server.former_primary = true;
+    let mut driver = synchronous(world);
+    receives(&mut driver, None);
+    driver.cluster.sync = SyncState {
+        leader: Some("pg3".into()),
+        standbys: vec!["pg1".into()],
+        quorum: 1,
+        version: Some(Version(1)),
+    };
+    driver
+}
+
 /// The agent that saw it as a primary ended, and who led after it was lost before anything was compared.
 #[test]
 fn w1_an_agent_that_finds_a_former_primary_as_a_standby_knows_it() {
     let forgets = |action: &Action| *action == Action::ForgetFormerPrimary;
     let found = |change: fn(&mut Driver)| {
-        let mut world = World::unlocked("pg2");
-        world.server.former_primary = true;
-        let mut driver = synchronous(world);
-        receives(&mut driver, None);
-        driver.cluster.sync = SyncState {
-            leader: Some("pg3".into()),
-            standbys: vec!["pg1".into()],
-            quorum: 1,
-            version: Some(Version(1)),
-        };
+        let mut driver = superseded();
         change(&mut driver);
         driver
     };
-    let mut driver = found(|_| ());
+    let mut driver = superseded();
     assert!(!driver.pass_time(4 * CYCLE, forgets));
     assert!(driver.machine.effective_tags().nofailover());
     assert_eq!(driver.cluster.leader, None, "it does not race");
@@ -221,16 +227,7 @@ fn w1_an_operator_may_choose_a_member_that_withdrew_itself() {
         });
         published.expect("a member key")
     };
-    let mut world = World::unlocked("pg2");
-    world.server.former_primary = true;
-    let mut driver = synchronous(world);
-    receives(&mut driver, None);
-    driver.cluster.sync = SyncState {
-        leader: Some("pg3".into()),
-        standbys: vec!["pg1".into()],
-        quorum: 1,
-        version: Some(Version(1)),
-    };
+    let mut driver = superseded();
     driver.pass_time(4 * CYCLE, |_| false);
     let data = published(&driver);
     assert!(data.tags.nofailover() && data.may_be_chosen(), "{data:?}");
