@@ -602,7 +602,11 @@ pub(crate) fn assemble(base: &str, entries: impl IntoIterator<Item = Entry>) -> 
             Subject::History => cluster.history = History::from_json(&text),
             Subject::Failover => cluster.failover = FailoverRequest::parse(&text, version),
             Subject::Sync => cluster.sync = SyncState::from_json(&text, version),
-            Subject::Failsafe => cluster.failsafe = failsafe(&text),
+            Subject::Failsafe => {
+                let members = failsafe(&text);
+                cluster.has_failsafe = members.is_some();
+                cluster.failsafe = members.unwrap_or_default();
+            }
             Subject::Other | Subject::Everything => {}
         }
     }
@@ -612,11 +616,12 @@ pub(crate) fn assemble(base: &str, entries: impl IntoIterator<Item = Entry>) -> 
 }
 
 /// Member to API address; what is not an object of texts is ignored.
-fn failsafe(text: &str) -> BTreeMap<MemberName, String> {
+fn failsafe(text: &str) -> Option<BTreeMap<MemberName, String>> {
     let Ok(Value::Object(map)) = serde_json::from_str(text) else {
-        return BTreeMap::new();
+        return None;
     };
-    map.into_iter()
-        .filter_map(|(name, url)| Some((name.into(), url.as_str()?.to_owned())))
-        .collect()
+    let texts = map
+        .into_iter()
+        .filter_map(|(name, url)| Some((name.into(), url.as_str()?.to_owned())));
+    Some(texts.collect())
 }

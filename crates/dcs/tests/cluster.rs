@@ -145,7 +145,7 @@ async fn a_cluster_is_read_as_patroni_writes_it() {
     );
     assert!(read.sync.has_standby("a") && read.sync.version.is_some());
     let failsafe = BTreeMap::from([("a".into(), "http://a:8008/patroni".to_owned())]);
-    assert_eq!(read.failsafe, failsafe);
+    assert_eq!((read.has_failsafe, read.failsafe), (true, failsafe));
 
     set(&store, "config", "[]").await;
     set(&store, "failsafe", "[]").await;
@@ -157,9 +157,12 @@ async fn a_cluster_is_read_as_patroni_writes_it() {
     store.write(change, soon()).await.unwrap();
     let read = cluster.read(soon()).await.unwrap();
     assert_eq!(
-        (read.config, read.failsafe.len(), read.status.optime),
-        (None, 0, Lsn(5))
+        (read.config, read.has_failsafe, read.status.optime),
+        (None, false, Lsn(5))
     );
+    set(&store, "failsafe", "{}").await;
+    let read = cluster.read(soon()).await.unwrap();
+    assert!(read.has_failsafe && read.failsafe.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

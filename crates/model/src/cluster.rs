@@ -41,6 +41,8 @@ pub struct Cluster {
     pub history: Option<History>,
     /// The `/failsafe` key: member to API address. Empty when missing.
     pub failsafe: BTreeMap<MemberName, String>,
+    /// That key is there and holds an object, perhaps an empty one.
+    pub has_failsafe: bool,
 }
 
 /// The `/initialize` key (`dcs.md` §2.1).

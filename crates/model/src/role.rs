@@ -150,6 +150,31 @@ mod tests {
         }
     }
 
+    /// `rest-api.md` §6.1.
+    #[test]
+    fn states_have_the_names_that_monitoring_knows() {
+        let expected = [
+            (0, "initdb", "initializing new cluster"),
+            (1, "initdb_failed", "initdb failed"),
+            (2, "custom_bootstrap", "running custom bootstrap script"),
+            (3, "custom_bootstrap_failed", "custom bootstrap failed"),
+            (4, "creating_replica", "creating replica"),
+            (5, "running", "running"),
+            (6, "starting", "starting"),
+            (7, "bootstrap_starting", "starting after custom bootstrap"),
+            (8, "start_failed", "start failed"),
+            (9, "restarting", "restarting"),
+            (10, "restart_failed", "restart failed"),
+            (11, "stopping", "stopping"),
+            (12, "stopped", "stopped"),
+            (13, "stop_failed", "stop failed"),
+            (14, "crashed", "crashed"),
+        ];
+        let told = |state: &State| (state.number(), state.metric_name(), state.as_str());
+        let all: Vec<_> = State::ALL.iter().map(told).collect();
+        assert_eq!(all, expected);
+    }
+
     #[test]
     fn master_is_read_as_primary() {
         assert_eq!(Role::parse("master"), Some(Role::Primary));
