@@ -98,3 +98,46 @@ pub(crate) fn split_host_port(
     };
     Ok((host, port))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `configuration.md` §0.5.
+    #[test]
+    fn an_address_is_split_at_its_last_colon() {
+        for (text, default_port, expected) in [
+            ("127.0.0.1:5433", None, Some(("127.0.0.1", 5433))),
+            ("db.example.com", Some(5432), Some(("db.example.com", 5432))),
+            ("db.example.com", None, None),
+            ("*", Some(5432), Some(("*", 5432))),
+            ("a,b:1", None, Some(("a,b", 1))),
+            ("[::1]:5432", None, Some(("::1", 5432))),
+            ("fe80::1:5432", None, Some(("fe80::1", 5432))),
+            (
+                "127.0.0.1, [::1] ,[fe80::1]:5432",
+                None,
+                Some(("127.0.0.1,::1,fe80::1", 5432)),
+            ),
+            // Without brackets and port there is no telling.
+            ("::1", Some(5432), Some((":", 1))),
+            ("127.0.0.1:", Some(5432), None),
+            ("127.0.0.1:x", Some(5432), None),
+            ("127.0.0.1:65536", Some(5432), None),
+            ("127.0.0.1:-1", Some(5432), None),
+            ("[::1]", Some(5432), None),
+        ] {
+            let split = split_host_port("key", text, default_port).ok();
+            let expected = expected.map(|(host, port)| (host.to_owned(), port));
+            assert_eq!(split, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_ipv6_address_is_written_in_brackets() {
+        for text in ["[::1]:5432", "127.0.0.1:5432", "db:1", "a,b:1"] {
+            let address = HostPort::parse_with_port("key", text).unwrap();
+            assert_eq!(address.to_string(), text);
+        }
+    }
+}

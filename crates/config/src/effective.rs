@@ -45,15 +45,7 @@ impl Effective {
         pitfalls::of_member(local_map, &mut warnings);
         pitfalls::of_cluster(dynamic, &mut warnings);
         let mut dynamic = dynamic.clone();
-        for key in ["ttl", "loop_wait", "retry_timeout"] {
-            if let Some(value) = dynamic.get(key).filter(|value| parse_int(value).is_none()) {
-                return Err(ConfigError::invalid(
-                    key,
-                    python_repr(value),
-                    "a whole number of seconds, without a unit",
-                ));
-            }
-        }
+        timing::check(&dynamic)?;
         timing::clamp(&mut dynamic, limits, &mut warnings);
 
         let mut tree = from_dynamic(&dynamic, &mut warnings);

@@ -129,6 +129,24 @@ impl GlobalConfig {
         self.ttl.saturating_sub(self.loop_wait + self.retry_timeout)
     }
 
+    /// Reads a later version of the dynamic configuration. With a timing that is no number it is refused as the configuration of
+    /// this member ([`crate::Effective::build`] tells why), so all three timings stay as they are (`configuration.md` §1.7); the
+    /// other keys are what the store says whether or not it is refused (§1.6).
+    pub fn followed_by(&self, dynamic: &Map, limits: TimingLimits) -> (GlobalConfig, Vec<Warning>) {
+        if timing::check(dynamic).is_ok() {
+            return GlobalConfig::from_dynamic(dynamic, limits);
+        }
+        let mut dynamic = dynamic.clone();
+        for (key, value) in [
+            ("ttl", self.ttl),
+            ("loop_wait", self.loop_wait),
+            ("retry_timeout", self.retry_timeout),
+        ] {
+            dynamic.insert(key.into(), value.as_secs().into());
+        }
+        GlobalConfig::from_dynamic(&dynamic, limits)
+    }
+
     /// Reads the dynamic configuration; what cannot be understood takes its default, and is told.
     pub fn from_dynamic(dynamic: &Map, limits: TimingLimits) -> (GlobalConfig, Vec<Warning>) {
         let mut warnings = Vec::new();

@@ -113,6 +113,25 @@ mod tests {
         assert_eq!(load(None, &environment(&[])).unwrap(), json!({}));
     }
 
+    // `configuration.md` §1.1.
+    #[test]
+    fn a_file_wins_over_the_document_in_the_environment() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("patroni.yml");
+        fs::write(&file, "scope: file\nname: pg1\n").unwrap();
+        let both = environment(&[
+            (
+                "PATRONI_CONFIGURATION",
+                "scope: document\nnamespace: other\n",
+            ),
+            ("PATRONI_NAME", "pg2"),
+        ]);
+        assert_eq!(
+            load(Some(&file), &both).unwrap(),
+            json!({"scope": "file", "name": "pg2"})
+        );
+    }
+
     #[test]
     fn one_sentence_says_what_is_wrong_and_where() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-use crate::scalar::parse_int;
-use crate::{DcsSection, Map, Warning};
+use crate::scalar::{parse_int, python_repr};
+use crate::{ConfigError, DcsSection, Map, Warning};
 
 /// The smallest timings that a store allows (`configuration.md` §3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,20 @@ impl TimingLimits {
 /// The timings and their defaults, in seconds.
 pub(crate) const DEFAULTS: [(&str, i64); 3] =
     [("ttl", 30), ("loop_wait", 10), ("retry_timeout", 10)];
+
+/// Whether each timing that is there is a number (§1.4 A).
+pub(crate) fn check(dynamic: &Map) -> Result<(), ConfigError> {
+    let keys = DEFAULTS.map(|(key, _)| key).into_iter();
+    let mut given = keys.filter_map(|key| Some((key, dynamic.get(key)?)));
+    match given.find(|(_, value)| parse_int(value).is_none()) {
+        None => Ok(()),
+        Some((key, value)) => Err(ConfigError::invalid(
+            key,
+            python_repr(value),
+            "a whole number of seconds, without a unit",
+        )),
+    }
+}
 
 /// Raises timings below the limits, and keeps `loop_wait + 2*retry_timeout <= ttl` (§3.2), so that a leader
 /// that cannot reach the store gives up before its lock runs out. What is not a number is left alone.

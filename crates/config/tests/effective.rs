@@ -215,12 +215,17 @@ fn errors_name_the_key_and_what_to_do() {
         (
             json!({"restapi": null}),
             json!({}),
-            "restapi is not defined. Set restapi.listen",
+            "restapi is not defined. Can not find \"restapi.listen\" config: set it to <host>:<port>",
+        ),
+        (
+            json!({"restapi": {"listen": null}}),
+            json!({}),
+            "restapi.listen is not defined. Can not find \"restapi.listen\" config: set it to <host>:<port>",
         ),
         (
             json!({"restapi": {"listen": "x"}}),
             json!({}),
-            "restapi.listen is \"x\": expected <host>",
+            "restapi.listen is \"x\": expected <host>:<port>. Invalid \"restapi\" config: expected <HOST>:<PORT> for \"listen\", but got \"x\"",
         ),
         (
             json!({"restapi": {"listen": "x:y"}}),
@@ -444,6 +449,167 @@ fn contradicting_tags_are_told() {
         "Conflicting configuration between nofailover: True and failover_priority: 2. \
          Defaulting to nofailover: True"
     );
+
+    let tags = json!({"tags": {"nosync": true, "sync_priority": 1}});
+    let effective = build(&local(tags), json!({}));
+    assert!(effective.local.tags.nosync());
+    assert_eq!(
+        effective.warnings[0].to_string(),
+        "Conflicting configuration between nosync: True and sync_priority: 1. \
+         Defaulting to nosync: True"
+    );
+    let tags = json!({"tags": {"nosync": true, "sync_priority": 0, "nofailover": false, "failover_priority": 2}});
+    assert_eq!(build(&local(tags), json!({})).warnings, []);
+}
+
+/// §2.12.
+#[test]
+fn an_unknown_watchdog_mode_is_told() {
+    let effective = build(&local(json!({"watchdog": {"mode": "perhaps"}})), json!({}));
+    let told: Vec<_> = effective.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        ["watchdog.mode perhaps is unknown, watchdog is off; set it to off, automatic or required"]
+    );
+    for mode in ["off", "Automatic", "required"] {
+        let effective = build(&local(json!({"watchdog": {"mode": mode}})), json!({}));
+        assert_eq!(effective.warnings, [], "{mode}");
+    }
+}
+
+/// §1.4 C 7.
+#[test]
+fn a_citus_cluster_begins_in_quorum_mode() {
+    let citus = json!({"group": 0, "database": "citus"});
+    for (citus, bootstrap, expected) in [
+        (&citus, json!(null), Some(json!("quorum"))),
+        (&citus, json!({"initdb": []}), Some(json!("quorum"))),
+        (&citus, json!({"dcs": {"ttl": 40}}), Some(json!("quorum"))),
+        (
+            &citus,
+            json!({"dcs": {"synchronous_mode": false}}),
+            Some(json!(false)),
+        ),
+        (
+            &citus,
+            json!({"dcs": {"synchronous_mode": true}}),
+            Some(json!(true)),
+        ),
+        // A section that cannot be used is none.
+        (
+            &json!({"group": "0", "database": "citus"}),
+            json!({"dcs": {}}),
+            None,
+        ),
+        (&json!({"group": 0}), json!({"dcs": {}}), None),
+    ] {
+        let given = local(json!({"citus": citus, "bootstrap": bootstrap}));
+        let dcs = build(&given, json!({})).local.bootstrap.unwrap().dcs;
+        assert_eq!(dcs.get("synchronous_mode"), expected.as_ref(), "{given}");
+        let ttl = bootstrap.get("dcs").and_then(|dcs| dcs.get("ttl"));
+        assert_eq!(dcs.get("ttl"), ttl, "{given}");
+    }
+}
+
+/// §1.8: what is refused is told, and the default holds.
+#[test]
+fn values_of_the_command_line_that_the_dynamic_configuration_may_have() {
+    for (name, default, accepted, refused) in [
+        ("listen_addresses", json!(null), json!({}), json!(["*"])),
+        ("port", json!(null), json!({}), json!([5433])),
+        ("cluster_name", json!(null), json!({}), json!(["other"])),
+        (
+            "wal_level",
+            json!("hot_standby"),
+            json!({"replica": "replica", "LOGICAL": "LOGICAL", "Hot_Standby": "Hot_Standby"}),
+            json!(["minimal", "", true, null]),
+        ),
+        (
+            "hot_standby",
+            json!("on"),
+            json!({"on": "on", "TRUE": "TRUE", "1": "1"}),
+            json!(["off", false, 0, "t", null]),
+        ),
+        (
+            "max_connections",
+            json!(100),
+            json!({"25": 25, "200.0": 200, "0x20": 32}),
+            json!([24, "24", -1, "many", true, null]),
+        ),
+        ("max_wal_senders", json!(10), json!({"3": 3}), json!([2])),
+        (
+            "wal_keep_segments",
+            json!(null),
+            json!({"1": 1}),
+            json!([0, "16MB"]),
+        ),
+        (
+            "wal_keep_size",
+            json!(null),
+            json!({"16": 16, "16MB": "16MB", "1GB": "1GB", "16384kB": "16384kB"}),
+            json!([15, "15MB", "1kB", "16mb"]),
+        ),
+        (
+            "max_prepared_transactions",
+            json!(0),
+            json!({"0": 0, "5": 5}),
+            json!([-1]),
+        ),
+        (
+            "max_locks_per_transaction",
+            json!(64),
+            json!({"32": 32}),
+            json!([31]),
+        ),
+        (
+            "track_commit_timestamp",
+            json!("off"),
+            json!({"on": "on", "False": "False", "yes": "yes"}),
+            json!(["maybe", 2, null]),
+        ),
+        (
+            "max_replication_slots",
+            json!(10),
+            json!({"4": 4}),
+            json!([3]),
+        ),
+        (
+            "max_worker_processes",
+            json!(8),
+            json!({"2": 2, "8.0": 8}),
+            json!([1]),
+        ),
+        (
+            "wal_log_hints",
+            json!("on"),
+            json!({"off": "off", "1": "1"}),
+            json!(["2", null]),
+        ),
+    ] {
+        let of = |value: &Value| {
+            let dynamic = json!({"postgresql": {"parameters": {name: value}}});
+            let effective = build(&local(json!({})), dynamic);
+            let parameters = effective.local.postgresql.parameters;
+            let told = effective
+                .warnings
+                .iter()
+                .any(|warning| warning.to_string().contains("failed validation"));
+            (parameters.get(name).cloned().unwrap_or(Value::Null), told)
+        };
+        for (given, taken) in &map(accepted) {
+            assert_eq!(of(&json!(given)), (taken.clone(), false), "{name}: {given}");
+        }
+        for given in refused.as_array().unwrap() {
+            let told = if name.starts_with("wal_keep_") {
+                // The default depends on the version (§1.9), and is not among these parameters.
+                of(given).1
+            } else {
+                assert_eq!(of(given).0, default, "{name}: {given}");
+                of(given).1
+            };
+            assert!(told, "{name}: {given}");
+        }
+    }
 }
 
 /// `configuration.md` §5.4, "daemon restart": the agent goes on as what it was started as.

@@ -279,6 +279,30 @@ fn what_is_not_understood_takes_its_default_and_is_told() {
     );
 }
 
+/// §1.6, §1.7.
+#[test]
+fn timings_that_are_no_numbers_leave_those_in_force() {
+    let running = quietly(json!({"ttl": 60, "loop_wait": 5, "retry_timeout": 20}));
+    for refused in [
+        json!({"ttl": "40s", "loop_wait": 1, "pause": true}),
+        json!({"ttl": 90, "retry_timeout": null, "pause": true}),
+        json!({"loop_wait": [], "pause": true}),
+    ] {
+        let dynamic = refused.as_object().unwrap();
+        let (global, warnings) = running.followed_by(dynamic, TimingLimits::PATRONI);
+        let expected = GlobalConfig {
+            pause: true,
+            ..running.clone()
+        };
+        assert_eq!((global, warnings), (expected, vec![]), "{refused}");
+    }
+    let next = json!({"ttl": "40"});
+    let next = next.as_object().unwrap();
+    let (global, _) = running.followed_by(next, TimingLimits::PATRONI);
+    assert_eq!(global.ttl, Duration::from_secs(40));
+    assert_eq!(global.loop_wait, Duration::from_secs(10));
+}
+
 #[test]
 fn synchronous_modes() {
     for (dynamic, mode, count) in [

@@ -271,6 +271,90 @@ fn the_rules_of_8_are_told_in_the_known_words() {
     assert!(!fs::exists(data).unwrap());
 }
 
+/// §8: every key with a value of every kind, against what Patroni says of it.
+#[test]
+fn every_key_with_a_value_of_every_kind() {
+    let site = Site::new();
+    let rows: Vec<Vec<&str>> = include_str!("golden/validation.txt")
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    for (column, (value, shown)) in [
+        (json!(5), "5"),
+        (json!(true), "True"),
+        (json!(1.5), "1.5"),
+        (json!(70_000), "70000"),
+        (json!(null), "None"),
+        (json!("x!"), "x!"),
+        (json!([]), "[]"),
+        (json!([1]), "[1]"),
+        (json!({"a": 1}), "{'a': 1}"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (mut tree, mut expected) = (site.tree(), Vec::new());
+        for row in &rows {
+            let (path, codes) = (row[0], row[1 + column]);
+            let of_an_element = path.ends_with(".0");
+            let missing = row[1..].iter().all(|code| *code == "u");
+            if codes == "?" {
+                continue;
+            }
+            if value.is_null() && !path.contains('.') {
+                // Beside the sections, a key without a value is none.
+                tree.as_object_mut().expect("a mapping").remove(path);
+            } else if !of_an_element && !missing {
+                put(&mut tree, path, value.clone());
+            }
+            let secret = ["password", "token", "auth_data"];
+            for code in codes.chars().filter(|code| *code != '.') {
+                let shown = match code {
+                    'u' => "",
+                    _ if secret.iter().any(|secret| path.ends_with(secret)) => "***",
+                    _ if of_an_element => "1",
+                    _ => shown,
+                };
+                expected.push(format!("{path} {shown} {}", told(code)));
+            }
+        }
+        assert_eq!(validate(&tree, Options::default()), expected, "{value}");
+    }
+}
+
+fn put(tree: &mut Value, path: &str, value: Value) {
+    let place = path.split('.').fold(tree, |place, key| {
+        let map = place.as_object_mut().expect("a mapping");
+        map.entry(key).or_insert_with(|| json!({}))
+    });
+    *place = value;
+}
+
+/// What the letters of the table stand for.
+fn told(code: char) -> &'static str {
+    match code {
+        's' => "is not a string",
+        'b' => "is not a boolean",
+        'i' => "is not an integer",
+        'd' => "is not a dictionary",
+        'l' => "is not a list",
+        'e' => "is an empty list",
+        'u' => "is not defined.",
+        'w' => "didn't pass validation: Wrong value",
+        't' => "didn't pass validation: expected type is not a string",
+        'm' => "didn't pass validation: invalid value for synchronous_mode",
+        'f' => "didn't pass validation: Should be a string or a list",
+        'g' => "didn't pass validation: should contain at least one item",
+        'h' => {
+            "didn't pass validation: each item should be a string or a dictionary with string values"
+        }
+        '4' => "didn't pass validation: Is not a valid ipv4 address",
+        '6' => "didn't pass validation: Is not a valid ipv6 address",
+        other => panic!("{other} has no meaning"),
+    }
+}
+
 #[test]
 fn binaries_are_looked_for() {
     let site = Site::new();

@@ -92,6 +92,10 @@ pub struct Ctl {
     pub keyfile_password: Option<Secret>,
 }
 
+/// In Patroni's words, as in what is said of a `listen` that cannot be used: the log is searched for them.
+const NO_LISTEN: &str =
+    "Can not find \"restapi.listen\" config: set it to <host>:<port>, such as 0.0.0.0:8008";
+
 impl RestApi {
     /// What the member publishes of itself, such as `http://10.0.0.11:8008/patroni` (`rest-api.md` §1.8).
     pub fn api_url(&self) -> String {
@@ -105,11 +109,25 @@ impl RestApi {
     }
 
     pub(crate) fn parse(root: &Map) -> Result<RestApi, ConfigError> {
-        let section = Section::of("restapi", root, "restapi")?.ok_or_else(|| {
-            ConfigError::missing("restapi", "Set restapi.listen, such as 0.0.0.0:8008")
+        let section = Section::of("restapi", root, "restapi")?
+            .ok_or_else(|| ConfigError::missing("restapi", NO_LISTEN))?;
+        let listen = section.required("listen", NO_LISTEN)?;
+        let listen = HostPort::parse_with_port("restapi.listen", &listen).map_err(|error| {
+            match error {
+                ConfigError::Invalid {
+                    key,
+                    found,
+                    expected,
+                } => ConfigError::Invalid {
+                    key,
+                    found,
+                    expected: format!(
+                        "{expected}. Invalid \"restapi\" config: expected <HOST>:<PORT> for \"listen\", but got \"{listen}\""
+                    ),
+                },
+                other => other,
+            }
         })?;
-        let listen = section.required("listen", "Set it to <host>:<port>, such as 0.0.0.0:8008")?;
-        let listen = HostPort::parse_with_port("restapi.listen", &listen)?;
         let connect_address = match section.text("connect_address")? {
             Some(text) => HostPort::parse("restapi.connect_address", &text, 0)?,
             None => listen.clone(),

@@ -133,6 +133,62 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    /// `configuration.md` §2.3, §2.13, §2.13.3.
+    #[test]
+    fn what_the_agent_sets_itself_is_refused() {
+        let compared = |tool: &str, names: &[&str]| {
+            for name in names {
+                for value in [
+                    json!([name]),
+                    json!([{ *name: "x" }]),
+                    json!({ *name: "x" }),
+                ] {
+                    let parsed = ToolOptions::parse(tool, Some(&value));
+                    assert_eq!(parsed.options, [], "{value}");
+                    let told = format!("{name} option for {tool} is not allowed");
+                    assert_eq!(parsed.problems, [told]);
+                }
+            }
+            let other = ToolOptions::parse(tool, Some(&json!(["no-clean"])));
+            assert!(other.problems.is_empty() && other.options.len() == 1);
+        };
+        compared(
+            "initdb",
+            &["pgdata", "nosync", "pwfile", "sync-only", "version"],
+        );
+        compared(
+            "basebackup",
+            &[
+                "pgdata",
+                "format",
+                "wal-method",
+                "xlog-method",
+                "gzip",
+                "version",
+                "dbname",
+                "host",
+                "port",
+                "username",
+                "password",
+            ],
+        );
+        compared(
+            "rewind",
+            &[
+                "target-pgdata",
+                "source-pgdata",
+                "source-server",
+                "write-recovery-conf",
+                "dry-run",
+                "restore-target-wal",
+                "config-file",
+                "no-ensure-shutdown",
+                "version",
+                "help",
+            ],
+        );
+    }
+
     #[test]
     fn options_are_a_list_or_a_mapping() {
         for (tool, value, arguments, problems) in [

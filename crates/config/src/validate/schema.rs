@@ -256,12 +256,10 @@ fn stores(report: &mut Report, root: &Place<'_>) {
     }
     if let Some(zookeeper) = report.enter(root, "zookeeper", false) {
         report.required(&zookeeper, "hosts", &REACHABLE_LIST);
-        report.all(&zookeeper, &["use_ssl", "verify"], &Rule::Bool);
-        report.all(
-            &zookeeper,
-            &["cacert", "cert", "key", "key_password"],
-            &Rule::Text,
-        );
+        report.optional(&zookeeper, "use_ssl", &Rule::Bool);
+        let texts = ["cacert", "cert", "key", "key_password"];
+        report.all(&zookeeper, &texts, &Rule::Text);
+        report.optional(&zookeeper, "verify", &Rule::Bool);
         report.all(&zookeeper, &["set_acls", "auth_data"], &Rule::Dict);
     }
 }
@@ -271,11 +269,7 @@ fn kubernetes(report: &mut Report, root: &Place<'_>) {
         return;
     };
     report.required(&kubernetes, "labels", &Rule::Dict);
-    report.all(
-        &kubernetes,
-        &["bypass_api_service", "use_endpoints"],
-        &Rule::Bool,
-    );
+    report.optional(&kubernetes, "bypass_api_service", &Rule::Bool);
     let texts = [
         "namespace",
         "scope_label",
@@ -284,9 +278,9 @@ fn kubernetes(report: &mut Report, root: &Place<'_>) {
         "follower_label_value",
         "standby_leader_label_value",
         "tmp_role_label",
-        "cacert",
     ];
     report.all(&kubernetes, &texts, &Rule::Text);
+    report.optional(&kubernetes, "use_endpoints", &Rule::Bool);
     report.optional(&kubernetes, "pod_ip", &IP_ADDRESS);
     let ports = kubernetes.map.get("ports").and_then(Value::as_array);
     if let Some(ports) = ports.filter(|ports| !ports.is_empty()) {
@@ -311,6 +305,7 @@ fn kubernetes(report: &mut Report, root: &Place<'_>) {
     } else {
         report.optional(&kubernetes, "ports", &Rule::List(&Rule::Dict));
     }
+    report.optional(&kubernetes, "cacert", &Rule::Text);
     let codes = Rule::Either(&[Rule::Integer, Rule::List(&Rule::Integer)]);
     report.optional(&kubernetes, "retriable_http_codes", &codes);
     report.optional(&kubernetes, "bootstrap_labels", &Rule::Dict);
