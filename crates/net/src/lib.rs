@@ -1,4 +1,4 @@
-//! HTTP client and server plumbing, TLS, deadlines.
+//! HTTP client and server plumbing, TLS, also that of sessions with PostgreSQL, deadlines.
 //!
 //! Every type of the TLS library stays inside this crate. What a caller needs of HTTP's vocabulary
 //! ([`Method`], [`StatusCode`], [`HeaderMap`], [`header`]) is re-exported, so that nobody else has to
@@ -7,6 +7,7 @@
 mod body;
 mod client;
 mod connect;
+mod libpq;
 mod server;
 mod srv;
 mod tls;
@@ -18,6 +19,7 @@ pub use hyper::{Method, Request, Response, StatusCode, Uri, Version, header};
 
 pub use client::{ClientOptions, HttpAnswer, HttpClient, HttpError, HttpStream};
 pub use connect::KeepAlive;
+pub use libpq::{Session, SessionError, SessionTls, SessionWay, may_take_another_way};
 pub use server::{BodyError, Handler, HangUp, Peer, RequestBody, ServerLimits, serve};
 pub use srv::{SrvError, SrvResolver};
 pub use tls::{

@@ -25,9 +25,7 @@ impl Server {
         if command.is_empty() {
             return false;
         }
-        let fetched = shell(&command, segment, &settings.data_dir)
-            .success(until)
-            .await;
+        let fetched = run_command(&command, segment, &settings.data_dir, until).await;
         fetched
             .inspect_err(|error| tracing::warn!("restore_command: {error}"))
             .is_ok()
@@ -58,10 +56,7 @@ impl Server {
             .await?;
         segments.sort();
         for segment in segments {
-            if let Err(error) = shell(&command, &segment, &settings.data_dir)
-                .success(until)
-                .await
-            {
+            if let Err(error) = run_command(&command, &segment, &settings.data_dir, until).await {
                 if matches!(error, CommandError::Cancelled { .. }) {
                     return Err(error.into());
                 }
@@ -88,9 +83,7 @@ impl Server {
             path: self.settings().data_dir.join("global/pg_control"),
             problem: "it does not name the segment of the last checkpoint".into(),
         })?;
-        shell(&command, segment, &self.settings().data_dir)
-            .success(until)
-            .await?;
+        run_command(&command, segment, &self.settings().data_dir, until).await?;
         Ok(())
     }
 
@@ -103,8 +96,41 @@ impl Server {
     }
 }
 
-/// An archive or restore command: by a shell, in the data directory, with its placeholders filled in.
-fn shell(command: &str, segment: &str, data_dir: &Path) -> Run<'static> {
+/// Exit statuses by which a shell says that there is no such command, or none that it may run.
+const NOT_FOUND: [i32; 2] = [126, 127];
+
+/// Runs an archive or restore command as PostgreSQL does: in the data directory, with a path relative to it. What is not found
+/// from there is looked for from the agent's working directory, for Patroni runs its archive commands there
+/// (`process.md`), with an absolute path.
+async fn run_command(
+    command: &str,
+    segment: &str,
+    data_dir: &Path,
+    until: &Until,
+) -> Result<(), CommandError> {
+    let wal = Path::new("pg_wal");
+    let output = shell(command, segment, wal)
+        .current_dir(data_dir)
+        .output(until)
+        .await?;
+    let code = output.status.code();
+    let output = match code.filter(|code| NOT_FOUND.contains(code)) {
+        Some(_) => {
+            let data_dir = std::path::absolute(data_dir);
+            let data_dir = data_dir.map_err(|source| CommandError::Spawn {
+                program: "sh".into(),
+                source,
+            })?;
+            let run = shell(command, segment, &data_dir.join(wal));
+            run.output(until).await?
+        }
+        None => output,
+    };
+    output.success("sh").map(drop)
+}
+
+/// A command for a shell, with its placeholders filled in.
+fn shell(command: &str, segment: &str, wal: &Path) -> Run<'static> {
     let mut text = String::with_capacity(command.len());
     let mut chars = command.chars().peekable();
     while let Some(char) = chars.next() {
@@ -114,7 +140,7 @@ fn shell(command: &str, segment: &str, data_dir: &Path) -> Run<'static> {
             None
         };
         match placeholder {
-            Some('p') => text.push_str(&format!("pg_wal/{segment}")),
+            Some('p') => text.push_str(&wal.join(segment).display().to_string()),
             Some('f') => text.push_str(segment),
             // The oldest segment that must be kept: this one.
             Some('r') => text.push_str(segment),
@@ -122,20 +148,71 @@ fn shell(command: &str, segment: &str, data_dir: &Path) -> Run<'static> {
             None => text.push(char),
         }
     }
-    Run::new("sh").args(["-c", &text]).current_dir(data_dir)
+    Run::new("sh").args(["-c", &text])
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    fn soon() -> Until {
+        Until::deadline(Instant::now() + std::time::Duration::from_secs(30))
+    }
 
     #[tokio::test]
     async fn placeholders_are_filled_in() {
-        let until = Until::deadline(Instant::now() + std::time::Duration::from_secs(30));
-        let output = shell("echo %f '%p' %% %x", "0A", Path::new("/"))
-            .success(&until)
+        let output = shell("echo %f '%p' %% %x", "0A", Path::new("pg_wal"))
+            .success(&soon())
             .await
             .unwrap();
         assert_eq!(output.stdout, "0A pg_wal/0A % %x\n");
+    }
+
+    // `process.md`, working directory.
+    #[tokio::test]
+    async fn a_relative_command_is_found_from_the_data_directory_else_from_the_agents() {
+        let place = tempfile::tempdir().unwrap();
+        let working_directory = std::env::current_dir().unwrap();
+        let depth = working_directory.components().count();
+        // So deep that what leads from the working directory to the root does not lead there from here.
+        let data_dir = place.path().join("d/".repeat(depth)).join("data");
+        std::fs::create_dir_all(&data_dir).unwrap();
+        let told = place.path().join("told");
+        let script = |path: &Path| {
+            let text = format!("#!/bin/sh\necho \"$PWD $1\" >> {}\n", told.display());
+            std::fs::write(path, text).unwrap();
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        script(&place.path().join("archive"));
+        script(&data_dir.join("archive"));
+        let run = async |command: &str| {
+            let result = run_command(command, "0A", &data_dir, &soon()).await;
+            let told = std::fs::read_to_string(&told).unwrap_or_default();
+            (result, told.lines().last().unwrap_or_default().to_owned())
+        };
+
+        let (result, told) = run("./archive %p").await;
+        result.unwrap();
+        assert_eq!(told, format!("{} pg_wal/0A", data_dir.display()));
+
+        let to_root = "../".repeat(depth - 1);
+        let from_here = format!("{to_root}{}/archive", place.path().display());
+        let (result, told) = run(&format!("{} %p", from_here.replace("//", "/"))).await;
+        result.unwrap();
+        let wal = data_dir.join("pg_wal/0A");
+        assert_eq!(
+            told,
+            format!("{} {}", working_directory.display(), wal.display())
+        );
+
+        let (result, _) = run("./nowhere %p").await;
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains("exit status: 127"), "{error}");
+        // A command that was found and failed is not run again.
+        let (result, told) = run("./archive once; exit 1").await;
+        result.unwrap_err();
+        assert_eq!(told, format!("{} once", data_dir.display()));
     }
 }

@@ -8,7 +8,7 @@ use primacy_model::SystemIdentifier;
 use tokio::time::Instant;
 
 use crate::command::Run;
-use crate::recovery::bootstrap_settings;
+use crate::recovery::{bootstrap_settings, wants_standby};
 use crate::server::BootstrapFiles;
 use crate::session::{Connection, identifier, literal};
 use crate::settings::Credentials;
@@ -121,7 +121,7 @@ impl Server {
         self.refuse_root()?;
         let major = self.binaries_version(until.deadline).await?;
         let settings = self.settings();
-        let mut run = Run::words(&method.command)?;
+        let mut run = Run::words(&method.command)?.kerberos(&settings);
         if !method.no_params {
             run = run
                 .arg(format!("--scope={}", settings.scope))
@@ -139,10 +139,7 @@ impl Server {
             .recovery_conf
             .as_ref()
             .map(|conf| bootstrap_settings(conf, major));
-        let standby = method
-            .recovery_conf
-            .as_ref()
-            .is_some_and(|conf| conf.contains_key("standby_mode"));
+        let standby = method.recovery_conf.as_ref().is_some_and(wants_standby);
         let promotes = recovery.as_ref().is_some_and(|conf| {
             conf.get("recovery_target_action")
                 .is_some_and(|action| action.eq_ignore_ascii_case("promote"))
@@ -253,10 +250,11 @@ impl Server {
             .with_credentials(&settings.superuser)
             .for_version(major);
         let passwords = self.password_file(&local, &settings.superuser)?;
-        let mut run = Run::words(hook)?.arg(dsn.to_string()).env(
-            "PGOPTIONS",
-            "-c synchronous_commit=local -c statement_timeout=0",
-        );
+        let options = "-c synchronous_commit=local -c statement_timeout=0";
+        let mut run = Run::words(hook)?
+            .arg(dsn.to_string())
+            .env("PGOPTIONS", options)
+            .kerberos(&settings);
         if let Some(file) = &passwords {
             run = run.env("PGPASSFILE", file.path());
         }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use crate::postmaster;
+use crate::{Settings, postmaster};
 
 /// How long a program may take to end after SIGTERM.
 const TERM_GRACE: Duration = Duration::from_secs(3);
@@ -152,6 +152,15 @@ impl<'a> Run<'a> {
         self
     }
 
+    /// The Kerberos service of the servers that libpq is to reach from there (`configuration.md` §2.13 `krbsrvname`): a
+    /// connection string that a person or a script makes does not name it.
+    pub(crate) fn kerberos(self, settings: &Settings) -> Self {
+        match &settings.krbsrvname {
+            Some(name) => self.env("PGKRBSRVNAME", name),
+            None => self,
+        }
+    }
+
     /// Messages in English, to be parsed.
     pub(crate) fn c_locale(self) -> Self {
         self.env("LANG", "C").env("LC_ALL", "C")
@@ -191,15 +200,7 @@ impl<'a> Run<'a> {
     /// Runs it; any other exit status than 0 is an error.
     pub(crate) async fn success(self, until: &Until) -> Result<Output, CommandError> {
         let program = self.program.clone();
-        let output = self.output(until).await?;
-        if output.status.success() {
-            return Ok(output);
-        }
-        Err(CommandError::Failed {
-            program,
-            status: output.status.to_string(),
-            output: output.tail(),
-        })
+        self.output(until).await?.success(program)
     }
 
     /// Runs it to its end, whatever its exit status. At the deadline, when cancelled, and when the future
@@ -291,6 +292,18 @@ pub(crate) async fn spawn(mut command: Command) -> std::io::Result<Child> {
 }
 
 impl Output {
+    /// Any other exit status than 0 is an error.
+    pub(crate) fn success(self, program: impl Into<PathBuf>) -> Result<Self, CommandError> {
+        match self.status.success() {
+            true => Ok(self),
+            false => Err(CommandError::Failed {
+                program: program.into(),
+                status: self.status.to_string(),
+                output: self.tail(),
+            }),
+        }
+    }
+
     /// The last lines, for an error text.
     pub(crate) fn tail(&self) -> String {
         let lines = self

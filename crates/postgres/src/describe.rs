@@ -24,18 +24,13 @@ pub struct Description {
 /// Asks the server at `target`, which lacks nothing but what libpq knows by itself: a host, a port, a database.
 ///
 /// # Errors
-/// [`Error::Unreachable`] or [`Error::Refused`], or [`Error::NotPossible`] where the connection must be encrypted.
+/// [`Error::Unreachable`] or [`Error::Refused`].
 pub async fn describe(
     target: &Conninfo,
     credentials: &Credentials,
     required: &[&str],
     deadline: Instant,
 ) -> Result<Description, Error> {
-    if let Some(mode @ ("require" | "verify-ca" | "verify-full")) = target.get("sslmode") {
-        return Err(Error::NotPossible(format!(
-            "a connection with sslmode={mode} is not possible here; connect through the socket of the server"
-        )));
-    }
     let mut target = target.clone();
     if target.get("host").or(target.get("hostaddr")).is_none() {
         let port = target.get("port").unwrap_or("5432");

@@ -81,11 +81,7 @@ pub(crate) fn bootstrap_settings(
     let mut wanted = IndexMap::new();
     for (name, value) in conf {
         if name.eq_ignore_ascii_case("pause_at_recovery_target") {
-            let pause = matches!(
-                value.to_ascii_lowercase().as_str(),
-                "on" | "true" | "yes" | "1"
-            );
-            let action = if pause { "pause" } else { "promote" };
+            let action = if is_on(value) { "pause" } else { "promote" };
             wanted
                 .entry("recovery_target_action".into())
                 .or_insert_with(|| action.into());
@@ -94,6 +90,22 @@ pub(crate) fn bootstrap_settings(
         }
     }
     wanted
+}
+
+/// Whether a custom bootstrap's `recovery_conf` asks for a standby. Names of settings ignore case.
+pub(crate) fn wants_standby(conf: &IndexMap<String, String>) -> bool {
+    let mode = conf
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case("standby_mode"));
+    mode.is_some_and(|(_, value)| is_on(value))
+}
+
+/// As Patroni reads a boolean (`configuration.md` §0.2).
+fn is_on(value: &str) -> bool {
+    matches!(
+        value.to_ascii_lowercase().as_str(),
+        "on" | "true" | "yes" | "1"
+    )
 }
 
 /// Keeps what the version knows; `trigger_file` got another name with 12 and went away with 16.
@@ -212,6 +224,26 @@ mod tests {
         let wanted = bootstrap_settings(&conf, 15);
         assert_eq!(wanted["recovery_target_action"], "pause");
         assert_eq!(wanted["recovery_target_time"], "t");
+    }
+
+    // `configuration.md` §2.3, §6.5.
+    #[test]
+    fn a_custom_bootstrap_makes_a_standby_where_standby_mode_is_on() {
+        for (name, value, standby) in [
+            ("standby_mode", "on", true),
+            ("standby_mode", "True", true),
+            ("Standby_Mode", "YES", true),
+            ("STANDBY_MODE", "1", true),
+            ("standby_mode", "off", false),
+            ("standby_mode", "False", false),
+            ("standby_mode", "0", false),
+            ("standby_mode", "perhaps", false),
+            ("standby_mode", "", false),
+            ("restore_command", "on", false),
+        ] {
+            let conf = map(&[("recovery_target_time", "t"), (name, value)]);
+            assert_eq!(wants_standby(&conf), standby, "{name} = {value}");
+        }
     }
 
     proptest! {

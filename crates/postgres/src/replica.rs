@@ -163,6 +163,7 @@ impl Server {
             .args(["-X", "stream"])
             .arg(format!("--dbname={dsn}"))
             .args(&options)
+            .kerberos(&settings)
             .c_locale();
         if let Some(file) = &passwords {
             run = run.env("PGPASSFILE", file.path());
@@ -193,7 +194,7 @@ impl Server {
         if !method.keep_data {
             self.wipe_data_directory(until.deadline).await?;
         }
-        let mut run = Run::words(&method.command)?;
+        let mut run = Run::words(&method.command)?.kerberos(&settings);
         for (name, value) in &method.arguments {
             if method.no_params || !OWN_ARGUMENTS.contains(&name.as_str()) {
                 run = run.arg(format!("--{name}={value}"));

@@ -52,8 +52,8 @@ pub enum Divergence {
 pub struct PrimaryPosition<'a> {
     /// Its timeline.
     pub timeline: Timeline,
-    /// Flushed, read after the local position.
-    pub flushed: Lsn,
+    /// Where it inserts WAL, read after the local position.
+    pub inserted: Lsn,
     /// The history of its timeline, `None` when it could not be had.
     pub history: Option<&'a [HistoryLine]>,
 }
@@ -93,7 +93,7 @@ pub fn divergence(
         return Divergence::Diverged;
     }
     if local.timeline == primary.timeline {
-        return diverged(local.lsn > primary.flushed);
+        return diverged(local.lsn > primary.inserted);
     }
     let Some(history) = primary.history else {
         return Divergence::Same;
@@ -273,44 +273,38 @@ impl Server {
                 .end_of_checkpoint(local.lsn, local.timeline, deadline)
                 .await;
         }
+        let inserted = "SELECT pg_catalog.pg_current_wal_insert_lsn()";
+        let inserted = session.value(inserted, deadline).await?;
+        let inserted = inserted.and_then(|text| text.parse().ok());
         let primary = PrimaryPosition {
             timeline: theirs,
-            flushed: identified.lsn,
+            inserted: inserted.ok_or_else(|| Error::NotPossible("it gave no position".into()))?,
             history: history.as_deref(),
         };
         let by_history = divergence(local, local_history.as_deref(), primary, checkpoint_end);
-        if by_history == Divergence::Same
-            && self.differs_in_wal(local, &session, theirs, deadline).await
-        {
-            return Ok(Divergence::Diverged);
+        if by_history != Divergence::Same {
+            return Ok(by_history);
         }
-        Ok(by_history)
-    }
-
-    /// The WAL is known to be another one, though the timelines say nothing of it.
-    async fn differs_in_wal(
-        &self,
-        local: LocalPosition,
-        primary: &Connection,
-        primary_timeline: Timeline,
-        deadline: Instant,
-    ) -> bool {
-        let same = self.has_same_wal(local, primary, primary_timeline, deadline);
-        match same.await {
-            Ok(Some(false)) => {
-                tracing::warn!(
-                    "the WAL before {} is another one than the primary's: timeline {} was begun twice",
-                    local.lsn,
-                    local.timeline
-                );
-                true
-            }
-            Ok(_) => false,
-            Err(error) => {
-                tracing::info!("the WAL itself was not compared: {error}");
-                false
-            }
+        // Who rewinds to a primary must replay up to where it inserted then, which it may not have flushed yet.
+        // Nobody streams that far: it is the primary's WAL only where the bytes say so.
+        let unflushed = local.timeline == theirs && local.lsn > identified.lsn;
+        let same = self.has_same_wal(local, &session, theirs, deadline).await;
+        let same = same.unwrap_or_else(|error| {
+            tracing::info!("the WAL itself was not compared: {error}");
+            None
+        });
+        if same == Some(false) {
+            tracing::warn!(
+                "the WAL before {} is another one than the primary's: timeline {} was begun twice",
+                local.lsn,
+                local.timeline
+            );
         }
+        Ok(match same {
+            Some(false) => Divergence::Diverged,
+            None if unflushed => Divergence::Undecided,
+            _ => Divergence::Same,
+        })
     }
 
     /// The one of several hosts that is a primary, and a session on it.
@@ -514,7 +508,9 @@ impl Server {
         }
         let mut fetched = String::new();
         loop {
-            let mut run = Run::new(settings.binary("pg_rewind")).c_locale();
+            let mut run = Run::new(settings.binary("pg_rewind"))
+                .kerberos(&settings)
+                .c_locale();
             if built_in {
                 run = run.arg("--restore-target-wal");
             }
@@ -755,7 +751,7 @@ mod tests {
             };
             let primary = PrimaryPosition {
                 timeline: Timeline(primary),
-                flushed: Lsn(1_000),
+                inserted: Lsn(1_000),
                 history: known.then_some(history.as_slice()),
             };
             assert_eq!(
@@ -782,7 +778,7 @@ mod tests {
             };
             let primary = PrimaryPosition {
                 timeline: Timeline(3),
-                flushed: Lsn(300),
+                inserted: Lsn(300),
                 history: Some(&theirs),
             };
             divergence(local, Some(mine), primary, None)

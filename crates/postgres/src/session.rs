@@ -3,12 +3,13 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use primacy_net::{SessionError, SessionTls};
 use rustix::process::Signal;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
+use tokio_postgres::{Client, Config, SimpleQueryMessage, SimpleQueryRow};
 
 use crate::command::Run;
 use crate::conninfo::Conninfo;
@@ -38,7 +39,7 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    /// Connects without TLS: what insists on TLS fails with an error that says so.
+    /// Connects, with TLS as the target, the credentials, or libpq's environment have it.
     pub(crate) async fn open(
         target: &Conninfo,
         credentials: &Credentials,
@@ -70,8 +71,16 @@ impl Connection {
             config.password(password.expose());
         }
         let deadline = deadline.min(Instant::now() + CONNECT_TIMEOUT);
-        let (client, connection) = match timeout_at(deadline, config.connect(NoTls)).await {
-            Ok(result) => result.map_err(|error| sql_error(&address, &error))?,
+        let tls = session_tls(target, credentials);
+        let (client, connection) = match timeout_at(deadline, tls.connect(&config)).await {
+            Ok(Ok(session)) => session,
+            Ok(Err(SessionError::Driver(error))) => return Err(sql_error(&address, &error)),
+            Ok(Err(SessionError::Tls(error))) => {
+                return Err(Error::Unreachable {
+                    address,
+                    problem: error.to_string(),
+                });
+            }
             Err(_) => {
                 return Err(Error::NoAnswer { address });
             }
@@ -124,6 +133,16 @@ impl Connection {
         let rows = self.query(sql, deadline).await?;
         Ok(rows.first().and_then(|row| row.get(0)).map(str::to_owned))
     }
+}
+
+/// The target's own keywords count first, as in a connection string of libpq.
+pub(crate) fn session_tls(target: &Conninfo, credentials: &Credentials) -> SessionTls {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let keyword = |name: &str| {
+        let targets_own = target.get(name).map(str::to_owned);
+        targets_own.or_else(|| credentials.options.get(name).cloned())
+    };
+    SessionTls::new(keyword, variable)
 }
 
 pub(crate) fn user(credentials: &Credentials) -> String {

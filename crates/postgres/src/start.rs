@@ -327,14 +327,7 @@ impl Server {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
-        for (name, value) in std::env::vars_os() {
-            if is_agents_own(&name.to_string_lossy()) || is_withheld(&name, &value) {
-                command.env_remove(&name);
-            }
-            if name == "PG_MALLOC_ARENA_MAX" {
-                command.env_remove(&name).env("MALLOC_ARENA_MAX", value);
-            }
-        }
+        hand_on(std::env::vars_os(), &mut command);
         if let Some(pid) = stale {
             command.env("PG_GRANDPARENT_PID", pid.to_string());
         }
@@ -420,6 +413,18 @@ struct Spawned {
 /// Variables of the agent that PostgreSQL has no business with (`configuration.md` §1.8).
 fn is_agents_own(name: &str) -> bool {
     name.starts_with("PATRONI_") || name.starts_with("KUBERNETES_")
+}
+
+/// What the postmaster gets of the agent's environment (`configuration.md` §1.8).
+fn hand_on(environment: impl Iterator<Item = (OsString, OsString)>, command: &mut Command) {
+    for (name, value) in environment {
+        if is_agents_own(&name.to_string_lossy()) || is_withheld(&name, &value) {
+            command.env_remove(&name);
+        }
+        if name == "PG_MALLOC_ARENA_MAX" {
+            command.env_remove(&name).env("MALLOC_ARENA_MAX", value);
+        }
+    }
 }
 
 /// The postmaster's arguments (`configuration.md` §1.8).
@@ -533,6 +538,41 @@ mod tests {
             .parameters
             .insert("max_worker_processes".into(), "8".into());
         settings
+    }
+
+    // `configuration.md` §1.8.
+    #[test]
+    fn the_postmaster_gets_the_agents_environment_without_what_is_the_agents_own() {
+        let agents = [
+            ("PATRONI_SCOPE", "demo"),
+            ("PATRONI_SITE", "east"),
+            ("KUBERNETES_SERVICE_HOST", "10.0.0.1"),
+            ("NOTIFY_SOCKET", "/run/systemd/notify"),
+            ("PG_MALLOC_ARENA_MAX", "2"),
+            ("PGTZ", "UTC"),
+            ("MY_PATRONI_SCOPE", "demo"),
+        ];
+        let mut command = Command::new("postgres");
+        let words = |(name, value): (&str, &str)| (name.into(), value.into());
+        hand_on(agents.into_iter().map(words), &mut command);
+        // Everything that is not named here is inherited.
+        let mut changed: Vec<_> = command
+            .as_std()
+            .get_envs()
+            .map(|(name, value)| (name.to_str().unwrap(), value.map(|v| v.to_str().unwrap())))
+            .collect();
+        changed.sort_unstable();
+        assert_eq!(
+            changed,
+            [
+                ("KUBERNETES_SERVICE_HOST", None),
+                ("MALLOC_ARENA_MAX", Some("2")),
+                ("NOTIFY_SOCKET", None),
+                ("PATRONI_SCOPE", None),
+                ("PATRONI_SITE", None),
+                ("PG_MALLOC_ARENA_MAX", None),
+            ]
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, Scr
 use postgres_protocol::message::backend::{DataRowBody, ErrorResponseBody, Message};
 use postgres_protocol::message::frontend;
 use primacy_model::{Lsn, SystemIdentifier, Timeline};
+use primacy_net::{Duplex, SessionTls, may_take_another_way};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
@@ -15,7 +16,7 @@ use tokio_postgres::fallible_iterator::FallibleIterator;
 
 use crate::Error;
 use crate::conninfo::Conninfo;
-use crate::session::{CONNECT_TIMEOUT, Stream, user};
+use crate::session::{CONNECT_TIMEOUT, session_tls, user};
 use crate::settings::Credentials;
 
 /// The longest message taken; a timeline history is far shorter.
@@ -32,9 +33,9 @@ pub struct SystemIdentity {
     pub lsn: Lsn,
 }
 
-/// A connection in physical replication mode, without TLS: it serves for questions, not for data.
+/// A connection in physical replication mode: it serves for questions, not for data.
 pub struct WalsenderClient {
-    stream: Box<dyn Stream>,
+    stream: Box<dyn Duplex>,
     buffer: BytesMut,
     address: String,
 }
@@ -53,8 +54,9 @@ impl WalsenderClient {
             address: target.address(),
             problem: "no host given".into(),
         };
+        let tls = session_tls(target, credentials);
         for (host, port) in target.addresses() {
-            match Self::connect_to(&host, port, credentials, deadline).await {
+            match Self::connect_to(&host, port, &tls, credentials, deadline).await {
                 Ok(client) => return Ok(client),
                 Err(error) => failure = error,
             }
@@ -65,33 +67,53 @@ impl WalsenderClient {
     async fn connect_to(
         host: &str,
         port: u16,
+        tls: &SessionTls,
         credentials: &Credentials,
         deadline: Instant,
     ) -> Result<Self, Error> {
-        let address = format!("{host}:{port}");
-        let open = async {
-            Ok(match host.starts_with('/') {
-                true => Box::new(UnixStream::connect(format!("{host}/.s.PGSQL.{port}")).await?)
-                    as Box<dyn Stream>,
-                false => Box::new(TcpStream::connect((host, port)).await?),
-            })
+        let unreachable = |problem: String| Error::Unreachable {
+            address: format!("{host}:{port}"),
+            problem,
         };
-        let problem = match timeout_at(deadline, open).await {
-            Ok(Ok(stream)) => {
-                let mut client = WalsenderClient {
-                    stream,
-                    buffer: BytesMut::new(),
-                    address,
+        let ways = tls.ways(host).await;
+        let mut ways = ways
+            .map_err(|error| unreachable(error.to_string()))?
+            .into_iter()
+            .peekable();
+        let mut failure = unreachable("no answer in time".into());
+        while let Some(way) = ways.next() {
+            let open = async {
+                let stream = match host.starts_with('/') {
+                    true => Box::new(UnixStream::connect(format!("{host}/.s.PGSQL.{port}")).await?)
+                        as Box<dyn Duplex>,
+                    false => Box::new(TcpStream::connect((host, port)).await?),
                 };
-                client
-                    .bounded(deadline, async |client| client.start(credentials).await)
-                    .await?;
-                return Ok(client);
+                way.negotiate(host, stream).await
+            };
+            let stream = match timeout_at(deadline, open).await {
+                Ok(Ok(stream)) => stream,
+                Ok(Err::<_, std::io::Error>(error)) => {
+                    failure = unreachable(error.to_string());
+                    continue;
+                }
+                Err(_) => return Err(failure),
+            };
+            let mut client = WalsenderClient {
+                stream,
+                buffer: BytesMut::new(),
+                address: format!("{host}:{port}"),
+            };
+            let started = client
+                .bounded(deadline, async |client| client.start(credentials).await)
+                .await;
+            match started {
+                Ok(()) => return Ok(client),
+                Err(Error::Refused { code, .. })
+                    if ways.peek().is_some() && may_take_another_way(&code) => {}
+                Err(error) => return Err(error),
             }
-            Ok(Err::<_, std::io::Error>(error)) => error.to_string(),
-            Err(_) => "no answer in time".into(),
-        };
-        Err(Error::Unreachable { address, problem })
+        }
+        Err(failure)
     }
 
     /// IDENTIFY_SYSTEM.

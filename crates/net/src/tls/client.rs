@@ -68,7 +68,7 @@ pub enum Verify {
 
 impl TlsClientOptions {
     /// The files and directories that are read.
-    pub(super) fn files(&self) -> Vec<&Path> {
+    pub(crate) fn files(&self) -> Vec<&Path> {
         let mut files = Vec::new();
         if let (Roots::File(path), Verify::Chain | Verify::Full) = (&self.roots, self.verify) {
             files.push(path.as_path());

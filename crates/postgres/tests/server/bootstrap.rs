@@ -22,6 +22,7 @@ server_test!(bootstrap, options_roles_and_hook, {
         problems: Vec::new(),
     };
     settings.pg_hba.clear();
+    settings.krbsrvname = Some("pgservice".into());
     node.server.replace_settings(settings);
     let lines = [
         "local all boss trust".to_owned(),
@@ -32,7 +33,7 @@ server_test!(bootstrap, options_roles_and_hook, {
 
     let given = scratch.path("given");
     let hook = format!(
-        "sh -c 'echo \"$1\" $PGOPTIONS > {}; cat $PGPASSFILE >> {0}' hook",
+        "sh -c 'echo \"$1\" $PGOPTIONS $PGKRBSRVNAME > {}; cat $PGPASSFILE >> {0}' hook",
         given.display()
     );
     assert!(
@@ -52,6 +53,10 @@ server_test!(bootstrap, options_roles_and_hook, {
     );
     assert!(!given.lines().next().unwrap().contains("secret"), "{given}");
     assert!(given.contains("synchronous_commit=local"), "{given}");
+    assert!(
+        given.lines().next().unwrap().ends_with(" pgservice"),
+        "{given}"
+    );
     assert!(given.contains(":boss:it's\\:secret"), "{given}");
     let roles = "SELECT string_agg(rolname || rolsuper || rolreplication, ' ' ORDER BY rolname) FROM pg_roles \
                  WHERE rolname IN ('boss', 'rep', 'rewinder')";
@@ -83,6 +88,7 @@ server_test!(bootstrap, a_custom_method_recovers_and_promotes, {
             [
                 ("restore_command", "false"),
                 ("recovery_target_action", "promote"),
+                ("Standby_Mode", "off"),
             ]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into(),
@@ -95,6 +101,7 @@ server_test!(bootstrap, a_custom_method_recovers_and_promotes, {
         .await
         .unwrap();
     assert!(node.observe().await.recovery_signal);
+    assert!(!node.data_dir.join("standby.signal").exists());
     node.start(None).await;
     node.until_primary().await;
     assert_eq!(node.sql("SHOW hot_standby"), "off");

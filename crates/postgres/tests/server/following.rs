@@ -1,8 +1,11 @@
 //! Replicas: made, started, pointed elsewhere.
 
+use std::os::unix::fs::PermissionsExt;
+
 use primacy_model::{DataDirectory, Process};
 use primacy_postgres::{
-    BackupProgress, FollowChange, ReplicaMethod, ReplicaRequest, StopMode, WalsenderClient,
+    BackupProgress, CustomBootstrap, FollowChange, ReplicaMethod, ReplicaRequest, StopMode,
+    WalsenderClient,
 };
 use tokio::sync::watch;
 
@@ -165,6 +168,61 @@ server_test!(following, a_standby_starts_with_what_its_primary_had, {
     assert_eq!(raised, [("max_connections", "50")]);
     assert_eq!(standby.sql("SHOW max_connections"), "50");
 });
+
+// `configuration.md` §2.13 `krbsrvname`.
+server_test!(
+    following,
+    what_makes_a_replica_knows_the_kerberos_service,
+    {
+        let scratch = Scratch::new();
+        let node = scratch.node("pg1");
+        let seen = scratch.path("seen");
+        let script = scratch.path("program");
+        let text = format!(
+            "#!/bin/sh\necho \"$1 $PGKRBSRVNAME\" >> {}\n[ \"$1\" != method ]\n",
+            seen.display()
+        );
+        std::fs::write(&script, text).unwrap();
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let mut settings = (*node.server.settings()).clone();
+        settings.krbsrvname = Some("pgservice".into());
+        let program = script.display().to_string();
+        settings
+            .bin_names
+            .insert("pg_basebackup".into(), program.clone());
+        settings.replica_methods = vec![
+            ReplicaMethod {
+                name: "method".into(),
+                command: format!("{program} method"),
+                ..ReplicaMethod::default()
+            },
+            ReplicaMethod {
+                name: "basebackup".into(),
+                ..ReplicaMethod::default()
+            },
+        ];
+        node.server.replace_settings(settings);
+        let request = ReplicaRequest {
+            source: Some(node.conninfo()),
+            ..ReplicaRequest::default()
+        };
+        // That the stand-in copies nothing does not matter here.
+        let _ = node.server.create_replica(request, until()).await;
+        let bootstrap = CustomBootstrap {
+            command: format!("{program} method"),
+            ..CustomBootstrap::default()
+        };
+        node.server
+            .custom_bootstrap(&bootstrap, &[], until())
+            .await
+            .unwrap_err();
+        let data_dir = node.data_dir.display();
+        assert_eq!(
+            std::fs::read_to_string(seen).unwrap(),
+            format!("method pgservice\n--pgdata={data_dir} pgservice\nmethod pgservice\n")
+        );
+    }
+);
 
 server_test!(following, custom_methods_in_their_order, {
     let scratch = Scratch::new();

@@ -2,6 +2,7 @@
 //! `/usr/lib/postgresql/<version>/bin` or, if there is none, in `PATH`. PostgreSQL refuses to run as root: a test that root started runs itself again as `postgres`.
 
 mod bootstrap;
+mod encryption;
 mod following;
 mod hanging;
 mod life;

@@ -215,6 +215,10 @@ server_test!(
         let (old, new) = crashed_and_succeeded(&scratch).await;
         let early = new.sql("SELECT pg_walfile_name_offset(pg_current_wal_flush_lsn())");
         new.sql("CREATE TABLE kept AS SELECT generate_series(1, 1000)");
+        // WAL that nothing flushes for a while, and pg_rewind demands all the same.
+        new.sql("ALTER SYSTEM SET wal_writer_delay = '10s'");
+        new.sql("SELECT pg_reload_conf()");
+        new.sql("SELECT pg_logical_emit_message(false, '', 'not flushed')");
         let source = RewindSource {
             conninfo: new.conninfo(),
             checkpoint_confirmed: true,
@@ -232,6 +236,7 @@ server_test!(
             old.server.check_divergence(&new.conninfo(), soon()).await,
             Divergence::Same
         );
+        new.server.checkpoint(soon()).await.unwrap();
         old.start(Some(&new)).await;
         old.until("streaming", |seen| {
             seen.wal.as_ref().is_some_and(|wal| wal.receiver.is_some())
@@ -254,6 +259,26 @@ fn stand_in(scratch: &Scratch, node: &Node, script: &str) {
     settings.bin_names.insert("pg_rewind".into(), name);
     node.server.replace_settings(settings);
 }
+
+// `configuration.md` §2.13 `krbsrvname`.
+server_test!(rewinding, pg_rewind_knows_the_kerberos_service, {
+    let scratch = Scratch::new();
+    let (old, new) = crashed_and_succeeded(&scratch).await;
+    let mut settings = (*old.server.settings()).clone();
+    settings.krbsrvname = Some("pgservice".into());
+    old.server.replace_settings(settings);
+    let fails = r#"[[ $1 == --help ]] && exit; echo "error: no $PGKRBSRVNAME" >&2; exit 1"#;
+    stand_in(&scratch, &old, fails);
+    let source = RewindSource {
+        conninfo: new.conninfo(),
+        checkpoint_confirmed: true,
+    };
+    let outcome = old.server.rewind(&source, until()).await.unwrap();
+    assert!(
+        matches!(&outcome, RewindOutcome::Failed(why) if why.contains("error: no pgservice")),
+        "{outcome:?}"
+    );
+});
 
 // PostgreSQL's documentation of pg_rewind: what it leaves when it fails while it writes cannot be recovered.
 server_test!(

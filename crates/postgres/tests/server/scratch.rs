@@ -1,4 +1,3 @@
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -10,6 +9,7 @@ use primacy_postgres::{
     Conninfo, Credentials, LocalAddress, ObserveOptions, RecoveryTarget, ReplicaRequest, Secret,
     Server, Settings, StartRequest, Started, StopMode, StopRequest, Until, kill_leftovers,
 };
+use primacy_testkit::ports;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
@@ -43,6 +43,8 @@ pub(crate) fn done_as_postgres(name: &str) -> bool {
     let status = Command::new(executable)
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .current_dir("/")
+        // libpq looks for certificates there.
+        .env("HOME", place.path())
         .uid(user.uid.as_raw())
         .gid(user.gid.as_raw())
         .status()
@@ -192,11 +194,7 @@ fn bin_dir() -> Option<PathBuf> {
 }
 
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    ports::free().unwrap()
 }
 
 /// A server; killed when dropped.

@@ -1,16 +1,10 @@
 use std::error::Error as _;
-use std::future::Future;
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use primacy_model::ConnUrl;
-use primacy_net::{Duplex, TlsClient};
+use primacy_net::SessionError;
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::JoinHandle;
-use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Config, SimpleQueryMessage};
 
@@ -55,7 +49,6 @@ impl Connection {
             .user(&login.user)
             .dbname(&login.database)
             .application_name(&login.application_name)
-            .ssl_mode(login.ssl_mode)
             // Timestamps are read in this style, as libpq's clients from Python do.
             .options(format!(
                 "{} -c datestyle=ISO",
@@ -74,18 +67,14 @@ impl Connection {
             ),
             detail: None,
         };
-        let options = login.tls.clone();
-        let tls = tokio::task::spawn_blocking(move || TlsClient::new(&options)).await;
-        let tls = match tls {
-            Ok(Ok(tls)) => tls,
-            Ok(Err(error)) => return Err(failed(error.to_string())),
-            Err(error) => return Err(failed(error.to_string())),
-        };
         // The driver's own limit does not count authentication.
-        let connecting = tokio::time::timeout(2 * CONNECT_TIMEOUT, config.connect(Encryption(tls)));
+        let connecting = tokio::time::timeout(2 * CONNECT_TIMEOUT, login.tls.connect(&config));
         let (client, connection) = match connecting.await {
             Ok(Ok(connected)) => connected,
-            Ok(Err(error)) => return Err(failed(connect_problem(&error, password.is_some()))),
+            Ok(Err(SessionError::Driver(error))) => {
+                return Err(failed(connect_problem(&error, password.is_some())));
+            }
+            Ok(Err(SessionError::Tls(error))) => return Err(failed(error.to_string())),
             Err(_) => return Err(failed("timeout expired".into())),
         };
         let driver = tokio::spawn(async move {
@@ -187,72 +176,5 @@ fn query_error(error: &tokio_postgres::Error) -> QueryError {
             text: crate::error::chain(error).replace('\n', " "),
             detail: None,
         },
-    }
-}
-
-/// TLS for sessions, as the rest of the project does it.
-struct Encryption(TlsClient);
-
-struct Handshake {
-    tls: TlsClient,
-    host: String,
-}
-
-struct Secured(Box<dyn Duplex>);
-
-impl<S: Duplex + 'static> MakeTlsConnect<S> for Encryption {
-    type Stream = Secured;
-    type TlsConnect = Handshake;
-    type Error = io::Error;
-
-    fn make_tls_connect(&mut self, host: &str) -> io::Result<Handshake> {
-        Ok(Handshake {
-            tls: self.0.clone(),
-            host: host.to_owned(),
-        })
-    }
-}
-
-impl<S: Duplex + 'static> TlsConnect<S> for Handshake {
-    type Stream = Secured;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Secured>> + Send>>;
-
-    fn connect(self, stream: S) -> Self::Future {
-        Box::pin(async move { Ok(Secured(self.tls.upgrade(&self.host, stream).await?)) })
-    }
-}
-
-impl TlsStream for Secured {
-    fn channel_binding(&self) -> ChannelBinding {
-        ChannelBinding::none()
-    }
-}
-
-impl AsyncRead for Secured {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Secured {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }

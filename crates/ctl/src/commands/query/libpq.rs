@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 
 use primacy_config::Secret;
 use primacy_model::ConnUrl;
-use primacy_net::{ClientCertificate, Roots, TlsClientOptions, Verify};
-use tokio_postgres::config::SslMode;
+use primacy_net::SessionTls;
 
 /// What a session needs besides its address.
 pub(super) struct Login {
@@ -17,8 +16,7 @@ pub(super) struct Login {
     pub(super) application_name: String,
     /// Server options of the environment.
     pub(super) options: Option<String>,
-    pub(super) ssl_mode: SslMode,
-    pub(super) tls: TlsClientOptions,
+    pub(super) tls: SessionTls,
     password: Option<Secret>,
     password_file: Option<PathBuf>,
 }
@@ -41,7 +39,7 @@ impl Login {
         let user = given(user)
             .or_else(|| variable("PGUSER"))
             .unwrap_or_else(system_user);
-        let (ssl_mode, tls) = encryption(&variable, home.as_deref());
+        let tls = SessionTls::new(|_| None, variable);
         Login {
             database: given(database)
                 .or_else(|| variable("PGDATABASE"))
@@ -49,7 +47,6 @@ impl Login {
             user,
             application_name: variable("PGAPPNAME").unwrap_or_else(|| "Patroni ctl".to_owned()),
             options: variable("PGOPTIONS"),
-            ssl_mode,
             tls,
             password: password.or_else(|| variable("PGPASSWORD")).map(Secret::new),
             password_file: variable("PGPASSFILE")
@@ -121,40 +118,6 @@ fn password_in(line: &str, wanted: [&str; 4]) -> Option<String> {
     (matches && !field.is_empty()).then_some(field)
 }
 
-/// `PGSSLMODE` and the files beside it. A root certificate makes `require` check who answers, as libpq has it.
-fn encryption(
-    variable: &dyn Fn(&str) -> Option<String>,
-    home: Option<&Path>,
-) -> (SslMode, TlsClientOptions) {
-    let file = |name: &str, usual: &str| {
-        let usual = || {
-            home.map(|home| home.join(".postgresql").join(usual))
-                .filter(|path| path.exists())
-        };
-        variable(name).map(PathBuf::from).or_else(usual)
-    };
-    let root = file("PGSSLROOTCERT", "root.crt");
-    let (ssl_mode, verify) = match variable("PGSSLMODE").as_deref() {
-        Some("disable") => (SslMode::Disable, Verify::None),
-        Some("require") if root.is_some() => (SslMode::Require, Verify::Chain),
-        Some("require") => (SslMode::Require, Verify::None),
-        Some("verify-ca") => (SslMode::Require, Verify::Chain),
-        Some("verify-full") => (SslMode::Require, Verify::Full),
-        _ => (SslMode::Prefer, Verify::None),
-    };
-    let certificate = file("PGSSLCERT", "postgresql.crt").zip(file("PGSSLKEY", "postgresql.key"));
-    let tls = TlsClientOptions {
-        roots: root.map_or(Roots::System, Roots::File),
-        certificate: certificate.map(|(cert, key)| ClientCertificate {
-            cert,
-            key,
-            passphrase: None,
-        }),
-        verify,
-    };
-    (ssl_mode, tls)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,10 +160,7 @@ mod tests {
             ("env", "env")
         );
         assert_eq!(login.password(&server).as_deref(), Some("pw"));
-        assert_eq!(
-            (login.ssl_mode, login.tls.verify),
-            (SslMode::Require, Verify::Full)
-        );
+        assert!(format!("{:?}", login.tls).contains("verify: Full"));
         let login = Login::new(
             Some("me".into()),
             Some("typed".into()),
