@@ -5,6 +5,7 @@ use std::time::Duration;
 use primacy_model::{ConnUrl, Lsn, MemberName, SyncState, SystemIdentifier, Timeline, Version};
 
 use crate::decide::slots::{LogicalSlot, LogicalSlotChange, SlotChange};
+use crate::machine::LogLevel;
 use crate::time::Moment;
 
 /// One next step and why.
@@ -16,6 +17,8 @@ pub struct Decision {
     pub reasons: Vec<Reason>,
     /// The pass in one sentence, in Patroni's words where it has some: log lines are matched on it.
     pub outcome: String,
+    /// What else the log gets, in Patroni's words: alerts are matched on these, too (`process.md`).
+    pub said: Vec<(LogLevel, String)>,
 }
 
 /// A rule that had a say.

@@ -32,12 +32,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use primacy_config::{GlobalConfig, SynchronousMode, TimingLimits};
 use primacy_model::{
-    Cluster, JournalKind, MemberData, Observation, Process, Status, Tags, Version,
+    Cluster, JournalKind, MemberData, Observation, Process, State, Status, Tags, Version,
 };
 
 use crate::decide::slots::{SlotChange, published};
 use crate::decide::{decide, failsafe as failsafe_rules, slots as slot_rules};
-use crate::decision::Step;
+use crate::decision::{Job, Step};
 use crate::member;
 use crate::situation::{
     FenceState, JobInFlight, Lease, Local, Memory, Peers, Shutdown, Situation, StoreView,
@@ -135,6 +135,8 @@ pub struct Machine {
     outcome: String,
     /// The last pass without a step that was logged.
     logged: String,
+    /// What else the log has of the last pass.
+    said: Vec<(LogLevel, String)>,
     rations: journal::Rations,
     seen: happenings::Seen,
     restart_reply: Option<u64>,
@@ -191,6 +193,7 @@ impl Machine {
             status: None,
             outcome: String::new(),
             logged: String::new(),
+            said: Vec::new(),
             rations: journal::Rations::default(),
             seen: happenings::Seen::default(),
             restart_reply: None,
@@ -347,6 +350,14 @@ impl Machine {
                 if let Some(job) = &mut self.job {
                     match progress {
                         JobProgress::Spawned(identity) => {
+                            if job.job == Job::Bootstrap {
+                                self.memory.state = match self.memory.state {
+                                    State::RunningCustomBootstrap => {
+                                        State::StartingAfterCustomBootstrap
+                                    }
+                                    _ => State::Starting,
+                                };
+                            }
                             self.saw_process(Process::Running(identity));
                             self.again = true;
                             if self.restarts_primary() && !self.may_start_primary(now) {
@@ -525,7 +536,7 @@ impl Machine {
             return;
         }
         self.config_version = Some(config.version);
-        let (global, warnings) = GlobalConfig::from_dynamic(&config.value, self.limits);
+        let (global, warnings) = self.global.followed_by(&config.value, self.limits);
         for warning in warnings {
             actions.push(Action::Log(LogLevel::Warning, warning.to_string()));
         }

@@ -63,6 +63,8 @@ pub struct Local {
     pub proxy_url: Option<String>,
     /// The configuration has a `bootstrap` section: this member may start a new cluster.
     pub may_bootstrap: bool,
+    /// It makes a new cluster by a command of its own instead of initdb.
+    pub custom_bootstrap: bool,
     /// `create_replica_methods`.
     pub replica_methods: Vec<String>,
     /// The methods that work without a source.
@@ -120,6 +122,8 @@ pub struct Memory {
     pub bootstrapping: Option<Option<bool>>,
     /// The server has been starting since then.
     pub starting_since: Option<Moment>,
+    /// Since when a killed server has been seen that has not ended yet.
+    pub dying_since: Option<Moment>,
     /// How long the start under way may take, where an operator said so.
     pub start_timeout: Option<Duration>,
     /// The last start failed then.
@@ -201,6 +205,7 @@ impl Default for Memory {
             joined: false,
             bootstrapping: None,
             starting_since: None,
+            dying_since: None,
             start_timeout: None,
             start_failed_at: None,
             crash_recovery_tried: false,

@@ -186,6 +186,7 @@ impl Node {
             fence_required: self.fence_required,
             citus_database: None,
             may_bootstrap: true,
+            custom_bootstrap: false,
             replica_methods: Vec::new(),
             methods_without_source: Default::default(),
             use_pg_rewind: !self.without_rewind,

@@ -135,6 +135,7 @@ impl Store {
             sync: self.sync.clone().unwrap_or_default(),
             history: self.history.clone(),
             failsafe: self.failsafe.clone(),
+            has_failsafe: !self.failsafe.is_empty(),
         }
     }
 

@@ -11,6 +11,8 @@ use crate::situation::Situation;
 
 /// A lock owner whose server hangs looks for somebody to take over so often.
 const LOOK: Duration = Duration::from_secs(5);
+/// A killed server that lasts longer is held by its disk. One that does not is the lock owner's to start again.
+const DYING: Duration = Duration::from_secs(1);
 
 /// What keeps the server from serving, and for how long: the probe without an answer for longest that says so by
 /// itself. A disk that does not answer says nothing while WAL is still being flushed: it is busy.
@@ -79,12 +81,17 @@ pub(super) fn stop_is_stuck(s: &Situation<'_>) -> Option<String> {
     })
 }
 
-/// PostgreSQL was killed, and its disk does not let it end.
+/// A killed server has not ended yet: that takes milliseconds, unless its disk does not let it end.
 pub(super) fn dying(s: &Situation<'_>, cluster: &Cluster, why: &mut Reasons) -> Step {
     why.note(
         "ha.md W5",
         "the killed server accepts nothing any more; nothing is started beside it",
     );
+    let patience = s.memory.dying_since.unwrap_or(s.now) + DYING;
+    if s.now < patience {
+        why.outcome("waiting for the killed PostgreSQL to end");
+        return Step::WaitUntil(patience);
+    }
     if cluster.is_led_by(s.me()) {
         why.outcome("released leader key voluntarily: the disk does not let PostgreSQL end");
         return Step::ReleaseLeader { optime: None };

@@ -36,6 +36,7 @@ use std::time::Duration;
 use primacy_model::{Cluster, DataDirectory, Initialize, MemberName, Process, Role};
 
 use crate::decision::{Decision, DemotionMode, Exit, Job, Reason, Step, StopMode, StopReason};
+use crate::machine::LogLevel;
 use crate::situation::{Lease, RewindState, Situation, StoreView};
 
 /// The one next step.
@@ -49,6 +50,7 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
         step,
         reasons: why.reasons,
         outcome: why.outcome,
+        said: why.said,
     }
 }
 
@@ -64,6 +66,7 @@ pub(crate) type Verdict<T> = Result<T, Ask>;
 pub(crate) struct Reasons {
     reasons: Vec<Reason>,
     outcome: String,
+    said: Vec<(LogLevel, String)>,
 }
 
 impl Reasons {
@@ -78,6 +81,13 @@ impl Reasons {
     /// The sentence that the log gets for this pass.
     pub(crate) fn outcome(&mut self, text: impl Into<String>) {
         self.outcome = text.into();
+    }
+
+    /// A rule had its say, and the log has it as well, beside the outcome.
+    pub(crate) fn say(&mut self, rule: &'static str, level: LogLevel, text: impl Into<String>) {
+        let text = text.into();
+        self.said.push((level, text.clone()));
+        self.note(rule, text);
     }
 }
 

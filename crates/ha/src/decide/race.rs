@@ -14,6 +14,7 @@ use super::{
     Ask, Reasons, Verdict, demote, failsafe, fence, follow, hang, slots, switchover, watchdog,
 };
 use crate::decision::{DemotionMode, Step};
+use crate::machine::LogLevel;
 use crate::situation::{PeerReport, RewindState, Situation};
 use crate::time::Moment;
 
@@ -509,8 +510,9 @@ fn compare_with_peers(
                 votes.somebody_ahead = true;
                 continue;
             }
-            why.note(
+            why.say(
                 "ha.md §10.2.4",
+                LogLevel::Info,
                 format!(
                     "Wal position of {name} is ahead of my wal position ({})",
                     theirs.compared_with(mine)
@@ -532,8 +534,9 @@ fn compare_with_peers(
             && own < priority
             && exempt != Some(name)
         {
-            why.note(
+            why.say(
                 "ha.md §10.2.4",
+                LogLevel::Info,
                 format!("{name} has equally tolerable WAL position and priority {priority}, while this node has priority {own}"),
             );
             return Ok(false);

@@ -21,6 +21,7 @@ use super::synchronous_names::{
 };
 use super::walsenders::is_ambiguous;
 use crate::decision::Step;
+use crate::machine::LogLevel;
 use crate::situation::Situation;
 
 /// A standby that was added is looked at again so soon, until it has confirmed.
@@ -430,9 +431,10 @@ fn hold_strictly(
     } else {
         priority_names(&voters)
     };
-    why.note(
+    why.say(
         "ha.md §13.4",
-        "strict, and no standby can be synchronous: commits wait",
+        LogLevel::Warning,
+        "No active replication connections from Patroni members and synchronous_mode_strict is requested: commits wait",
     );
     let in_effect = s.wal().map(|wal| wal.synchronous_standby_names.as_str());
     if in_effect != Some(value.as_str())
@@ -441,7 +443,6 @@ fn hold_strictly(
     {
         return Some(Step::SetSynchronousStandbyNames(Some(value)));
     }
-    why.outcome("No active replication connections from Patroni members and synchronous_mode_strict is requested");
     None
 }
 

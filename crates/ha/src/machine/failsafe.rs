@@ -37,12 +37,14 @@ pub(super) struct Asking {
     emptied: bool,
     /// `/failsafe` as it was last seen.
     seen: BTreeMap<MemberName, String>,
+    /// The key was there.
+    has_seen: bool,
 }
 
 impl Machine {
-    /// The last value of `/failsafe` that was seen.
-    pub fn failsafe_map(&self) -> &BTreeMap<MemberName, String> {
-        &self.asking.seen
+    /// The last value of `/failsafe` that was seen; `None` without the key.
+    pub fn failsafe_map(&self) -> Option<&BTreeMap<MemberName, String>> {
+        self.asking.has_seen.then_some(&self.asking.seen)
     }
 
     /// Until when failsafe mode holds: for a leader its right to write, for others their promise.
@@ -69,6 +71,7 @@ impl Machine {
             asking.emptied = false;
         }
         asking.seen.clone_from(&cluster.failsafe);
+        asking.has_seen = cluster.has_failsafe;
     }
 
     /// What `/failsafe` is to hold while the mode is on: everybody that has an address.

@@ -134,6 +134,11 @@ impl Machine {
             self.outcome.clone_from(&decision.outcome);
         }
         let resting = matches!(decision.step, Step::Wait | Step::WaitUntil(_));
+        if self.line_due || decision.said != self.said {
+            let said = decision.said.iter().cloned();
+            actions.extend(said.map(|(level, text)| Action::Log(level, text)));
+            self.said.clone_from(&decision.said);
+        }
         if resting && (self.line_due || self.outcome != self.logged) {
             self.line_due = false;
             self.logged.clone_from(&self.outcome);

@@ -133,7 +133,12 @@ impl Machine {
         }
         let memory = &mut self.memory;
         match &job {
-            Job::Bootstrap => memory.state = State::InitializingNewCluster,
+            Job::Bootstrap => {
+                memory.state = match self.local.custom_bootstrap {
+                    true => State::RunningCustomBootstrap,
+                    false => State::InitializingNewCluster,
+                };
+            }
             Job::BootstrapStandbyLeader { .. } => memory.state = State::CreatingReplica,
             Job::CreateReplica { .. } => {
                 memory.state = State::CreatingReplica;
@@ -198,6 +203,13 @@ impl Machine {
                 let done = matches!(report, JobReport::Done | JobReport::Started { .. });
                 if !done {
                     self.memory.bootstrapping = Some(Some(false));
+                    // By how far it came.
+                    self.memory.state = match self.memory.state {
+                        State::InitializingNewCluster => State::InitdbFailed,
+                        State::RunningCustomBootstrap => State::CustomBootstrapFailed,
+                        State::Starting | State::StartingAfterCustomBootstrap => State::StartFailed,
+                        other => other,
+                    };
                 } else if job == Job::PostBootstrap {
                     self.memory.bootstrapping = Some(Some(true));
                 }

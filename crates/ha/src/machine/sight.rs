@@ -51,7 +51,10 @@ impl Machine {
                 (None, Process::Absent | Process::Dying(_)) => {
                     if matches!(
                         memory.state,
-                        State::Running | State::Starting | State::Restarting
+                        State::Running
+                            | State::Starting
+                            | State::StartingAfterCustomBootstrap
+                            | State::Restarting
                     ) {
                         // In pause people stop servers.
                         memory.state = match self.global.pause {
@@ -60,7 +63,13 @@ impl Machine {
                         };
                     }
                 }
-                (None, _) if starting && memory.state != State::Running => {
+                (None, _)
+                    if starting
+                        && !matches!(
+                            memory.state,
+                            State::Running | State::StartingAfterCustomBootstrap
+                        ) =>
+                {
                     memory.state = State::Starting;
                 }
                 _ => {}
@@ -88,6 +97,10 @@ impl Machine {
                 None => {}
             }
         }
+        memory.dying_since = match observation.process {
+            Process::Dying(_) => memory.dying_since.or(Some(now)),
+            _ => None,
+        };
         memory.starting_since = if starting {
             memory.starting_since.or(Some(now))
         } else {

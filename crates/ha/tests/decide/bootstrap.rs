@@ -1,6 +1,6 @@
 //! `ha.md` §6: a new cluster, a new member.
 
-use primacy_ha::{Job, Over, Step};
+use primacy_ha::{Job, Over, PendingOperation, Step};
 use primacy_model::{
     Cluster, ControlState, DataDirectory, Initialize, Role, SystemIdentifier, Tags,
 };
@@ -54,6 +54,31 @@ fn s6_1_2_a_new_member_copies_the_leader_or_whoever_offers() {
         w.cluster.members[2].data.tags = Tags::from_json(&json!({"clonefrom": true}));
     });
     assert_eq!(source(offered), "replica 'pg3'");
+}
+
+/// `rest-api.md` §8.6.
+#[test]
+fn s20_who_is_to_copy_the_leader_does_not_copy_whoever_offers() {
+    for (from_leader, expected) in [(true, "leader 'pg1'"), (false, "replica 'pg3'")] {
+        let world = World::of("pg2").with(|w| {
+            w.cluster.members[2].data.tags = Tags::from_json(&json!({"clonefrom": true}));
+            w.memory.operation = Some(PendingOperation::Reinitialize {
+                from_leader,
+                force: false,
+            });
+        });
+        match world.because("ha.md §20") {
+            Step::StartJob(Job::CreateReplica {
+                source: Some(source),
+                reinitialize: true,
+                basebackup_only,
+            }) => assert_eq!(
+                (&*source.to_string(), basebackup_only),
+                (expected, from_leader)
+            ),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[test]

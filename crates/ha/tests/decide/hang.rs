@@ -5,7 +5,7 @@ use std::time::Duration;
 use primacy_ha::{DemotionMode, Job, Step, StopMode, StopReason};
 use primacy_model::{DataDirectory, Probes, Role};
 
-use crate::world::{POSITION, POSTMASTER, World, held, leader};
+use crate::world::{NOW, POSITION, POSTMASTER, World, held, leader};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -178,17 +178,25 @@ fn w6_a_replica_that_hangs_does_not_race() {
 
 #[test]
 fn w5_nothing_is_started_beside_a_killed_server_that_the_disk_holds() {
-    let dying = |me: &str| {
+    let dying = |me: &str, milliseconds: u64| {
         World::of(me)
             .stopped(primacy_model::ControlState::InProduction)
-            .with(|w| w.server.process = primacy_model::Process::Dying(POSTMASTER))
+            .with(|w| {
+                w.server.process = primacy_model::Process::Dying(POSTMASTER);
+                w.memory.dying_since = Some(NOW - Duration::from_millis(milliseconds));
+            })
     };
     assert_eq!(
-        dying("pg1").because("ha.md W5"),
+        dying("pg1", 1000).because("ha.md W5"),
         Step::ReleaseLeader { optime: None },
         "nobody can write there"
     );
-    assert_eq!(dying("pg2").step(), Step::Wait);
+    assert_eq!(dying("pg2", 1000).step(), Step::Wait);
+    // Every killed process is seen so for a moment: that alone moves no lead.
+    for member in ["pg1", "pg2"] {
+        let soon = NOW + Duration::from_millis(990);
+        assert_eq!(dying(member, 10).because("ha.md W5"), Step::WaitUntil(soon));
+    }
 }
 
 #[test]

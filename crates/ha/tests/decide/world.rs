@@ -61,6 +61,7 @@ impl World {
                 api_url: url(me),
                 proxy_url: None,
                 may_bootstrap: true,
+                custom_bootstrap: false,
                 replica_methods: vec!["basebackup".into()],
                 methods_without_source: Default::default(),
                 use_pg_rewind: true,

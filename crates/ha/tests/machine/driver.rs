@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use primacy_config::{GlobalConfig, TimingLimits};
 use primacy_ha::{
-    Action, Event, FailsafeReply, Job, JobReport, Machine, Moment, RenewalResult, Step,
+    Action, Event, FailsafeReply, Job, JobReport, Machine, Moment, PeerReport, RenewalResult, Step,
     StepOutcome, Upstream,
 };
 use primacy_model::{Cluster, Lsn, MemberName, Observation, Process};
@@ -26,6 +26,8 @@ pub(crate) struct Driver {
     pub(crate) follows: bool,
     /// What members answer a leader in failsafe mode, unless they accept it.
     pub(crate) replies: BTreeMap<MemberName, FailsafeReply>,
+    /// What members tell of themselves; the others do not answer.
+    pub(crate) peers: BTreeMap<MemberName, Option<PeerReport>>,
     /// A promotion that is asked for comes to its end at once.
     pub(crate) promotes: bool,
     /// What a comparison with the leader comes to.
@@ -49,6 +51,7 @@ impl Driver {
             reachable: true,
             follows: false,
             replies: BTreeMap::new(),
+            peers: world.peers.unwrap_or_default(),
             promotes: true,
             diverged: Some(false),
             seen: Vec::new(),
@@ -118,9 +121,10 @@ impl Driver {
                 }
                 Event::Observed(server)
             }
-            // Nobody else is there.
             Action::AskPeers { members } => {
-                Event::PeersAnswered(members.keys().map(|name| (name.clone(), None)).collect())
+                let answer = |name| self.peers.get(name).cloned().flatten();
+                let answers = members.keys().map(|name| (name.clone(), answer(name)));
+                Event::PeersAnswered(answers.collect())
             }
             Action::Renew { sent, .. } if self.reachable => Event::Renewed {
                 sent: *sent,
@@ -144,6 +148,7 @@ impl Driver {
             Action::WriteFailsafe(map) => {
                 if self.reachable {
                     self.cluster.failsafe.clone_from(map);
+                    self.cluster.has_failsafe = true;
                 }
                 return None;
             }
@@ -166,6 +171,11 @@ impl Driver {
             Step::ReleaseLeader { .. } => self.cluster.leader = None,
             Step::ClearFailover(_) => self.cluster.failover = None,
             Step::WriteSync(sync) => self.cluster.sync = sync.clone(),
+            Step::SetSynchronousStandbyNames(names) => {
+                if let Some(wal) = &mut self.server.wal {
+                    wal.synchronous_standby_names = names.clone().unwrap_or_default();
+                }
+            }
             Step::Follow(Upstream::Nobody) => {
                 if let Some(wal) = &mut self.server.wal {
                     wal.receiver = None;

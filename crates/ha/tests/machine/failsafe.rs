@@ -21,6 +21,7 @@ fn failsafe(mut world: World) -> World {
         let url = member.data.api_url.clone().expect("an address");
         world.cluster.failsafe.insert(member.name.clone(), url);
     }
+    world.cluster.has_failsafe = true;
     world
 }
 
@@ -545,6 +546,11 @@ fn s15_a_mode_that_is_on_again_is_relied_on_once_the_map_was_seen() {
     switch(&mut driver, false);
     driver.pass_time(TTL, |_| false);
     assert!(driver.cluster.failsafe.is_empty());
+    let told = driver.machine.failsafe_map();
+    assert!(
+        told.is_some_and(|map| map.is_empty()),
+        "the key stays: {told:?}"
+    );
     switch(&mut driver, true);
     driver.pass_time(TTL, |_| false);
     assert_eq!(driver.cluster.failsafe.len(), 3);

@@ -1,8 +1,8 @@
 //! What the end of a job does to the pass that is under way.
 
-use primacy_ha::{Action, Event, Job, JobReport, Step};
+use primacy_ha::{Action, Event, Job, JobProgress, JobReport, Step};
 use primacy_model::{
-    Cluster, ControlState, DataDirectory, Initialize, Observation, Process, Role, State,
+    Cluster, ControlState, DataDirectory, Initialize, Observation, Process, Readiness, Role, State,
 };
 
 use crate::driver::{Driver, TTL};
@@ -46,17 +46,75 @@ fn looks(action: &Action) -> bool {
 
 /// A member that makes the cluster, and the server that will be there.
 fn bootstrapping() -> (Driver, Observation) {
+    bootstrapping_by(false)
+}
+
+fn bootstrapping_by(custom: bool) -> (Driver, Observation) {
     let mut world = World::of("pg1").stopped(ControlState::ShutDown);
     let there = World::of("pg1").server;
     world.server.data_directory = DataDirectory::Empty;
     world.server.system_identifier = None;
     world.server.control = None;
     world.cluster = Cluster::default();
+    world.local.custom_bootstrap = custom;
     let mut driver = Driver::starting(world);
     let actions = driver.step(Event::Tick);
     begin_job(&mut driver, actions, |job| *job == Job::Bootstrap);
     driver.cluster.initialize = Initialize::Running;
     (driver, there)
+}
+
+#[test]
+fn s6_1_how_far_a_bootstrap_came_is_told() {
+    use State::*;
+    for (custom, runs, fails, starts) in [
+        (false, InitializingNewCluster, InitdbFailed, Starting),
+        (
+            true,
+            RunningCustomBootstrap,
+            CustomBootstrapFailed,
+            StartingAfterCustomBootstrap,
+        ),
+    ] {
+        let state = |driver: &Driver| driver.machine.memory().state;
+        let failed = || Event::JobDone(JobReport::Failed("exit code 1".into()));
+        let (mut driver, _) = bootstrapping_by(custom);
+        assert_eq!(state(&driver), runs);
+        driver.step(failed());
+        assert_eq!(state(&driver), fails);
+
+        let (mut driver, _) = bootstrapping_by(custom);
+        driver.step(Event::JobProgress(JobProgress::Spawned(world::POSTMASTER)));
+        assert_eq!(state(&driver), starts);
+        driver.step(failed());
+        assert_eq!(state(&driver), StartFailed);
+    }
+}
+
+/// It may have to recover for long, and tells nothing meanwhile.
+#[test]
+fn s6_1_a_server_that_recovers_after_a_custom_bootstrap_is_called_so_until_it_answers() {
+    let (mut driver, there) = bootstrapping_by(true);
+    driver.server = Observation {
+        wal: None,
+        readiness: Readiness::Rejecting,
+        ..there.clone()
+    };
+    let actions = driver.step(Event::JobProgress(JobProgress::Spawned(world::POSTMASTER)));
+    driver.finish(actions);
+    let actions = driver.step(Event::JobDone(JobReport::Started {
+        ready: false,
+        pending_restart: None,
+    }));
+    driver.finish(actions);
+    let state = driver.machine.memory().state;
+    assert_eq!(state, State::StartingAfterCustomBootstrap);
+
+    driver.server = there;
+    driver.now = driver.machine.wake_at().expect("something is due");
+    let actions = driver.step(Event::Tick);
+    begin_job(&mut driver, actions, |job| *job == Job::PostBootstrap);
+    assert_eq!(driver.machine.memory().state, State::Running);
 }
 
 /// Taken for what it is, the earlier look would say that the new cluster did not come up.

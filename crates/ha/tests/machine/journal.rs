@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use primacy_ha::{Action, JournalEntry};
-use primacy_model::{JournalKind, Lsn};
+use primacy_ha::{Action, JournalEntry, LogLevel};
+use primacy_model::{JournalKind, Lsn, SyncState, Tags, Version};
+use serde_json::json;
 
 use crate::driver::Driver;
 use crate::world::{self, World};
@@ -83,5 +84,88 @@ fn i7_what_happens_and_what_comes_of_it_is_told() {
         "PostgreSQL: primary, running, timeline 1; before promoted, running",
     ] {
         assert!(texts.contains(&expected), "{expected} in {texts:#?}");
+    }
+}
+
+fn logged(driver: &Driver, level: LogLevel, begins: &str) -> usize {
+    let matches = |action: &&Action| matches!(action, Action::Log(at, text) if *at == level && text.starts_with(begins));
+    driver.seen.iter().filter(matches).count()
+}
+
+/// `process.md`: what alerts are matched on has its level, and is there again with every line of a pass at rest.
+#[test]
+fn sentences_that_alerts_are_matched_on_are_logged_at_their_level() {
+    let mut driver = Driver::leading();
+    let config = driver.cluster.config.as_mut().expect("a configuration");
+    config.value.insert("synchronous_mode".into(), true.into());
+    config
+        .value
+        .insert("synchronous_mode_strict".into(), true.into());
+    config.version = Version(500);
+    driver.cluster.sync = SyncState {
+        leader: Some("pg1".into()),
+        version: Some(Version(501)),
+        ..SyncState::default()
+    };
+    driver.pass_time(Duration::from_secs(30), |_| false);
+    let alone = "No active replication connections from Patroni members and synchronous_mode_strict is requested";
+    assert!((2..6).contains(&logged(&driver, LogLevel::Warning, alone)));
+    for line in [
+        "Lock owner: pg1; I am pg1",
+        "no action. I am (pg1), the leader with the lock",
+    ] {
+        assert!(
+            (2..6).contains(&logged(&driver, LogLevel::Info, line)),
+            "{line}"
+        );
+    }
+
+    let ahead = World::unlocked("pg2").peers(&[("pg3", Some(world::POSITION.0 + 8))]);
+    let mut preferred = World::unlocked("pg2").peers(&[("pg3", Some(world::POSITION.0))]);
+    for report in preferred
+        .peers
+        .iter_mut()
+        .flat_map(|peers| peers.values_mut())
+        .flatten()
+    {
+        report.tags = Tags::from_json(&json!({"failover_priority": 2}));
+    }
+    for (world, line) in [
+        (ahead, "Wal position of pg3 is ahead of my wal position"),
+        (
+            preferred,
+            "pg3 has equally tolerable WAL position and priority 2, while this node has priority 1",
+        ),
+    ] {
+        let mut driver = Driver::starting(world);
+        driver.rest();
+        assert_eq!(logged(&driver, LogLevel::Info, line), 1, "{line}");
+        driver.pass_time(Duration::from_secs(30), |_| false);
+        assert!(
+            (2..6).contains(&logged(&driver, LogLevel::Info, line)),
+            "{line}"
+        );
+    }
+
+    let follows = World::of("pg2");
+    let withdrawn = World::unlocked("pg2").tags(json!({"nofailover": true}));
+    for (world, owner, outcome) in [
+        (
+            follows,
+            "pg1",
+            "no action. I am (pg2), a secondary, and following a leader (pg1)",
+        ),
+        (
+            withdrawn,
+            "None",
+            "following a different leader because I am not allowed to promote",
+        ),
+    ] {
+        let mut driver = Driver::starting(world);
+        driver.rest();
+        let owner = format!("Lock owner: {owner}; I am pg2");
+        for line in [owner.as_str(), outcome] {
+            assert!(logged(&driver, LogLevel::Info, line) > 0, "{line}");
+        }
     }
 }

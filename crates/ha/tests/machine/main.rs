@@ -638,6 +638,47 @@ fn s24_a_restart_that_waits_is_not_replaced_and_its_caller_hears_of_its_end() {
     assert_eq!(told(&driver, 2), Some(Answer::Done));
 }
 
+/// `rest-api.md` §8.6, rows 1 and 2.
+#[test]
+fn who_cannot_be_reinitialized_is_told_why() {
+    let answer = |member: &str, unlocked: bool| {
+        let mut driver = Driver::starting(World::of(member));
+        driver.rest();
+        if unlocked {
+            // Nobody may take the lock: this is about what is answered meanwhile.
+            driver.cluster.leader = None;
+            driver.peers.clear();
+            let look = driver.machine.wake_at().expect("something is due");
+            driver.now = look;
+            let actions = driver.step(Event::Tick);
+            let read = actions
+                .iter()
+                .find(|action| matches!(action, Action::ReadCluster { .. }));
+            let event = driver.answer(read.expect("a look at the store"));
+            driver.step(event.expect("an answer"));
+        }
+        let actions = driver.step(Event::Operator(OperatorRequest::Reinitialize {
+            id: 1,
+            force: false,
+            from_leader: false,
+        }));
+        actions.into_iter().find_map(|action| match action {
+            Action::Reply { id: 1, answer } => Some(answer),
+            _ => None,
+        })
+    };
+    let refused = |why: &str| Some(Answer::Refused(why.into()));
+    assert_eq!(
+        answer("pg2", true),
+        refused("Cluster has no leader, can not reinitialize")
+    );
+    assert_eq!(
+        answer("pg1", false),
+        refused("I am the leader, can not reinitialize")
+    );
+    assert_eq!(answer("pg2", false), Some(Answer::Done));
+}
+
 /// `design.md` I6.
 #[test]
 fn a_member_is_not_reinitialized_when_there_is_nobody_left_to_copy() {

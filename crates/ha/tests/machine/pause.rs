@@ -32,6 +32,24 @@ fn harms(action: &Action) -> bool {
     kills(action) || matches!(action, Action::StartJob(_))
 }
 
+// `configuration.md` §1.6, §1.7.
+#[test]
+fn a_ttl_that_is_no_number_leaves_the_one_in_force() {
+    let mut driver = Driver::leading();
+    let set = |driver: &mut Driver, ttl: serde_json::Value| {
+        let config = driver.cluster.config.as_mut().expect("a configuration");
+        config.value.insert("ttl".into(), ttl);
+    };
+    set(&mut driver, 60.into());
+    set_pause(&mut driver, false);
+    assert_eq!(driver.machine.global().ttl, Duration::from_secs(60));
+    set(&mut driver, "40s".into());
+    set_pause(&mut driver, true);
+    assert_eq!(driver.machine.global().ttl, Duration::from_secs(60));
+    // What is no business of the refused part is what the store says.
+    assert!(driver.machine.global().pause);
+}
+
 #[test]
 fn a_pause_keeps_the_primary_without_a_store() {
     let mut driver = Driver::leading();
