@@ -17,7 +17,7 @@ pub(crate) fn is_first() -> bool {
 
 /// Runs this executable again, as `called` and with the same arguments, hands signals on to it, and ends as it does.
 pub(crate) async fn supervise(called: OsString, arguments: Vec<OsString>) -> ExitCode {
-    match run(called, arguments).await {
+    match run("/proc/self/exe", called, arguments).await {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("Error: the daemon cannot be started below process 1: {error}");
@@ -26,7 +26,7 @@ pub(crate) async fn supervise(called: OsString, arguments: Vec<OsString>) -> Exi
     }
 }
 
-async fn run(called: OsString, arguments: Vec<OsString>) -> io::Result<u8> {
+async fn run(program: &str, called: OsString, arguments: Vec<OsString>) -> io::Result<u8> {
     // Before there is a child, so that no signal is missed.
     let mut ended = signal(SignalKind::child())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -35,10 +35,8 @@ async fn run(called: OsString, arguments: Vec<OsString>) -> io::Result<u8> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut user1 = signal(SignalKind::user_defined1())?;
     let mut user2 = signal(SignalKind::user_defined2())?;
-    let child = Command::new("/proc/self/exe")
-        .arg0(called)
-        .args(arguments)
-        .spawn()?;
+    let mut abort = signal(SignalKind::from_raw(Signal::ABORT.as_raw()))?;
+    let child = Command::new(program).arg0(called).args(arguments).spawn()?;
     let child = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let child = child.ok_or(io::ErrorKind::InvalidData)?;
     loop {
@@ -50,6 +48,7 @@ async fn run(called: OsString, arguments: Vec<OsString>) -> io::Result<u8> {
             _ = terminate.recv() => Some(Signal::TERM),
             _ = user1.recv() => Some(Signal::USR1),
             _ = user2.recv() => Some(Signal::USR2),
+            _ = abort.recv() => Some(Signal::ABORT),
         };
         match handed_on {
             Some(signal) => kill_process(child, signal)?,
@@ -80,4 +79,22 @@ fn exit_code(status: WaitStatus) -> u8 {
     let signal = status.terminating_signal().map(|signal| 128 + signal);
     let code = status.exit_status().or(signal);
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // `configuration.md` §7.
+    #[tokio::test]
+    async fn signals_are_handed_on_to_the_daemon() {
+        for name in ["HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "ABRT"] {
+            let script = format!(
+                "trap 'exit 7' {name}; kill -{name} $PPID; \
+                 i=0; while [ $i -lt 300 ]; do sleep 0.1; i=$((i + 1)); done"
+            );
+            let code = run("/bin/sh", "sh".into(), vec!["-c".into(), script.into()]).await;
+            assert_eq!(code.unwrap(), 7, "{name}");
+        }
+    }
 }

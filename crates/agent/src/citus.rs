@@ -151,6 +151,15 @@ impl CitusHandle {
         }
     }
 
+    /// Of a task that has ended: whatever is said to it is dropped.
+    #[cfg(test)]
+    pub(crate) fn unheard() -> Self {
+        CitusHandle {
+            heard: mpsc::channel(1).0,
+            api_urls: watch::channel(Vec::new()).1,
+        }
+    }
+
     /// The API addresses of all groups' members.
     pub(crate) fn api_urls(&self) -> Vec<String> {
         self.api_urls.borrow().clone()

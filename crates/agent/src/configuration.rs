@@ -42,16 +42,20 @@ impl Configuration {
         let tree = layers::load(path.as_deref(), &environment)?;
         let first = Effective::build(&tree, &Map::new(), TimingLimits::PATRONI)?;
         let limits = TimingLimits::of(&first.local.dcs);
-        let dynamic = cached(&first.local.postgresql.data_dir)
-            .or_else(|| {
-                first
-                    .local
-                    .bootstrap
-                    .as_ref()
-                    .map(|bootstrap| bootstrap.dcs.clone())
-            })
-            .unwrap_or_default();
-        let effective = Effective::build(&tree, &dynamic, limits)?;
+        let data_dir = &first.local.postgresql.data_dir;
+        let known = cached(data_dir).and_then(|dynamic| {
+            let effective = Effective::build(&tree, &dynamic, limits);
+            let warn = |error: &ConfigError| {
+                let path = data_dir.join(CACHE);
+                tracing::warn!("{} cannot be used, ignoring it: {error}", path.display());
+            };
+            effective.inspect_err(warn).ok()
+        });
+        let effective = match (known, &first.local.bootstrap) {
+            (Some(known), _) => known,
+            (None, Some(bootstrap)) => Effective::build(&tree, &bootstrap.dcs, limits)?,
+            (None, None) => Effective::build(&tree, &Map::new(), limits)?,
+        };
         Ok(Configuration {
             path,
             environment,
@@ -146,7 +150,14 @@ const CACHE: &str = "patroni.dynamic.json";
 
 fn cached(data_dir: &Path) -> Option<Map<String, Value>> {
     let path = data_dir.join(CACHE);
-    let text = std::fs::read_to_string(&path).ok()?;
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) => {
+            tracing::warn!("{} cannot be read, ignoring it: {error}", path.display());
+            return None;
+        }
+    };
     match serde_json::from_str(&text) {
         Ok(Value::Object(map)) => Some(map),
         _ => {
@@ -272,6 +283,48 @@ mod tests {
             spaced_json(dynamic),
             r#"{"ttl": 30, "a": {"b": [1, null, "x\"y"], "c": {}, "d": []}, "e": true}"#
         );
+    }
+
+    /// `configuration.md` §1.7, process start.
+    #[test]
+    fn an_agent_begins_with_what_was_cached_else_with_what_a_new_cluster_has() {
+        let place = tempfile::tempdir().unwrap();
+        let data_dir = place.path().join("data");
+        std::fs::create_dir(&data_dir).unwrap();
+        let file = place.path().join("patroni.yml");
+        let local = json!({
+            "scope": "demo", "name": "pg1",
+            "restapi": {"listen": "127.0.0.1:8008"},
+            "raft": {"self_addr": "127.0.0.1:2222"},
+            "bootstrap": {"dcs": {"ttl": 50, "pause": true}},
+            "postgresql": {"listen": "127.0.0.1", "data_dir": data_dir, "authentication": {}},
+        });
+        std::fs::write(&file, local.to_string()).unwrap();
+        let dynamic = || {
+            let environment = primacy_config::from_environment([]);
+            let configuration = Configuration::load(Some(file.clone()), environment, 0o77).unwrap();
+            (
+                configuration.dynamic().clone(),
+                configuration.effective().global.ttl.as_secs(),
+            )
+        };
+        let map = |value: Value| value.as_object().cloned().unwrap();
+        let bootstrap = (map(json!({"ttl": 50, "pause": true})), 50);
+        assert_eq!(dynamic(), bootstrap);
+
+        let cache = data_dir.join(CACHE);
+        std::fs::write(&cache, r#"{"ttl": 40}"#).unwrap();
+        assert_eq!(dynamic(), (map(json!({"ttl": 40})), 40));
+
+        for unusable in ["", "{\"ttl\": 4", "[1]", "null", "{\"ttl\": \"40s\"}"] {
+            std::fs::write(&cache, unusable).unwrap();
+            assert_eq!(dynamic(), bootstrap, "{unusable:?}");
+        }
+        std::fs::write(&cache, b"{\"a\": \"\xff\"}").unwrap();
+        assert_eq!(dynamic(), bootstrap);
+        std::fs::remove_file(&cache).unwrap();
+        std::fs::create_dir(&cache).unwrap();
+        assert_eq!(dynamic(), bootstrap);
     }
 
     #[test]

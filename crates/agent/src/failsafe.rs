@@ -134,7 +134,38 @@ fn read(answer: &HttpAnswer) -> FailsafeReply {
 
 #[cfg(test)]
 mod tests {
+    use primacy_net::StatusCode;
+
     use super::*;
+
+    /// `rest-api.md` §10: whatever else answers at that address has promised nothing.
+    #[test]
+    fn only_the_word_itself_is_an_acceptance() {
+        let read = |status, body: &str, lsn: Option<&str>| {
+            let lsn = lsn.map(|lsn| (LSN.parse().unwrap(), lsn.parse().unwrap()));
+            read(&HttpAnswer {
+                status: StatusCode::from_u16(status).unwrap(),
+                headers: lsn.into_iter().collect(),
+                body: Bytes::from(body.to_owned()),
+            })
+        };
+        let accepted = |lsn: Option<u64>| FailsafeReply::Accepted(lsn.map(Lsn));
+        assert_eq!(read(200, "Accepted", None), accepted(None));
+        assert_eq!(read(200, "Accepted", Some("77")), accepted(Some(77)));
+        assert_eq!(read(200, "Accepted", Some("0/4D")), accepted(None));
+        for (status, body) in [
+            (200, ""),
+            (200, "OK"),
+            (200, "accepted"),
+            (200, "Accepted\n"),
+            (202, "Accepted"),
+            (500, "Accepted"),
+            (500, "Running as a leader"),
+        ] {
+            let refused = FailsafeReply::Refused(format!("{status} {}", body.trim_end()));
+            assert_eq!(read(status, body, Some("77")), refused);
+        }
+    }
 
     #[test]
     fn the_body_is_the_documented_one_and_its_own_inverse() {

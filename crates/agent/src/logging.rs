@@ -48,6 +48,8 @@ pub(crate) enum Level {
     Warning = 30,
     Error = 40,
     Critical = 50,
+    /// Above all of them: nothing is logged.
+    Silent = 60,
 }
 
 impl Level {
@@ -71,6 +73,7 @@ impl Level {
             Level::Warning => "WARNING",
             Level::Error => "ERROR",
             Level::Critical => "CRITICAL",
+            Level::Silent => "SILENT",
         }
     }
 }
@@ -331,6 +334,28 @@ impl Logging {
     /// the process should end with [`BROKEN`].
     pub fn close(&self, patience: Duration) -> bool {
         self.flush(patience) || !self.shared.queue.is_full()
+    }
+}
+
+/// How long what is logged already may take to be written, once nobody holds the log any more.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+impl Drop for Logging {
+    /// Tasks that nobody waits for may still log something: that is left out, so that the reason why a process ended
+    /// is its last line.
+    fn drop(&mut self) {
+        let mut filter = self
+            .shared
+            .filter
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *filter = Filter {
+            level: Level::Silent,
+            loggers: IndexMap::new(),
+        };
+        drop(filter);
+        tracing::callsite::rebuild_interest_cache();
+        self.flush(LAST_WORDS);
     }
 }
 

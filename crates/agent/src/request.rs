@@ -11,6 +11,8 @@ use tokio::sync::oneshot;
 pub enum Request {
     /// Run a pass now: something in the DCS was changed through this member.
     WakeUp,
+    /// The store was read beside the loop.
+    StoreRead,
     /// Look at the server now; answered with the new observation once it is taken. Requests that come in
     /// while a look is under way share the next one.
     Observe {

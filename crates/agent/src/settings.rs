@@ -32,6 +32,7 @@ pub(crate) fn local(effective: &Effective, fence_required: bool) -> Local {
         api_url: config.restapi.api_url(),
         proxy_url: postgresql.proxy_address.as_ref().map(url),
         may_bootstrap: config.bootstrap.is_some(),
+        custom_bootstrap: custom_bootstrap(effective).is_some(),
         replica_methods: postgresql.create_replica_methods.clone(),
         methods_without_source: methods_without_source(postgresql),
         use_pg_rewind: postgresql.use_pg_rewind,

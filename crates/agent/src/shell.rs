@@ -890,6 +890,11 @@ impl Shell {
     fn take_request(&mut self, request: Request) -> Option<Event> {
         let operator = match request {
             Request::WakeUp => OperatorRequest::WakeUp,
+            Request::StoreRead => {
+                self.dcs_last_seen = Timestamp::now().as_second();
+                self.publish();
+                return None;
+            }
             Request::Observe { reply } => {
                 if self.looking > 0 {
                     self.later_looks.push(reply);
@@ -1020,8 +1025,8 @@ impl Shell {
             ),
             None => (None, Instant::now()),
         };
-        let failsafe_map = Some(machine.failsafe_map())
-            .filter(|map| !map.is_empty())
+        let failsafe_map = machine
+            .failsafe_map()
             .and_then(|map| serde_json::to_value(map).ok());
         let (_, observed_at) = machine.server();
         self.published.send_replace(Arc::new(Published {

@@ -117,7 +117,6 @@ async fn start(path: Option<PathBuf>) -> anyhow::Result<u8> {
             config.name
         );
         crate::critical!("{text}");
-        logging.flush(Duration::from_secs(1));
         bail!("{text}: it answers at {url}");
     }
 

@@ -198,6 +198,35 @@ mod tests {
         );
     }
 
+    /// `rest-api.md` §1.2.
+    #[test]
+    fn pages_say_what_went_wrong() {
+        for (page, code, reason, explanation) in [
+            (ErrorPage::Conflict, 409, "Conflict", "Request conflict"),
+            (
+                ErrorPage::BadGateway,
+                502,
+                "Bad Gateway",
+                "Invalid responses from another server/proxy",
+            ),
+            (
+                ErrorPage::Unavailable,
+                503,
+                "Service Unavailable",
+                "The server cannot process the request due to a high load",
+            ),
+        ] {
+            let html = page.html();
+            for line in [
+                format!("<p>Error code: {code}</p>"),
+                format!("<p>Message: {reason}.</p>"),
+                format!("<p>Error code explanation: {code} - {explanation}.</p>"),
+            ] {
+                assert!(html.contains(&line), "{line} in {html}");
+            }
+        }
+    }
+
     #[test]
     fn page_does_not_carry_markup_of_the_client() {
         let page = ErrorPage::UnsupportedMethod("<b>&".into());

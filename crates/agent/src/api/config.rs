@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use primacy_config::GlobalConfig;
 use primacy_config::scalar::{patch, same};
 use primacy_dcs::{Expected, Outcome};
 use primacy_model::Version;
@@ -75,7 +74,7 @@ impl Api {
 
     /// Whatever is written is stored (A10), but somebody should know that it does not mean anything.
     fn warn_of_unusable_values(&self, config: &Map<String, Value>) {
-        let (_, warnings) = GlobalConfig::from_dynamic(config, self.limits);
+        let (_, warnings) = self.published().global.followed_by(config, self.limits);
         for warning in warnings {
             tracing::warn!("Configuration written through the REST API: {warning}");
         }

@@ -168,7 +168,7 @@ pub(crate) enum NotReady {
     #[error("Replication {mode} lag {lag} exceeds maximum allowable {limit}")]
     Lagging {
         mode: &'static str,
-        lag: u64,
+        lag: i128,
         limit: i128,
     },
 }
@@ -206,8 +206,9 @@ pub(crate) fn readiness(query: &Query, status: &Status<'_>) -> Result<(), NotRea
         .and_then(bytes)
         .unwrap_or_else(|| i128::from(published.global.maximum_lag_on_failover));
     let position = position.unwrap_or_default();
-    let lag = position.behind(status.leader_position());
-    if i128::from(lag) > limit {
+    // Less than nothing where it is ahead of what the leader last told.
+    let lag = i128::from(status.leader_position().0) - i128::from(position.0);
+    if lag > limit {
         Err(NotReady::Lagging { mode, lag, limit })
     } else {
         Ok(())

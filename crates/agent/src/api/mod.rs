@@ -37,8 +37,9 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use primacy_config::{GlobalConfig, TimingLimits};
-use primacy_dcs::ClusterStore;
+use primacy_dcs::{ClusterStore, StoreError};
 use primacy_model::{Cluster, ConnUrl};
 use primacy_net::{HeaderMap, HttpClient, Peer, Request as HttpRequest, RequestBody, header};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -291,14 +292,28 @@ impl Api {
     /// A fresh read. Without the store the connection is dropped, since patronictl then goes on to the next
     /// member or writes by itself, while any answer makes it stop (A4).
     async fn read_cluster(&self) -> Result<Cluster, Answer> {
-        let read = self.store.read(self.store_deadline()).await;
+        let read = self.read_store(self.store_deadline()).await;
         read.map_err(|error| Answer::Dropped(error.to_string()))
+    }
+
+    async fn read_store(&self, deadline: Instant) -> Result<Cluster, StoreError> {
+        let cluster = self.store.read(deadline).await?;
+        // Once a second is enough for `dcs_last_seen`, and a busy loop has seen the store itself.
+        if self.published().dcs_last_seen < Timestamp::now().as_second() {
+            let _ = self.requests.try_send(Request::StoreRead);
+        }
+        Ok(cluster)
     }
 
     /// The settings that a cluster's own configuration gives, else those last known.
     fn global_of(&self, cluster: &Cluster) -> GlobalConfig {
         match &cluster.config {
-            Some(config) => GlobalConfig::from_dynamic(&config.value, self.limits).0,
+            Some(config) => {
+                self.published()
+                    .global
+                    .followed_by(&config.value, self.limits)
+                    .0
+            }
             None => (*self.published().global).clone(),
         }
     }

@@ -165,7 +165,7 @@ impl Api {
     }
 }
 
-fn restart_answer(answer: RestartAnswer) -> Answer {
+pub(super) fn restart_answer(answer: RestartAnswer) -> Answer {
     match answer {
         RestartAnswer::Restarted => Answer::text(200, "restarted successfully"),
         RestartAnswer::ConditionsNotMet => {

@@ -257,7 +257,7 @@ impl Api {
         Ok(self.poll(&wish, &global, cluster.leader_name()).await)
     }
 
-    async fn poll(
+    pub(super) async fn poll(
         &self,
         wish: &Wish,
         global: &GlobalConfig,
@@ -267,7 +267,7 @@ impl Api {
         let deadline = Instant::now() + limit;
         while Instant::now() < deadline {
             tokio::time::sleep(POLL).await;
-            match self.store.read(deadline.min(self.store_deadline())).await {
+            match self.read_store(deadline.min(self.store_deadline())).await {
                 Ok(cluster) => {
                     if let Some(answer) = wish.outcome(before, &cluster) {
                         return answer;

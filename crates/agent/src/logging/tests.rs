@@ -52,6 +52,23 @@ fn records_reach_the_file_and_a_reload_changes_the_level() {
     assert_eq!(logging.queue().status(), QueueStatus::default());
 }
 
+/// A task of the store that still runs would otherwise have the last word, behind the reason why the process ends.
+#[test]
+fn nothing_is_logged_behind_the_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let (layer, logging) = Logging::new(&section(&directory, "INFO"), 0o022).unwrap();
+    with_default(tracing_subscriber::registry().with(layer), || {
+        info!("told");
+        assert!(logging.flush(PATIENCE));
+        drop(logging);
+        crate::critical!("too late");
+    });
+    assert_eq!(
+        std::fs::read_to_string(directory.path().join("patroni.log")).unwrap(),
+        "INFO: told\n"
+    );
+}
+
 #[test]
 fn single_loggers_have_their_own_level() {
     let directory = tempfile::tempdir().unwrap();

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::super::{Api, ApiServer};
 use super::gated::{Gated, Reads};
+use crate::citus::CitusHandle;
 use crate::logging::LogQueue;
 use crate::published::Published;
 use crate::request::{Request, RestartAnswer};
@@ -36,15 +37,22 @@ pub(super) struct Bench {
 impl Bench {
     pub(super) async fn new(published: Published, section: RestApi) -> Self {
         let memory = MemoryStore::new();
-        Bench::with_store(published, section, memory.clone(), memory).await
+        Bench::with_store(published, section, memory.clone(), memory, None).await
     }
 
     /// With a store whose reads wait to be let through.
     pub(super) async fn gated(published: Published, section: RestApi) -> (Self, Reads) {
         let memory = MemoryStore::new();
         let (gated, reads) = Gated::new(memory.clone());
-        let bench = Bench::with_store(published, section, memory, gated).await;
+        let bench = Bench::with_store(published, section, memory, gated, None).await;
         (bench, reads)
+    }
+
+    /// Of a member of the coordinator's group.
+    pub(super) async fn of_coordinator(published: Published, section: RestApi) -> Self {
+        let memory = MemoryStore::new();
+        let citus = Some(CitusHandle::unheard());
+        Bench::with_store(published, section, memory.clone(), memory, citus).await
     }
 
     /// `api_store` is how the API sees `memory`.
@@ -53,6 +61,7 @@ impl Bench {
         section: RestApi,
         memory: Arc<MemoryStore>,
         api_store: Arc<dyn Store>,
+        citus: Option<CitusHandle>,
     ) -> Self {
         let store = ClusterStore::new(memory.client(), "/service/", "demo");
         let (publish, published) = watch::channel(Arc::new(published));
@@ -67,7 +76,8 @@ impl Bench {
             TimingLimits::PATRONI,
             peers,
             LogQueue::default(),
-        );
+        )
+        .with_citus(citus);
         let server = ApiServer::start(api, &section).await.unwrap();
         let address = server.local_address().unwrap();
         Bench {

@@ -60,7 +60,11 @@ struct World {
 #[tokio::test]
 async fn every_answer_is_announced_and_every_announced_answer_is_given() {
     let contract = Contract::parse(DESCRIPTION).unwrap();
-    let benches = [open().await, with_password().await, with_allowlist().await];
+    let benches = [
+        coordinator().await,
+        with_password().await,
+        with_allowlist().await,
+    ];
     let mut missing: BTreeSet<_> = contract.operations.iter().flat_map(announced).collect();
     missing.retain(|(method, path, status)| !NEVER_SEEN.contains(&(method, path, *status)));
 
@@ -175,6 +179,10 @@ impl Case {
 
 async fn open() -> Bench {
     Bench::new(primary(), section()).await
+}
+
+async fn coordinator() -> Bench {
+    Bench::of_coordinator(primary(), section()).await
 }
 
 async fn with_password() -> Bench {

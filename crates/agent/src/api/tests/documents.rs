@@ -193,6 +193,20 @@ fn nothing_old_is_told_of_postgresql() {
     );
 }
 
+/// Two records are queued at any time on a busy member.
+#[test]
+fn the_queue_of_the_log_is_told_of_from_the_third_record_on() {
+    let published = replica();
+    let told = |queued| {
+        let queue = QueueStatus { queued, lost: 1 };
+        let document = Status::new(&published, None, queue, Instant::now()).to_json();
+        let keys = ["logger_queue_size", "logger_records_lost"];
+        keys.map(|key| document.get(key).cloned())
+    };
+    assert_eq!(told(2), [None, None]);
+    assert_eq!(told(3), [Some(json!(3)), Some(json!(1))]);
+}
+
 #[test]
 fn metrics_of_a_primary_are_golden() {
     let published =

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use primacy_config::local::BasicAuth;
 use primacy_config::{HostPort, Secret, TimingLimits};
 use primacy_dcs::{ClusterStore, Expected, Fault, MemoryStore};
@@ -13,6 +14,9 @@ use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use super::super::access::Access;
+use super::super::answer::Answer;
+use super::super::switchover::{Action, Wish};
 use super::super::{Api, ApiError, ApiServer};
 use super::bench::{Bench, PATIENCE, header, raw, section};
 use super::*;
@@ -83,6 +87,32 @@ async fn members_may_change_what_strangers_may_not() {
     bench.published.send_replace(Arc::new(joined));
     assert_eq!(bench.ask("POST", "/reload", None).await.0, 202);
     assert_eq!(bench.ask("POST", "/failsafe", None).await, denied);
+}
+
+/// §2.2: what cannot be used of the list lets nobody in, and is told of in the known words.
+#[tokio::test]
+async fn entries_of_the_list_that_cannot_be_used_are_told_of() {
+    let mut section = section();
+    let entries = ["10.0.0.0/33", "nowhere.invalid", "192.0.2.1"];
+    section.allowlist = entries.map(String::from).into();
+    section.allowlist_include_members = true;
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let subscriber = tracing_subscriber::fmt().with_writer(log.reopen().unwrap());
+    let access = {
+        let _told = tracing::subscriber::set_default(subscriber.finish());
+        Access::new(&section).await
+    };
+    let told = std::fs::read_to_string(log.path()).unwrap();
+    for sentence in [
+        "Invalid value \"10.0.0.0/33\" in the allowlist: ",
+        "Failed to resolve nowhere.invalid: ",
+    ] {
+        let line = told.lines().find(|line| line.contains(sentence));
+        assert!(line.is_some_and(|line| line.contains("ERROR")), "{told}");
+    }
+    // Members are looked up for those who are not on the list.
+    assert!(access.needs_members("10.0.0.1".parse().unwrap()));
+    assert!(!access.needs_members("192.0.2.1".parse().unwrap()));
 }
 
 #[tokio::test]
@@ -213,6 +243,13 @@ async fn operations() {
     let off = Bench::new(replica(), section()).await;
     assert_eq!(off.ask("POST", "/failsafe", None).await.0, 502);
     assert_eq!(off.ask("GET", "/failsafe", None).await.0, 502);
+    let emptied = replica().with(|p| p.failsafe_map = Some(json!({})));
+    off.published.send_replace(Arc::new(emptied));
+    let told = off.ask("GET", "/failsafe", None).await;
+    assert_eq!(told, (200, "{}".into()));
+    let metrics = off.ask("GET", "/metrics", None).await.1;
+    let member = r#"patroni_failsafe_member{scope="demo",name="pg1"} 0"#;
+    assert!(metrics.contains(member), "{metrics}");
     let leading = Bench::new(
         primary().with_global(|global| global.failsafe_mode = true),
         section(),
@@ -222,6 +259,19 @@ async fn operations() {
         .ask("POST", "/failsafe", Some(json!({"x": 1})))
         .await;
     assert_eq!(asked, (500, "Running as a leader".into()));
+}
+
+/// §8.7: whoever leads the coordinator's group says what is wrong with an event, to the others it does not matter.
+#[tokio::test]
+async fn an_event_that_is_none_is_refused_by_who_would_act_on_it() {
+    let event = json!({"type": "after_promote", "group": 1, "leader": "w1", "timeout": 30});
+    let bench = Bench::of_coordinator(primary(), section()).await;
+    let bystander = Bench::of_coordinator(replica(), section()).await;
+    for path in ["/citus", "/mpp"] {
+        let ask = async |bench: &Bench| bench.ask("POST", path, Some(event.clone())).await;
+        assert_eq!(ask(&bench).await, (400, "cooldown is missing".into()));
+        assert_eq!(ask(&bystander).await, (200, "OK".into()));
+    }
 }
 
 /// The configuration over the store, with the view following it as the loop would have it.
@@ -267,6 +317,11 @@ async fn configuration_is_written_and_read() {
             .await
             .0,
         200
+    );
+    let same = json!({"ttl": "30", "a": {"c": [1]}});
+    assert_eq!(
+        bench.ask("PUT", "/config", Some(same)).await,
+        text(r#"{"ttl": "30", "a": {"c": [1]}}"#)
     );
     let after = bench
         .store
@@ -327,6 +382,86 @@ async fn a_configuration_that_was_not_written_is_not_told_as_written() {
     let lost = reads.then(async { bench.memory.set_fault(Fault::Unavailable) });
     let (answer, ()) = tokio::join!(change, lost);
     assert_eq!(answer.0, 502);
+}
+
+/// §8.1, row 15: the same for a switchover, of which nothing would show.
+#[tokio::test]
+async fn a_switchover_that_was_not_written_is_not_told_as_scheduled() {
+    let (bench, mut reads) = Bench::gated(replica(), section()).await;
+    let body = json!({"leader": "pg0", "candidate": "pg1", "scheduled_at": "2999-01-01 10:00Z"});
+    for lost in [Fault::Unavailable, Fault::RequestLost] {
+        bench.memory.set_fault(Fault::None);
+        let asked = bench.ask("POST", "/switchover", Some(body.clone()));
+        let lost = reads.then(async { bench.memory.set_fault(lost) });
+        let (answer, ()) = tokio::join!(asked, lost);
+        let text = "failed to write failover key into DCS".to_owned();
+        assert_eq!(answer, (503, text));
+    }
+}
+
+/// §8.1, the last row.
+#[tokio::test(start_paused = true)]
+async fn a_switchover_of_which_nothing_shows_may_still_happen() {
+    let (api, _requests) = api();
+    let failover = object(json!({"candidate": "pg1"}));
+    let switchover = object(json!({"leader": "pg0"}));
+    for (action, body, loop_wait, expected) in [
+        (
+            Action::Failover,
+            failover,
+            5,
+            "Failover status unknown after 20 seconds; operation may still be in progress",
+        ),
+        (
+            Action::Switchover,
+            switchover,
+            15,
+            "Switchover status unknown after 30 seconds; operation may still be in progress",
+        ),
+    ] {
+        let wish = Wish::new(action, &body, false, Timestamp::now()).unwrap();
+        let global = GlobalConfig {
+            loop_wait: Duration::from_secs(loop_wait),
+            ..GlobalConfig::default()
+        };
+        let answer = api.poll(&wish, &global, Some(&"pg0".into())).await;
+        assert_eq!(answer, Answer::text(503, expected));
+    }
+}
+
+/// §8.4: the loop ends before the restart does.
+#[tokio::test]
+async fn a_restart_that_nobody_answers_for_has_failed() {
+    let (api, mut requests) = api();
+    let (answer, _) = tokio::join!(api.restart(Map::new()), async {
+        drop(requests.recv().await);
+    });
+    assert_eq!(answer, Ok(Answer::text(400, "restart failed")));
+}
+
+/// An API without a listener, and what it asks of the machine.
+fn api() -> (Api, mpsc::Receiver<Request>) {
+    let published = watch::channel(Arc::new(replica())).1;
+    let (requests, asked) = mpsc::channel(8);
+    let store = ClusterStore::new(MemoryStore::new(), "service", "demo");
+    let peers = HttpClient::new(ClientOptions::default());
+    let (limits, log) = (TimingLimits::PATRONI, LogQueue::default());
+    let api = Api::new(published, requests, store, limits, peers, log);
+    (api, asked)
+}
+
+/// §8.2.
+#[tokio::test]
+async fn a_failover_under_way_is_not_deleted() {
+    let bench = Bench::new(replica(), section()).await;
+    let (store, deadline) = (&bench.store, || Instant::now() + PATIENCE);
+    let key = r#"{"leader":"pg0","member":"pg1"}"#;
+    let written = store.write_failover(key, Expected::Anything, deadline());
+    written.await.unwrap();
+    let answer = bench.ask("DELETE", "/switchover", None).await;
+    assert_eq!(answer, (404, "no switchover is scheduled".into()));
+    let failover = store.read(deadline()).await.unwrap().failover.unwrap();
+    assert_eq!(failover.candidate.as_deref(), Some("pg1"));
 }
 
 #[tokio::test]
@@ -504,6 +639,26 @@ async fn a_member_that_asks_has_the_server_looked_at() {
         .send_modify(|published| Arc::make_mut(published).observed_at = Instant::now() - PATIENCE);
     let answer = ask("curl/7.88.1").await;
     assert!(answer.contains(new), "{answer}");
+}
+
+/// §3.1, `dcs_last_seen`: also a read for a request counts, and is told once.
+#[tokio::test]
+async fn a_read_beside_the_loop_is_told_to_it() {
+    let (publish, published) = watch::channel(Arc::new(primary()));
+    let (requests, mut told) = mpsc::channel(8);
+    let store = ClusterStore::new(MemoryStore::new(), "service", "demo");
+    let peers = HttpClient::new(ClientOptions::default());
+    let (limits, log) = (TimingLimits::PATRONI, LogQueue::default());
+    let api = Api::new(published, requests, store, limits, peers, log);
+    let server = ApiServer::start(api, &section()).await.unwrap();
+    let address = server.local_address().unwrap();
+    let ask = || raw(address, "GET /cluster HTTP/1.0\r\n\r\n");
+    publish.send_modify(|published| Arc::make_mut(published).dcs_last_seen = 0);
+    ask().await;
+    assert!(matches!(told.try_recv(), Ok(Request::StoreRead)));
+    publish.send_modify(|published| Arc::make_mut(published).dcs_last_seen = i64::MAX);
+    ask().await;
+    assert!(told.try_recv().is_err());
 }
 
 /// §9, the DCS is lost.

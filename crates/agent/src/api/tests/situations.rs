@@ -2,7 +2,7 @@ use primacy_config::{StandbyCluster, SynchronousMode};
 use primacy_model::{Lsn, Tags};
 use serde_json::json;
 
-use super::super::health::{check, liveness, readiness};
+use super::super::health::{check, liveness, readiness, readiness_needs_status};
 use super::super::route::Query;
 use super::super::status::Status;
 use super::*;
@@ -158,6 +158,78 @@ fn parameters_limit_replicas() {
     assert_eq!(codes(&unknown, &["/replica?lag=0"]), "1");
 }
 
+/// Rules 7 to 11 of `rest-api.md` §4.2: the parameters are those of `/replica`, and who leads is asked for its tags alone.
+#[test]
+fn parameters_limit_standbys_of_every_kind() {
+    let tag = |p: &mut Published| {
+        p.configured_tags = Tags::from_json(&json!({"key": "value"})).published();
+    };
+    let listed = |mode| {
+        let replica = replica().with(tag).with_view(listed_in_sync);
+        let replica = replica.with_wal(|wal| wal.replay_lsn = Lsn(50_331_744 - 16_384));
+        replica.with_global(move |global| global.synchronous_mode = mode)
+    };
+    let asked = |published: &Published, path: &str| {
+        let queries = [
+            "",
+            "?tag_key=value",
+            "?tag_key=other",
+            "?lag=16kB",
+            "?lag=16383",
+            "?replication_state=streaming",
+            "?replication_state=in+archive+recovery",
+        ];
+        let paths = queries.map(|query| format!("{path}{query}"));
+        codes(published, &paths.each_ref().map(String::as_str))
+    };
+    use SynchronousMode::{Off, On, Quorum};
+    for (mode, paths) in [
+        (
+            On,
+            &[
+                "/sync",
+                "/synchronous",
+                "/read-only-sync",
+                "/read-only-synchronous",
+            ][..],
+        ),
+        (Quorum, &["/quorum", "/read-only-quorum"]),
+        (Off, &["/async", "/asynchronous"]),
+    ] {
+        for path in paths {
+            assert_eq!(asked(&listed(mode), path), "11.1.1.", "{path}");
+            for other in [On, Quorum, Off].into_iter().filter(|it| *it != mode) {
+                assert_eq!(asked(&listed(other), path), ".......", "{path}");
+            }
+            let expected = match path.starts_with("/read-only") {
+                true => "11.1111",
+                false => ".......",
+            };
+            assert_eq!(asked(&primary().with(tag), path), expected, "{path}");
+        }
+    }
+}
+
+/// §3.1: one that is older than `ttl` is none, whoever leads in it.
+#[test]
+fn a_view_expires() {
+    let old = |p: &mut Published| p.view_until = Instant::now();
+    let paths = ["/replica", "/async", "/read-only-sync", "/primary"];
+    assert_eq!(codes(&replica(), &paths), "11..");
+    assert_eq!(codes(&replica().with(old), &paths), "1...");
+    assert_eq!(codes(&primary(), &paths), "..11");
+    let leading = primary().with(|p| p.lease_until = Some(p.view_until));
+    assert_eq!(codes(&leading.with(old), &paths), "...1");
+
+    let published = replica();
+    let until = published.view_until;
+    let before = until - Duration::from_nanos(1);
+    assert!(published.view(before).is_some() && published.view(until).is_none());
+    let document = |now| Status::new(&published, None, Default::default(), now).to_json();
+    assert_eq!(document(before).get("cluster_unlocked"), None);
+    assert_eq!(document(until)["cluster_unlocked"], true);
+}
+
 #[test]
 fn tags_must_be_there_and_match() {
     let tagged = |published: Published| {
@@ -246,6 +318,11 @@ fn readiness_looks_at_the_lag() {
     assert_eq!(codes(&behind, &paths), ".1.1.");
     let at_the_limit = replica().with_wal(|wal| wal.replay_lsn = Lsn(50_331_744 - 1_048_576));
     assert_eq!(codes(&at_the_limit, &paths), "11111");
+    // The leader last told an earlier position than the one that is replayed here.
+    let ahead = |by: u64| replica().with_wal(move |wal| wal.replay_lsn = Lsn(50_331_744 + by));
+    let paths = ["/readiness?lag=0", "/readiness?lag=-1", "/readiness?lag=-2"];
+    assert_eq!(codes(&ahead(0), &paths), "1..");
+    assert_eq!(codes(&ahead(1), &paths), "11.");
     let archive = replica().with_wal(|wal| {
         wal.receiver = None;
         wal.restore_command = true;
@@ -257,6 +334,53 @@ fn readiness_looks_at_the_lag() {
     assert_eq!(codes(&cut_off, &["/readiness"]), ".");
     let failsafe = cut_off.with(|p| p.failsafe_until = Some(p.view_until));
     assert_eq!(codes(&failsafe, &["/readiness"]), "1");
+}
+
+/// `rest-api.md` §4.6, the reasons, and §3.3: who leads or does not run is not asked for more.
+#[test]
+fn readiness_says_what_is_missing() {
+    let reason = |published: Published, query: &str| {
+        let look = Some(&*published.observation);
+        let status = Status::new(&published, look, Default::default(), Instant::now());
+        let reason = readiness(&Query::parse(query), &status).err();
+        (
+            reason.map(|reason| reason.to_string()).unwrap_or_default(),
+            readiness_needs_status(&published, Instant::now()),
+        )
+    };
+    let stopped = replica().with(|p| p.state = State::Stopped);
+    let archive = replica().with_wal(|wal| wal.receiver = None);
+    let cut_off = replica().without_view().with_wal(|wal| {
+        wal.receiver.as_mut().unwrap().latest_end_lsn = Lsn::ZERO;
+    });
+    let behind = |by: u64| replica().with_wal(move |wal| wal.replay_lsn = Lsn(50_331_744 - by));
+    let cases = [
+        (primary(), "", "", false),
+        (stopped, "", "PostgreSQL is not running", false),
+        (
+            archive,
+            "",
+            "PostgreSQL replication state is not streaming",
+            true,
+        ),
+        (cut_off, "", "DCS is not accessible", true),
+        (
+            behind(2_000_000),
+            "",
+            "Replication apply lag 2000000 exceeds maximum allowable 1048576",
+            true,
+        ),
+        (
+            replica(),
+            "mode=write&lag=-1",
+            "Replication write lag 0 exceeds maximum allowable -1",
+            true,
+        ),
+        (replica(), "", "", true),
+    ];
+    for (published, query, expected, asks) in cases {
+        assert_eq!(reason(published, query), (expected.to_owned(), asks));
+    }
 }
 
 #[test]

@@ -112,7 +112,12 @@ async fn https_can_be_switched_on() {
     files.make("other", None).await;
     let mut bench = Bench::new(primary(), section()).await;
     let mut https = files.section(&bench, VerifyClient::Optional);
-    https.https_extra_headers = [("Strict-Transport-Security".into(), "max-age=1".into())].into();
+    https.http_extra_headers = [("X-Where".into(), "http".into())].into();
+    https.https_extra_headers = [
+        ("Strict-Transport-Security".into(), "max-age=1".into()),
+        ("X-Where".into(), "https".into()),
+    ]
+    .into();
     bench.server.reconfigure(&https, no_peers()).await.unwrap();
     assert_eq!(
         bench.server.local_address().unwrap(),
@@ -126,6 +131,8 @@ async fn https_can_be_switched_on() {
         .unwrap();
     assert_eq!(status.status, 200);
     assert_eq!(status.headers["Strict-Transport-Security"], "max-age=1");
+    let given: Vec<_> = status.headers.get_all("X-Where").iter().collect();
+    assert_eq!(given, ["https"], "in the place of the other");
     let refused = ask(&bench, &anonymous, Method::POST, "/reload")
         .await
         .unwrap();

@@ -8,7 +8,7 @@ use super::super::switchover::{Action, Wish, somebody_can};
 use super::super::{host, log_line, restart};
 use super::*;
 use crate::peers::PeerStatus;
-use crate::request::RestartFilters;
+use crate::request::{RestartAnswer, RestartFilters};
 
 fn now() -> Timestamp {
     "2030-01-01T00:00:00Z".parse().unwrap()
@@ -151,6 +151,14 @@ fn requests_that_do_not_fit_the_cluster_are_refused() {
         ),
         (
             Switchover,
+            json!({"leader": "pg0", "candidate": "pg2"}),
+            listed.clone(),
+            On,
+            "candidate name does not match with sync_standby",
+        ),
+        // With a leader it is a switchover.
+        (
+            Failover,
             json!({"leader": "pg0", "candidate": "pg2"}),
             listed.clone(),
             On,
@@ -425,6 +433,32 @@ fn restart_filters_are_taken() {
     let old =
         restart::Wish::new(&object(json!({"postgres_version": "9.6.3"})), true, now()).unwrap();
     assert_eq!(old.filters.below_version, Some(90_603));
+}
+
+#[test]
+fn how_a_restart_ended_is_told_in_patronis_words() {
+    let cases = [
+        (RestartAnswer::Restarted, 200, "restarted successfully"),
+        (
+            RestartAnswer::ConditionsNotMet,
+            503,
+            "restart conditions are not satisfied",
+        ),
+        (
+            RestartAnswer::Busy("reinitialize".into()),
+            503,
+            "reinitialize already in progress",
+        ),
+        (
+            RestartAnswer::StillStarting,
+            503,
+            "postgres is still starting",
+        ),
+        (RestartAnswer::Failed, 503, "restart failed"),
+    ];
+    for (ended, code, text) in cases {
+        assert_eq!(restart::restart_answer(ended), Answer::text(code, text));
+    }
 }
 
 #[test]
