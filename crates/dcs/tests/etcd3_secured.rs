@@ -144,6 +144,12 @@ impl Administrator {
         }
         self.allow("/service/", "/service0").await;
         self.ask("/auth/enable", json!({})).await;
+        self.log_in().await;
+    }
+
+    /// Its token lapses as everybody's does.
+    async fn log_in(&mut self) {
+        self.token = None;
         let login = json!({"name": "root", "password": "root secret"});
         let answer = self.ask("/auth/authenticate", login).await;
         self.token = Some(answer["token"].as_str().unwrap().to_owned());
@@ -265,6 +271,7 @@ async fn certificates_and_passwords() {
 
     // A changed password is used from the next request on, also if the user was logged in by the old one.
     let change = json!({"name": "agent", "password": "new secret"});
+    administrator.log_in().await;
     administrator.ask("/auth/user/changepw", change).await;
     let outdated = agent.read("/service/", soon()).await.unwrap_err();
     assert!(matches!(outdated, StoreError::Refused { .. }), "{outdated}");
@@ -273,6 +280,8 @@ async fn certificates_and_passwords() {
 
     // Tokens lapse after three seconds without use; the agent logs in again and nobody notices.
     let mut watch = agent.watch("/service/");
+    let event = timeout(PATIENCE, watch.recv()).await.unwrap();
+    assert_eq!(event, Some(WatchEvent::Resync), "the watch is live");
     let lease = agent
         .grant_lease(Duration::from_secs(30), soon())
         .await

@@ -1,5 +1,6 @@
 //! Conditional writes and consistent reads, without faults.
 
+use crate::conformance::leases::grant_lasting;
 use crate::conformance::{
     Fixture, delete, done, put, put_leased, read, scratch, soon, value, write,
 };
@@ -114,10 +115,7 @@ async fn both(fixture: &dyn Fixture) {
         key: leader.clone(),
         value: "me".into(),
     };
-    let lease = store
-        .grant_lease(fixture.ttl(), soon())
-        .await
-        .expect("a lease");
+    let lease = grant_lasting(fixture, &*store).await;
     let both = async |text: &str| {
         let status = put(&status, text, held.clone());
         let member = put_leased(&member, text, &lease);

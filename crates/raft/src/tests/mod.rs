@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use primacy_config::local::RaftTimings;
 use primacy_dcs::{Change, Condition, Outcome, Store, StoreError, Write};
+use primacy_testkit::ports;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
@@ -35,14 +36,10 @@ struct TestGroup {
 
 impl TestGroup {
     fn new(size: usize) -> TestGroup {
-        let listeners: Vec<_> = (0..size)
-            .map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap())
-            .collect();
         TestGroup {
             dirs: (0..size).map(|_| tempfile::tempdir().unwrap()).collect(),
-            addrs: listeners
-                .iter()
-                .map(|l| l.local_addr().unwrap().to_string())
+            addrs: (0..size)
+                .map(|_| format!("127.0.0.1:{}", ports::free().unwrap()))
                 .collect(),
             nodes: (0..size).map(|_| None).collect(),
         }
