@@ -165,6 +165,26 @@ mod tests {
                 1,
             ),
             (
+                "h:8181",
+                r#"{"exhibitor":{"hosts":["h"],"port":8181},"namespace":"kept"}"#,
+                1,
+            ),
+            (
+                "consul://h",
+                r#"{"consul":{"host":"h:8500"},"namespace":"kept"}"#,
+                1,
+            ),
+            (
+                "zookeeper://h",
+                r#"{"namespace":"kept","zookeeper":{"hosts":["h:2181"]}}"#,
+                1,
+            ),
+            (
+                "exhibitor://h",
+                r#"{"exhibitor":{"hosts":["h"],"port":8181},"namespace":"kept"}"#,
+                1,
+            ),
+            (
                 "etcd3://u:p@[::1]:99",
                 r#"{"etcd3":{"host":"[::1]:99"},"namespace":"kept"}"#,
                 1,

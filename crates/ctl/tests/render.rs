@@ -337,6 +337,44 @@ fn extended_list_has_the_columns_about_restarts() {
 }
 
 #[test]
+fn lag_is_rounded_half_to_even() {
+    const MB: u64 = 1 << 20;
+    for (lag, shown) in [
+        (MB / 2, 0),
+        (MB / 2 + 1, 1),
+        (MB * 3 / 2 - 1, 1),
+        (MB * 3 / 2, 2),
+        (MB * 5 / 2, 2),
+        (MB * 7 / 2, 4),
+    ] {
+        let at = 0x3AFFFC0 - lag;
+        let mut demo = demo(streaming("10.0.0.12:15432", 1, at, at, json!({})));
+        demo.status.optime = Lsn(0x3AFFFC0);
+        let tsv = Style::List(Format::Tsv);
+        let drawn = member_table("demo", View::Cluster(&demo), false, tsv);
+        let cells: Vec<&str> = drawn.trim_end().rsplit('\t').take(3).collect();
+        let shown = shown.to_string();
+        assert_eq!((cells[0], cells[2]), (&*shown, &*shown), "{lag} bytes");
+    }
+}
+
+#[test]
+fn reasons_are_shown_up_to_fifty_characters() {
+    let kept = format!("x: é->{}", "b".repeat(44));
+    assert_eq!(kept.chars().count(), 50);
+    for (length, line) in [(44, &*kept), (45, "x: [hidden - too long]")] {
+        let reason = json!({"x": {"old_value": "é", "new_value": "b".repeat(length)}});
+        let pending = json!({"pending_restart": true, "pending_restart_reason": reason});
+        let demo = demo(streaming("10.0.0.12:15432", 1, 1, 1, pending));
+        for style in [LIST, Style::Topology] {
+            let drawn = member_table("demo", View::Cluster(&demo), false, style);
+            let row = drawn.lines().nth(4).unwrap();
+            assert!(row.contains(&format!("| * {:14}| {line} ", "")), "{drawn}");
+        }
+    }
+}
+
+#[test]
 fn topology() {
     let at = 0x6000060;
     let tags = json!({"tags": {"replicatefrom": "pg0", "nosync": true}});

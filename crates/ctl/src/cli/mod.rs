@@ -306,6 +306,8 @@ mod tests {
             ("nonsense", "Error: No such command 'nonsense'."),
             ("list --nonsense", "Error: No such option '--nonsense'."),
             ("-h", "Error: No such option '-h'."),
+            ("history --force", "Error: No such option '--force'."),
+            ("topology -f json", "Error: No such option '-f'."),
             ("restart", "Error: Missing argument 'CLUSTER_NAME'."),
             ("history a b", "Error: Got unexpected extra argument (b)"),
             ("list --form json", "Error: No such option '--form'."),
@@ -377,6 +379,7 @@ mod tests {
             text(of("list -w x").watch().unwrap_err()),
             "Invalid value for '-w' / '--watch': 'x' is not a valid float."
         );
+        assert_eq!(of("list -W").watch().unwrap(), Some(2.0));
         assert_eq!(of("list -W -w 5").watch().unwrap(), Some(5.0));
         assert_eq!(of("list -w 0").watch().unwrap(), None);
         assert!(of("list -f xml").format().is_err());

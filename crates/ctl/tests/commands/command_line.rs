@@ -29,7 +29,9 @@ async fn command_lines_and_configurations_that_cannot_be_used() {
             .contains("Usage: patronictl list [OPTIONS] [CLUSTER_NAMES]..."),
         "{help:?}"
     );
-    assert!(world.run("", "").await.errors.contains("edit-config"));
+    let nothing = world.run("", "").await;
+    nothing.is(2, "", &nothing.errors);
+    assert!(nothing.errors.contains("edit-config"), "{nothing:?}");
 
     world.variables.clear();
     world.variables.insert(
@@ -38,11 +40,13 @@ async fn command_lines_and_configurations_that_cannot_be_used() {
     );
     let unconfigured = world.run("list demo", "").await;
     assert!(unconfigured.errors.starts_with("Error: Can not find suitable configuration of distributed configuration store\nAvailable implementations: "), "{unconfigured:?}");
-    world.run("list", "").await.is(
-        0,
-        "",
-        "TIME - WARNING - Listing members: No cluster names were provided\n",
-    );
+    for command in ["list", "topology"] {
+        world.run(command, "").await.is(
+            0,
+            "",
+            "TIME - WARNING - Listing members: No cluster names were provided\n",
+        );
+    }
     world
         .variables
         .insert("PATRONI_ETCD3_HOST".into(), "127.0.0.1:1".into());
@@ -111,10 +115,34 @@ async fn configuration_is_found_where_it_may_be() {
     world.variables = variables(&[("DCS_URL", "redis://h")]);
     let refusal = "Error: Unknown dcs scheme: redis\n";
     world.run("list", "").await.is(1, "", refusal);
+    for option in [
+        "-d etcd3://h",
+        "--dcs etcd3://h",
+        "--dcs=etcd3://h/service",
+        "--dcs-url etcd3://h/",
+        "--insecure --dcs-url=etcd3://h",
+    ] {
+        let line = format!("{option} list demo");
+        world.run(&line, "").await.is(0, TABLE, "");
+    }
+    // In another namespace is another cluster of that name.
+    world.put("demo/leader", "x").await;
     world
-        .run("-d etcd3://h list demo", "")
+        .put(
+            "demo/members/x",
+            r#"{"conn_url":"postgres://elsewhere:1/p"}"#,
+        )
+        .await;
+    world
+        .run("-d etcd3://h/service/demo dsn demo", "")
         .await
-        .is(0, TABLE, "");
+        .is(0, "host=elsewhere port=1\n", "");
+    let line = format!("--config-file {} dsn demo", several.display());
+    world.variables = variables(&[("PATRONI_NAMESPACE", "/service/demo/")]);
+    world
+        .run(&line, "")
+        .await
+        .is(0, "host=elsewhere port=1\n", "");
 }
 
 /// The last one set of the three counts.

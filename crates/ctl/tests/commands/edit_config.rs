@@ -1,5 +1,7 @@
 //! The dynamic configuration's changes.
 
+use serde_json::{Value, json};
+
 use crate::world::World;
 
 const DIFF: &str = "\
@@ -70,6 +72,40 @@ async fn edit_config_with_options() {
             .starts_with("Error: cannot read /nonexistent/x: "),
         "{missing:?}"
     );
+}
+
+/// Each key is set by two neighbours of the order: replace, apply, `-s`, `-p`.
+#[tokio::test]
+async fn edit_config_applies_its_options_in_their_order_and_not_in_that_of_the_line() {
+    let world = World::demo().await;
+    let file = |name: &str, text: &str| {
+        let path = world.directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let replace = file("replace.yml", "{ttl: 1, a: replace}");
+    let apply = file("apply.yml", "{ttl: null, a: apply, b: apply}");
+    let line = format!(
+        "edit-config -q --force -p c=pg -s postgresql.parameters.c=set -s b=first -s b=last --apply {apply} --replace {replace}"
+    );
+    let changed = world.run(&line, "").await;
+    changed.is(0, "Configuration changed\n", "");
+    assert_eq!(
+        serde_json::from_str::<Value>(&world.get("config").await.unwrap()).unwrap(),
+        json!({"a": "apply", "b": "last", "postgresql": {"parameters": {"c": "pg"}}})
+    );
+}
+
+#[tokio::test]
+async fn edit_config_tells_a_number_from_its_text() {
+    let world = World::demo().await;
+    let line = "edit-config -s ttl=\"30\" --force";
+    let diff = "--- \n+++ \n@@ -5,4 +5,4 @@\n     max_connections: 50\n   use_pg_rewind: true\n retry_timeout: 10\n-ttl: 30\n+ttl: '30'\n";
+    world
+        .run(line, "")
+        .await
+        .is(0, &format!("{diff}Configuration changed\n"), "");
+    world.run(line, "").await.is(0, "Not changed\n", "");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ async fn reload() {
     world.answer(401, "no auth header received");
     let lines = "Reload request received for member pg0 and will be processed within 10 seconds\nFailed: reload for member pg1, status code=401, (no auth header received)\n";
     let question = "Are you sure you want to reload members pg0, pg1? [y/N]: ";
-    world.run("reload demo", "maybe\ny\n").await.is(
+    world.run("reload demo", "maybe\nY\n").await.is(
         0,
         &after_table(&format!(
             "{question}Error: invalid input\n{question}{lines}"
@@ -25,10 +25,12 @@ async fn reload() {
         &after_table("No changes to apply on member pg1\n"),
         "",
     );
-    world
-        .run("reload demo", "")
-        .await
-        .is(1, &after_table(question), "Aborted!\n");
+    for (typed, told) in [("", "Aborted!\n"), ("NO\n", "Error: Aborted reload\n")] {
+        world
+            .run("reload demo", typed)
+            .await
+            .is(1, &after_table(question), told);
+    }
 }
 
 #[tokio::test]
@@ -66,10 +68,16 @@ async fn reinit() {
         TABLE,
         "Error: No replica among provided members\n",
     );
-    assert_eq!(
-        world.run("reinit demo", "pg0\n").await.errors,
-        "Error: pg0 is not a member of cluster\n"
-    );
+    for (typed, refusal) in [
+        ("pg0\n", "pg0 is not a member of cluster"),
+        ("\n", " is not a member of cluster"),
+        ("pg1\nn\n", "Aborted reinitialize"),
+    ] {
+        assert_eq!(
+            world.run("reinit demo", typed).await.errors,
+            format!("Error: {refusal}\n")
+        );
+    }
 }
 
 #[tokio::test]

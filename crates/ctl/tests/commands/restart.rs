@@ -43,6 +43,15 @@ Restart if the PostgreSQL version is less than provided (e.g. 9.5.2)  []: ";
         world.run("restart demo", "\nn\n").await.errors,
         "Error: Aborted restart\n"
     );
+    for (line, typed) in [
+        ("restart demo", "soon\n"),
+        ("restart demo --force --scheduled soon", ""),
+    ] {
+        assert_eq!(
+            world.run(line, typed).await.errors,
+            "Error: Unable to parse scheduled timestamp (soon). It should be in an unambiguous format (e.g. ISO 8601)\n"
+        );
+    }
     world
         .run("restart demo --pending --force", "")
         .await
@@ -118,6 +127,20 @@ async fn schedule_is_kept_when_the_new_one_would_be_refused() {
         "{moved:?}"
     );
     assert_eq!(world.asked()[0], "DELETE /restart");
+    // The old one may be gone by now.
+    world.answer(404, "no restarts are scheduled");
+    world.answer(202, "Restart scheduled");
+    let moved = world
+        .run("restart demo pg1 --force --scheduled 2041-01-01T10:00Z", "")
+        .await;
+    let lines = "+\nFailed: flush scheduled restart for member pg1, status code=404, (no restarts are scheduled)\nSuccess: restart scheduled on member pg1\n";
+    assert!(moved.output.ends_with(lines), "{moved:?}");
+    moved.is(0, &moved.output, "");
+    let asked = world.asked();
+    assert!(
+        asked.len() == 2 && asked[1].starts_with("POST /restart "),
+        "{asked:?}"
+    );
 }
 
 #[tokio::test]
@@ -129,6 +152,15 @@ async fn flush() {
         0,
         &after_table(&format!("{question}{lines}")),
         "",
+    );
+    world
+        .run("flush demo restart --force", "")
+        .await
+        .is(0, &after_table(lines), "");
+    world.run("flush demo restart", "NO\n").await.is(
+        1,
+        &after_table(question),
+        "Error: Aborted flush\n",
     );
     world
         .run("flush demo switchover", "")
@@ -158,6 +190,38 @@ async fn flush() {
     world.answer(404, "no restarts are scheduled");
     let failed = world.run("flush demo pg1 restart --force", "").await;
     assert!(failed.output.ends_with("Failed: flush scheduled restart for member pg1, status code=404, (no restarts are scheduled)\n"), "{failed:?}");
+}
+
+#[tokio::test]
+async fn flush_of_a_switchover_goes_on_until_a_member_decides() {
+    let world = World::demo().await;
+    for name in ["pg2", "pg3", "pg4"] {
+        world.member(name, json!({})).await;
+    }
+    world
+        .member("pg1", json!({"api_url": "http://127.0.0.1:1/patroni"}))
+        .await;
+    let request = r#"{"leader":"pg0","scheduled_at":"2040-01-01T00:00:00+00:00"}"#;
+    world.put("failover", request).await;
+    for (last, told) in [
+        (404, "Failed: no switchover is scheduled\n"),
+        (200, "Success: scheduled switchover deleted\n"),
+    ] {
+        world.answer(503, "busy");
+        world.answer(401, "no auth header received");
+        world.answer(last, "whatever");
+        let outcome = world.run("flush demo switchover", "").await;
+        let refusals = "Failed: member=pg0, status_code=503, (busy)\nFailed: member=pg2, status_code=401, (no auth header received)\n";
+        outcome.is(0, &format!("{refusals}{told}"), &outcome.errors);
+        assert!(
+            outcome
+                .errors
+                .ends_with("WARNING - Member pg1 is not accessible\n"),
+            "{outcome:?}"
+        );
+        assert_eq!(world.asked(), ["DELETE /switchover"; 3]);
+        assert_eq!(world.get("failover").await.unwrap(), request);
+    }
 }
 
 #[tokio::test]

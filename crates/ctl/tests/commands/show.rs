@@ -17,7 +17,10 @@ async fn list() {
         .run("list -t", "")
         .await
         .is(0, &format!("TIME\n{TABLE}"), "");
-    world.run("list nosuch -f json", "").await.is(0, "[]\n", "");
+    for (format, nothing) in [("json", "[]\n"), ("yaml", "[]\n\n"), ("yml", "[]\n\n")] {
+        let line = format!("list nosuch -f {format}");
+        world.run(&line, "").await.is(0, nothing, "");
+    }
     world
         .run_as(Program::Primacy, "list demo", "")
         .await

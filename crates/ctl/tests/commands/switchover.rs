@@ -97,6 +97,14 @@ async fn switchover_refused() {
         let outcome = world.run(line, "").await;
         assert_eq!(outcome.errors, format!("Error: {refusal}\n"), "{line}");
     }
+    for verb in ["switchover", "failover"] {
+        let tagged = World::demo().await;
+        let tags = json!({"tags": {"failover_priority": 0}});
+        tagged.member("pg1", tags).await;
+        let outcome = tagged.run(&format!("{verb} --force"), "").await;
+        let refusal = format!("Error: No candidates found to {verb} to\n");
+        assert_eq!(outcome.errors, refusal);
+    }
     let why = json!({"tags": {"nofailover": true}, "withdrawn": "my WAL left the last leader's"});
     world.member("pg2", why).await;
     let led = world.run("failover --force --candidate pg2", "").await;
@@ -108,42 +116,50 @@ async fn switchover_refused() {
         "{aborted:?}"
     );
 
-    world.answer(412, "candidate name does not match with sync_standby");
-    let failed = world.run("switchover --force", "").await;
-    assert!(
-        failed.output.ends_with(
-            "-+\nSwitchover failed, details: 412, candidate name does not match with sync_standby\n"
+    let differs = "candidate name does not match with sync_standby";
+    for (line, status, body, told) in [
+        ("switchover", 412, differs, "Switchover failed"),
+        ("failover --candidate pg1", 412, differs, "Failover failed"),
+        (
+            "switchover",
+            503,
+            "Switchover status unknown",
+            "Switchover result unknown",
         ),
-        "{failed:?}"
-    );
-    world.answer(503, "Switchover status unknown");
-    let unknown = world.run("switchover --force", "").await;
-    assert!(
-        unknown
-            .output
-            .ends_with("\nSwitchover result unknown, details: 503, Switchover status unknown\n"),
-        "{unknown:?}"
-    );
+        (
+            "failover --candidate pg1",
+            503,
+            "Failover status unknown",
+            "Failover result unknown",
+        ),
+    ] {
+        world.answer(status, body);
+        let outcome = world.run(&format!("{line} --force"), "").await;
+        let end = format!("-+\n{told}, details: {status}, {body}\n");
+        assert!(outcome.output.ends_with(&end), "{outcome:?}");
+        outcome.is(0, &outcome.output, "");
+    }
 }
 
 #[tokio::test]
 async fn members_that_do_not_answer_find_the_request_in_the_store() {
     let world = World::demo().await;
-    let outcome = world.run("switchover --candidate pg1 --force", "").await;
-    let expected = format!(
-        "Current cluster topology\n{TABLE}PRECISE Could not switchover using Patroni api, falling back to DCS\n{TABLE}"
-    );
-    assert_eq!(outcome.output, expected);
-    assert!(
-        outcome.errors.contains("WARNING - Failing over to DCS\n"),
-        "{outcome:?}"
-    );
-    assert_eq!(
-        world.get("failover").await.unwrap(),
-        r#"{"leader":"pg0","member":"pg1"}"#
-    );
-    world.run("failover --candidate pg1 --force", "").await;
-    assert_eq!(world.get("failover").await.unwrap(), r#"{"member":"pg1"}"#);
+    for (verb, request) in [
+        ("switchover", r#"{"leader":"pg0","member":"pg1"}"#),
+        ("failover", r#"{"member":"pg1"}"#),
+    ] {
+        let line = format!("{verb} --candidate pg1 --force");
+        let outcome = world.run(&line, "").await;
+        let expected = format!(
+            "Current cluster topology\n{TABLE}PRECISE Could not {verb} using Patroni api, falling back to DCS\n{TABLE}"
+        );
+        outcome.is(0, &expected, &outcome.errors);
+        let warnings = format!(
+            "TIME - WARNING - Failing over to DCS\nTIME - WARNING - No member has checked whether this {verb} is possible\n"
+        );
+        assert!(outcome.errors.ends_with(&warnings), "{outcome:?}");
+        assert_eq!(world.get("failover").await.unwrap(), request);
+    }
 }
 
 #[tokio::test]
@@ -167,7 +183,6 @@ async fn failover_to_an_asynchronous_member_is_asked_about() {
     assert_eq!(body(&world.asked()[0]), json!({"candidate": "pg1"}));
 }
 
-/// Members of before there were two endpoints.
 /// One whose WAL may be none of what clients were told; what its configuration withdrew stays that.
 #[tokio::test]
 async fn failover_to_a_member_that_withdrew_itself_where_nobody_leads() {
@@ -194,6 +209,7 @@ async fn failover_to_a_member_that_withdrew_itself_where_nobody_leads() {
     );
 }
 
+/// Members of before there were two endpoints.
 #[tokio::test]
 async fn switchover_that_a_member_does_not_know_becomes_a_failover() {
     let world = World::demo().await;

@@ -66,6 +66,53 @@ async fn pause_and_resume() {
 }
 
 #[tokio::test]
+async fn pause_and_resume_go_to_another_member_when_the_leader_does_not_answer() {
+    let world = World::demo().await;
+    world
+        .member("pg0", json!({"api_url": "http://127.0.0.1:1/patroni"}))
+        .await;
+    world.member("pg2", json!({})).await;
+    for (verb, paused, patch) in [("pause", false, "true"), ("resume", true, "null")] {
+        let config = json!({"pause": paused}).to_string();
+        world.put("config", &config).await;
+        // The first answer ends the search, also a refusal.
+        for (status, told) in [
+            (200, format!("Success: cluster management is {verb}d\n")),
+            (
+                503,
+                format!("Failed: {verb} cluster management status code=503, (no)\n"),
+            ),
+        ] {
+            world.answer(status, "no");
+            let outcome = world.run(verb, "").await;
+            outcome.is(0, &told, &outcome.errors);
+            let end = "WARNING - Member pg0 is not accessible\n";
+            assert!(outcome.errors.ends_with(end), "{outcome:?}");
+            assert_eq!(
+                world.asked(),
+                [format!(r#"PATCH /config {{"pause":{patch}}}"#)]
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn members_that_stay_silent_do_not_spoil_a_resume() {
+    let world = World::demo().await;
+    world.put("config", r#"{"pause":true,"loop_wait":1}"#).await;
+    world.member("pg1", json!({"pause": true})).await;
+    // Nobody waits for who published no address.
+    world.member("pg2", json!({"api_url": null})).await;
+    world.answer(200, "{}");
+    world.then("members/pg2", &json!({"pause": true}).to_string());
+    world.run("resume --wait", "").await.is(
+        0,
+        "'resume' request sent, waiting until it is recognized by all nodes\nSuccess: cluster management is resumed\n",
+        "",
+    );
+}
+
+#[tokio::test]
 async fn remove() {
     let world = World::demo().await;
     let one = "Please confirm the cluster name to remove: ";
@@ -152,4 +199,48 @@ async fn demote_and_promote() {
     let demoted = world.run(line, "y\n").await;
     let told = format!("{question}TIME cluster is successfully demoted\n+ Cluster: demo (");
     assert!(demoted.output.starts_with(&told), "{demoted:?}");
+
+    world.asked();
+    world.member("pg0", json!({"role": "standby_leader"})).await;
+    world.answer(503, "no");
+    let refused = world.run("promote-cluster --force", "").await;
+    refused.is(
+        1,
+        &refused.output,
+        "Error: Failed to promote demo cluster: Failed to promote demo cluster: /config PATCH status code=503, (no)\n",
+    );
+    assert_eq!(world.asked(), [r#"PATCH /config {"standby_cluster":null}"#]);
+    world.answer(200, "{}");
+    let primary = json!({"state": "running", "role": "primary"});
+    world.then("members/pg0", &primary.to_string());
+    let promoted = world.run("promote-cluster --force", "").await;
+    promoted.is(0, &promoted.output, "");
+    assert!(
+        promoted
+            .output
+            .contains("+\nTIME cluster is successfully promoted\n+ Cluster: demo ("),
+        "{promoted:?}"
+    );
+}
+
+#[tokio::test]
+async fn demotion_and_promotion_fail_when_the_leader_does_not_answer() {
+    let world = World::demo().await;
+    for (line, verb, role) in [
+        ("demote-cluster --host h --force", "demote", "primary"),
+        ("promote-cluster --force", "promote", "standby_leader"),
+    ] {
+        let silent = json!({"role": role, "api_url": "http://127.0.0.1:1/patroni"});
+        world.member("pg0", silent).await;
+        let failed = world.run(line, "").await;
+        let told = format!("Error: Failed to {verb} demo cluster: ");
+        // Here the beginning is not repeated.
+        let error = failed.errors.strip_prefix(&told).unwrap_or_default();
+        assert!(
+            error.starts_with("cannot connect to ") && error.lines().count() == 1,
+            "{failed:?}"
+        );
+        failed.is(1, &failed.output, &failed.errors);
+        assert!(world.asked().is_empty(), "nobody else is asked");
+    }
 }
