@@ -21,6 +21,7 @@ needed=(
     "command nft nftables"
     "command mkfs.ext4 e2fsprogs"
     "command fsfreeze util-linux"
+    "command script bsdutils"
     "command dpkg-shlibdeps dpkg-dev"
     "file /usr/share/doc/python3-venv python3-venv"
 )

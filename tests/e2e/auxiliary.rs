@@ -360,7 +360,7 @@ const AWS_STAND_IN: &str = include_str!("aws_stand_in.py");
 /// Patroni's `patroni_aws`, which asks who the instance is at one address only, made to ask at another.
 const AWS_PATRONI: &str = "
 import sys, botocore.utils
-botocore.utils.IMDSFetcher.__init__.__defaults__ = (1, 1, sys.argv.pop(1), None, None, None)
+botocore.utils.IMDSFetcher.__init__.__defaults__ = (30, 5, sys.argv.pop(1), None, None, None)
 from patroni.scripts.aws import main
 main()
 ";
@@ -401,7 +401,9 @@ async fn aws() -> Result<()> {
         command
             .args(line.split(' ').filter(|word| !word.is_empty()))
             .env("AWS_ENDPOINT_URL_EC2", format!("http://127.0.0.1:{ec2}"))
-            .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &address);
+            .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &address)
+            .env("AWS_METADATA_SERVICE_TIMEOUT", "30")
+            .env("AWS_METADATA_SERVICE_NUM_ATTEMPTS", "5");
         command
     };
     let told = async |command: std::process::Command| -> Result<(Output, Value)> {

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use primacy_testkit::settings::SCOPE;
-use primacy_testkit::{Scratch, StoreKind, TestCluster, account, programs, wait_until};
+use primacy_testkit::{Scratch, StoreKind, TestCluster, account, client, programs, wait_until};
 
 on_both_stores!(
     broken_yaml,
@@ -370,13 +370,14 @@ async fn a_namesake_that_runs(store: StoreKind) -> Result<()> {
     let mut cluster = lone_member(store).await?;
     cluster.start_agent(0)?;
     let agent = &cluster.agents[0];
-    wait_until("the first agent", EXIT_WITHIN, async || {
+    wait_until("the first agent", cluster.timing.recovery(), async || {
         ensure!(agent.check("/primary").await? == 200, "it does not lead");
         Ok(())
     })
     .await?;
     let mut command = cluster.scratch().command(&cluster.executable);
-    let output = command.arg("agent").arg(&agent.config).output()?;
+    command.arg("agent").arg(&agent.config);
+    let output = client::output(command, 2 * EXIT_WITHIN).await?;
     ensure!(!output.status.success(), "two agents of one name run");
     let errors = String::from_utf8_lossy(&output.stderr);
     // The embedded store's file is the first thing that there cannot be two of.

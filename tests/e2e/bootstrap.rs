@@ -5,6 +5,8 @@ use primacy_testkit::settings::SCOPE;
 use primacy_testkit::{Scratch, StoreKind, TestCluster, sql, wait_until};
 use serde_json::json;
 
+use crate::mixed_tags::check;
+
 on_both_stores!(three_members_from_empty_directories, bootstrapper_dies);
 
 async fn three_members_from_empty_directories(store: StoreKind) -> Result<()> {
@@ -26,20 +28,16 @@ async fn three_members_from_empty_directories(store: StoreKind) -> Result<()> {
     // The health checks that load balancers rely on.
     for (index, agent) in cluster.agents.iter().enumerate() {
         let expected = if index == leader {
-            (200, 503, 200)
+            [200, 503, 200]
         } else {
-            (503, 200, 200)
+            [503, 200, 200]
         };
-        let answered = (
-            agent.check("/primary").await?,
-            agent.check("/replica").await?,
-            agent.check("/health").await?,
-        );
-        ensure!(
-            answered == expected,
-            "{}: /primary, /replica, /health answered {answered:?}",
-            agent.name
-        );
+        for (path, code) in ["/primary", "/replica", "/health"]
+            .into_iter()
+            .zip(expected)
+        {
+            check(&cluster, index, path, code).await?;
+        }
         let status = agent.get("/patroni").await?;
         ensure!(
             status["patroni"]["scope"] == SCOPE && status["patroni"]["name"] == *agent.name,
@@ -81,7 +79,7 @@ async fn bootstrapper_dies(store: StoreKind) -> Result<()> {
         .prepare()
         .await?;
     cluster.start_all()?;
-    let dead = wait_until("a bootstrap", cluster.timing.failover(), async || {
+    let dead = wait_until("a bootstrap", cluster.timing.recovery(), async || {
         let name = std::fs::read_to_string(first.join("name"))?;
         let position = cluster
             .agents
@@ -93,7 +91,9 @@ async fn bootstrapper_dies(store: StoreKind) -> Result<()> {
     ensure!(cluster.leader().await.is_err(), "somebody leads already");
     cluster.agents[dead].kill_node().await?;
 
-    let leader = cluster.wait_new_leader(dead).await?;
+    // A lease, and all of a bootstrap.
+    let within = cluster.timing.recovery();
+    let leader = cluster.wait_leader_other_than(dead, within).await?;
     cluster.start_agent(dead)?;
     ensure!(
         cluster.wait_healthy().await? == leader,

@@ -124,7 +124,12 @@ async fn the_fence_itself_is_killed() -> Result<()> {
 /// that comes back and wants no fence any more ends that of the agent before it, which would kill the server.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_configuration_wants_of_the_fence() -> Result<()> {
-    let mut cluster = crate::cluster(StoreKind::Embedded).prepare().await?;
+    // The margin is cut to what leaves `retry_timeout` and `loop_wait`: time for an agent that begins, too.
+    let mut cluster = crate::cluster(StoreKind::Embedded)
+        .dynamic("ttl", json!(16))
+        .dynamic("retry_timeout", json!(8))
+        .prepare()
+        .await?;
     let configure = |cluster: &TestCluster, fencing: &str| -> Result<()> {
         for agent in &cluster.agents {
             let text = std::fs::read_to_string(&agent.config)?;
@@ -143,7 +148,7 @@ async fn what_the_configuration_wants_of_the_fence() -> Result<()> {
     let postmaster = cluster.agents[leader].postmaster_pid();
     let runs_on = async |cluster: &TestCluster| {
         // Long enough for the fence to act, were it not told of the renewals.
-        let quiet_until = tokio::time::Instant::now() + timing.ttl + timing.loop_wait;
+        let quiet_until = tokio::time::Instant::now() + 2 * timing.ttl;
         while tokio::time::Instant::now() < quiet_until {
             writer.wait_progress(timing.ttl).await?;
             ensure!(

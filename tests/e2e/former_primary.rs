@@ -113,6 +113,8 @@ async fn wait_until_withdrawn(cluster: &TestCluster, member: usize) -> Result<()
             let status = agent.get("/patroni").await?;
             ensure!(status["state"] == "running", "{status}");
             ensure!(status["role"] == "replica", "{status}");
+            // By the agent that runs; the key may be an earlier one's.
+            ensure!(status["tags"]["nofailover"] == true, "{status}");
             let document = agent.get("/cluster").await?;
             let members = document["members"].as_array().context("no members")?;
             let published = members

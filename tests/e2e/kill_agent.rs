@@ -1,8 +1,10 @@
 //! The primary's agent is killed, its server lives.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
-use primacy_testkit::wait_until;
-use primacy_testkit::{StoreKind, TestCluster};
+use primacy_testkit::{StoreKind, TestCluster, wait_until};
+use serde_json::json;
 
 on_both_stores!(
     agent_returns_within_ttl,
@@ -13,7 +15,12 @@ on_both_stores!(
 /// The new agent adopts the running server, and takes over its fence: no restart, no failover. The data directory, which
 /// the first agent made, is written as a person may write it.
 async fn agent_returns_within_ttl(store: StoreKind) -> Result<()> {
-    let mut cluster = crate::cluster(store).prepare().await?;
+    // With either store: time for an agent to begin on a busy machine.
+    let ttl = Duration::from_secs(20);
+    let mut cluster = crate::cluster(store)
+        .dynamic("ttl", json!(ttl.as_secs()))
+        .prepare()
+        .await?;
     for agent in &cluster.agents {
         std::os::unix::fs::symlink(&agent.dir, agent.dir.join("link"))?;
         let text = std::fs::read_to_string(&agent.config)?;
@@ -40,16 +47,16 @@ async fn agent_returns_within_ttl(store: StoreKind) -> Result<()> {
         cluster.agents[leader].pid() != killed,
         "the agent is the killed one"
     );
-    wait_until("the new agent to lead", cluster.timing.ttl, async || {
+    wait_until("the new agent to lead", ttl, async || {
         ensure!(cluster.leader().await? == leader, "another leads");
         Ok(())
     })
     .await?;
 
     // Long enough for a lease that was not taken up again to lapse, and for the failover that would follow.
-    let quiet_until = tokio::time::Instant::now() + cluster.timing.ttl + cluster.timing.loop_wait;
+    let quiet_until = tokio::time::Instant::now() + ttl + cluster.timing.loop_wait;
     while tokio::time::Instant::now() < quiet_until {
-        writer.wait_progress(cluster.timing.ttl).await?;
+        writer.wait_progress(ttl).await?;
         ensure!(
             cluster.agents[leader].postmaster_pid() == postmaster,
             "the server was restarted"

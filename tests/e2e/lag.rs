@@ -1,6 +1,7 @@
 //! How far behind is too far: for a synchronous standby, and for the next leader, in bytes and in timelines.
 
 use anyhow::{Result, ensure};
+use primacy_model::Lsn;
 use primacy_testkit::settings::SCOPE;
 use primacy_testkit::{Pid, Signal, StoreKind, TestCluster, processes, sql, wait_until};
 use serde_json::json;
@@ -55,15 +56,22 @@ async fn who_is_behind_is_passed_over() -> Result<()> {
         freeze(&cluster, old, &sender).await?;
     }
     sql::execute(port, MUCH).await?;
-    // Told to the store: the leader itself knows before.
+    // Told to the store: the leader itself knows before. A lag alone may be the one of the first volume.
+    let written = sql::text(port, "select pg_current_wal_flush_lsn()::text").await?;
+    let written: Lsn = written.parse()?;
     wait_until(
         "the lag to be told",
         cluster.timing.recovery(),
         async || {
             let document = cluster.agents[ahead].get("/cluster").await?;
             let members = document["members"].as_array().into_iter().flatten();
-            let lagging = members.filter(|row| row["lag"].as_u64() > Some(1_048_576));
-            ensure!(lagging.count() == 2, "{document}");
+            let lagging = members.filter(|row| {
+                let received = row["receive_lsn"].as_str().and_then(|lsn| lsn.parse().ok());
+                let lag = row["receive_lag"].as_u64().unwrap_or_default();
+                let told = |received: Lsn| received.0 + lag >= written.0;
+                lag > 1_048_576 && received.is_some_and(told)
+            });
+            ensure!(lagging.count() == 2, "{written}: {document}");
             Ok(())
         },
     )

@@ -70,6 +70,7 @@ mod sync_modes;
 mod synchrony;
 mod systemd;
 mod tags;
+mod terminal;
 mod watchdog;
 mod witness;
 

@@ -18,7 +18,7 @@ mod long {
 
 /// Soon, but not before a command has done its work.
 fn soon() -> Result<String> {
-    let at = SystemTime::now() + Duration::from_secs(8);
+    let at = SystemTime::now() + Duration::from_secs(20);
     let at = jiff::Timestamp::try_from(at)?;
     Ok(at.strftime("%Y-%m-%dT%H:%M:%S+00:00").to_string())
 }

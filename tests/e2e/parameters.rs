@@ -48,6 +48,22 @@ async fn wait_for(
     .await
 }
 
+/// Waits until a standby knows what its primary has by now.
+async fn wait_replayed(cluster: &TestCluster, primary: usize, standby: usize) -> Result<()> {
+    let port = |member: usize| cluster.agents[member].postgres_port;
+    let written = sql::text(port(primary), "select pg_current_wal_lsn()::text").await?;
+    let replayed = format!("select (pg_last_wal_replay_lsn() >= '{written}')::text");
+    wait_until(
+        "the standby to replay",
+        cluster.timing.recovery(),
+        async || {
+            ensure!(sql::text(port(standby), &replayed).await? == "true");
+            Ok(())
+        },
+    )
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn primary_first_down_standbys_first_up() -> Result<()> {
     let cluster = crate::cluster(StoreKind::Embedded).start().await?;
@@ -66,6 +82,7 @@ async fn primary_first_down_standbys_first_up() -> Result<()> {
     restart(&cluster, leader).await?;
     wait_for(&cluster, leader, 30, None).await?;
     cluster.wait_healthy().await?;
+    wait_replayed(&cluster, leader, standbys[0]).await?;
     restart(&cluster, standbys[0]).await?;
     wait_for(&cluster, standbys[0], 30, None).await?;
     cluster.wait_healthy().await?;
@@ -83,7 +100,9 @@ async fn primary_first_down_standbys_first_up() -> Result<()> {
 
     // A value taken back before the restart: nothing waits any more.
     configure(&cluster, 60).await?;
-    wait_for(&cluster, leader, 50, Some(60)).await?;
+    for member in 0..cluster.agents.len() {
+        wait_for(&cluster, member, 50, Some(60)).await?;
+    }
     configure(&cluster, 50).await?;
     for member in 0..cluster.agents.len() {
         wait_for(&cluster, member, 50, None).await?;

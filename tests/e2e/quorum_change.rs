@@ -160,7 +160,7 @@ async fn round(
         writer.wait_progress(cluster.timing.failover()).await?;
     }
 
-    let mut moments = records.moments(cluster, primary);
+    let mut moments = records.moments(cluster, primary).await?;
     match change {
         Change::Grow | Change::Shrink => configure(cluster, primary, count(after)).await?,
         Change::Leave => cluster.agents[mover].signal(Signal::SIGTERM)?,
@@ -236,7 +236,7 @@ async fn a_grown_count_waits_for_who_is_behind() -> Result<()> {
     cluster.network()?.cut(primary, behind, Some(&ports))?;
     writer.wait_progress(cluster.timing.failover()).await?;
 
-    let mut moments = records.moments(&cluster, primary);
+    let mut moments = records.moments(&cluster, primary).await?;
     configure(&cluster, primary, json!({ "synchronous_node_count": 2 })).await?;
     let port = cluster.agents[primary].postgres_port;
     wait_until("the names", cluster.timing.failover(), async || {

@@ -148,6 +148,8 @@ async fn a_configuration_changes() -> Result<()> {
                 .await?;
             let status = cluster.agents[0].get("/patroni").await?;
             ensure!(status["state"] != "running", "{status}");
+            let let_in = sql::connect(old_port, "test").await.is_ok();
+            ensure!(!let_in, "the rules are not in force");
             Ok(())
         })
         .await?;
@@ -185,10 +187,10 @@ async fn a_configuration_changes() -> Result<()> {
     agent.sighup()?;
     wait_until("a reload of PostgreSQL", within, async || {
         ensure!(sql::text(old_port, loaded).await? != before);
+        ensure!(agent.log().contains("the configuration cannot be reloaded"));
         Ok(())
     })
     .await?;
-    ensure!(agent.log().contains("the configuration cannot be reloaded"));
     cluster.scratch().account().write(&agent.config, &config)?;
 
     let answer = agent.send("POST", "/restart", &json!({})).await?;
@@ -222,12 +224,16 @@ async fn a_configuration_changes() -> Result<()> {
         Ok(())
     })
     .await?;
-    ensure!(told_port(agent).await? == json!(new_port));
-    let api_url = agent.get("/cluster").await?["members"][0]["api_url"].clone();
-    ensure!(
-        api_url == format!("http://127.0.0.1:{rest_port}/patroni"),
-        "{api_url}"
-    );
+    wait_until("the others to find it", within, async || {
+        let member = agent.get("/cluster").await?["members"][0].clone();
+        let api_url = format!("http://127.0.0.1:{rest_port}/patroni");
+        ensure!(
+            member["port"] == new_port && member["api_url"] == api_url,
+            "{member}"
+        );
+        Ok(())
+    })
+    .await?;
     ensure!(agent.postmaster_pid() == postmaster, "it was restarted");
     let answer = agent.send("POST", "/restart", &json!({})).await?;
     ensure!(answer.status == 200, "{answer:?}");

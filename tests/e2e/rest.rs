@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use primacy_testkit::http::{self, Response};
 use primacy_testkit::openapi::Contract;
 use primacy_testkit::settings::SCOPE;
-use primacy_testkit::{StoreKind, TestCluster, wait_until};
+use primacy_testkit::{Agent, StoreKind, TestCluster, wait_until};
 use serde_json::{Value, json};
 
 const DESCRIPTION: &str = include_str!("../../crates/agent/src/api/openapi.json");
@@ -247,6 +247,8 @@ async fn answers_are_patronis() -> Result<()> {
             },
         )
         .await?;
+        // A replica that was just started tells when it replayed a commit, if there was one.
+        writer.wait_progress(cluster.timing.failover()).await?;
         for member in [0, 1] {
             let asked = interview(&cluster, leader, member).await?;
             answers.insert((member, member == leader), asked);
@@ -330,10 +332,12 @@ async fn interview(cluster: &TestCluster, leader: usize, member: usize) -> Resul
     )
     .await?;
     let on = || json!({"failsafe_mode": true});
-    configure(cluster, on(), "GET", "/failsafe", |answer| {
-        answer.status == 200
-    })
-    .await?;
+    // Switched off, it is an empty document, which stays until the leader's next pass.
+    let is_complete = |answer: &Response| {
+        let named = |agent: &Agent| answer.body.contains(&format!("\"{}\"", agent.name));
+        cluster.agents.iter().all(named)
+    };
+    configure(cluster, on(), "GET", "/failsafe", is_complete).await?;
     // Without a body, it is 411 when the mode is on.
     let is_on = |answer: &Response| answer.status == 411;
     configure(cluster, on(), "POST", "/failsafe", is_on).await?;

@@ -14,7 +14,12 @@ const AHEAD: Duration = Duration::from_secs(12);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn restarts_and_switchovers_happen_when_they_are_due() -> Result<()> {
-    let mut cluster = crate::cluster(StoreKind::Embedded).start().await?;
+    // A standby waits for its release for two loops.
+    let mut cluster = crate::cluster(StoreKind::Embedded)
+        .dynamic("loop_wait", json!(3))
+        .dynamic("ttl", json!(10))
+        .start()
+        .await?;
     let writer = cluster.writer().await?;
     let mut writers = cluster.direct_writers();
     let leader = cluster.leader().await?;
@@ -83,6 +88,9 @@ async fn primary_start_timeout_decides_who_goes_on() -> Result<()> {
         cluster.wait_healthy().await? == first,
         "a restart moved the lead"
     );
+    // It may have missed its standbys for a moment, and not told yet.
+    wait_published(&cluster, first).await?;
+    ensure!(cluster.wait_healthy().await? == first, "the lead moved");
     cluster.agents[first].sigkill_postmaster()?;
     let second = cluster.wait_new_leader(first).await?;
     ensure!(cluster.wait_healthy().await? == second, "the lead moved on");

@@ -81,7 +81,7 @@ async fn round(
     let count = dice.random_range(1..cluster.agents.len());
     let strict = dice.random_bool(0.3);
     println!("mode {mode}, count {count}, strict {strict}");
-    let mut moments = records.moments(cluster, primary);
+    let mut moments = records.moments(cluster, primary).await?;
     let change = json!({
         "synchronous_mode": mode,
         "synchronous_node_count": count,

@@ -1,5 +1,8 @@
 //! The operator moves the lead.
 
+use std::cell::RefCell;
+use std::time::Instant;
+
 use anyhow::{Result, ensure};
 use primacy_testkit::settings::SCOPE;
 use primacy_testkit::{Pid, Signal, StoreKind, TestCluster, processes, sql, wait_until};
@@ -7,7 +10,11 @@ use serde_json::json;
 
 use crate::synchrony::configure;
 
-on_both_stores!(through_the_rest_api, through_commands);
+on_both_stores!(
+    through_the_rest_api,
+    through_commands,
+    seen_by_load_balancers
+);
 
 async fn through_the_rest_api(store: StoreKind) -> Result<()> {
     let cluster = crate::cluster(store)
@@ -154,4 +161,84 @@ async fn through_commands(store: StoreKind) -> Result<()> {
     writers.push(writer);
     let ledger = TestCluster::collect(writers).await?;
     cluster.finish(ledger).await
+}
+
+/// The answers to one health check as they changed: which, when the last request with it was sent, when the first was
+/// answered.
+type Seen = Vec<(bool, Instant, Instant)>;
+
+fn note(seen: &mut Seen, up: bool, sent: Instant) {
+    match seen.last_mut() {
+        Some(last) if last.0 == up => last.1 = sent,
+        _ => seen.push((up, sent, Instant::now())),
+    }
+}
+
+/// `rest-api.md` §13: the health checks of both members in their order, and nobody is a primary after the next one is.
+async fn seen_by_load_balancers(store: StoreKind) -> Result<()> {
+    const CHECKS: [&str; 4] = ["/primary", "/leader", "/replica", "/health"];
+    let cluster = crate::cluster(store).start().await?;
+    let (old, new) = (
+        cluster.leader().await?,
+        cluster.synchronous_standby().await?,
+    );
+    let seen: [[RefCell<Seen>; 4]; 2] = Default::default();
+    let look = async || -> Result<()> {
+        for (member, seen) in [(old, &seen[0]), (new, &seen[1])] {
+            for (path, seen) in CHECKS.into_iter().zip(seen) {
+                let sent = Instant::now();
+                let up = cluster.agents[member].check(path).await? == 200;
+                note(&mut seen.borrow_mut(), up, sent);
+            }
+        }
+        Ok(())
+    };
+    look().await?;
+    let request =
+        json!({"leader": cluster.agents[old].name, "candidate": cluster.agents[new].name});
+    let switched = cluster.agents[old].send("POST", "/switchover", &request);
+    let arrived = wait_until(
+        "both in their new roles",
+        cluster.timing.recovery(),
+        async || {
+            look().await?;
+            for (member, role) in [(0, 2), (1, 0)] {
+                for check in [role, 3] {
+                    let last = seen[member][check]
+                        .borrow()
+                        .last()
+                        .is_some_and(|last| last.0);
+                    ensure!(last, "{}", CHECKS[check]);
+                }
+            }
+            Ok(())
+        },
+    );
+    let (switched, arrived) = tokio::join!(switched, arrived);
+    let answer = switched?;
+    ensure!(answer.status == 200, "{answer:?}");
+    arrived?;
+
+    for (member, expected) in [
+        (0, [&[true, false][..], &[true, false], &[false, true]]),
+        (1, [&[false, true], &[false, true], &[true, false]]),
+    ] {
+        for (check, expected) in expected.into_iter().enumerate() {
+            let answers = seen[member][check].borrow();
+            let answers: Vec<bool> = answers.iter().map(|seen| seen.0).collect();
+            // A replica whose server does not answer in time is none for that moment.
+            let fits = match CHECKS[check] {
+                "/replica" => {
+                    answers.first() == expected.first() && answers.last() == expected.last()
+                }
+                _ => answers == expected,
+            };
+            ensure!(fits, "{member} {}: {answers:?}", CHECKS[check]);
+        }
+    }
+    for check in [0, 1] {
+        let (old, new) = (seen[0][check].borrow(), seen[1][check].borrow());
+        ensure!(old[0].1 < new[1].2, "{}: both at once", CHECKS[check]);
+    }
+    Ok(())
 }

@@ -63,6 +63,16 @@ async fn standbys_then_primary() -> Result<()> {
     writer.wait_progress(cluster.timing.failover()).await?;
 
     configure(&cluster, primary, json!({"synchronous_mode_strict": true})).await?;
+    wait_until(
+        "the primary to know",
+        cluster.timing.failover(),
+        async || {
+            let config = cluster.agents[primary].get("/config").await?;
+            ensure!(config["synchronous_mode_strict"] == true, "{config}");
+            Ok(())
+        },
+    )
+    .await?;
     let standby = cluster.synchronous_standby().await?;
     lose_standbys(&mut cluster, primary).await?;
     wait_nothing_acknowledged(&cluster, &[&writer, &writers[primary]]).await?;

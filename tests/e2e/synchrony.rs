@@ -60,13 +60,18 @@ impl Records {
     }
 
     /// Watches for changes of either record from now on.
-    pub(crate) fn moments(&self, cluster: &TestCluster, primary: usize) -> Moments {
+    pub(crate) async fn moments(&self, cluster: &TestCluster, primary: usize) -> Result<Moments> {
         let file = cluster.agents[primary].data_dir().join("postgresql.conf");
-        Moments {
-            sync: self.store.watch(&self.key),
+        let mut sync = self.store.watch(&self.key);
+        let live = async { while !matches!(sync.recv().await, Some(WatchEvent::Resync) | None) {} };
+        tokio::time::timeout(cluster.timing.failover(), live)
+            .await
+            .context("the store does not let watch")?;
+        Ok(Moments {
+            sync,
             names: names_in(&file).unwrap_or_default(),
             file,
-        }
+        })
     }
 
     /// Waits until nothing is left to change: all other members are synchronous, `count` of them for every commit.

@@ -20,7 +20,8 @@ use super::with_parts;
 const API: &str = include_str!("barman_api.py");
 /// Instead of ssh, whose first argument is the host.
 const SSH: &str = "shift\nexec sh -c \"$*\"\n";
-const WITHIN: Duration = Duration::from_secs(60);
+/// Of one command, and of several tries of it.
+const WITHIN: Duration = Duration::from_secs(180);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn backs_up_and_restores() -> Result<()> {

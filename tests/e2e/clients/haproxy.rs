@@ -37,7 +37,7 @@ async fn client_survives_a_failover(mut cluster: TestCluster) -> Result<()> {
     let proxy = HaProxy::start(&cluster).await?;
     let writer = Writer::start(100, Target::Port(proxy.primary_port));
     writer.wait_progress(cluster.timing.failover()).await?;
-    replica_listener_leads_to_a_replica(&proxy).await?;
+    replica_listener_leads_to_a_replica(&cluster, &proxy).await?;
 
     let old = cluster.leader().await?;
     cluster.agents[old].kill_node().await?;
@@ -48,7 +48,7 @@ async fn client_survives_a_failover(mut cluster: TestCluster) -> Result<()> {
         last == Some(i32::from(cluster.agents[new].postgres_port)),
         "the proxy leads to port {last:?}, not to the new primary"
     );
-    replica_listener_leads_to_a_replica(&proxy).await?;
+    replica_listener_leads_to_a_replica(&cluster, &proxy).await?;
 
     cluster.start_agent(old)?;
     cluster.wait_healthy().await?;
@@ -56,11 +56,11 @@ async fn client_survives_a_failover(mut cluster: TestCluster) -> Result<()> {
     cluster.finish(ledger).await
 }
 
-async fn replica_listener_leads_to_a_replica(proxy: &HaProxy) -> Result<()> {
-    // Two checks in a row bring a server up, a second apart.
+/// Two checks in a row bring a server up, a second apart; a replica that lost its primary may be rewound first.
+async fn replica_listener_leads_to_a_replica(cluster: &TestCluster, proxy: &HaProxy) -> Result<()> {
     wait_until(
         "the replica listener to lead to a replica",
-        Duration::from_secs(15),
+        cluster.timing.recovery(),
         async || {
             let recovering =
                 sql::text(proxy.replica_port, "select pg_is_in_recovery()::text").await?;

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use primacy_testkit::client::output;
 use primacy_testkit::settings::SCOPE;
 use primacy_testkit::sql::{SUPERUSER, SUPERUSER_PASSWORD};
-use primacy_testkit::{Sample, StoreKind, TestCluster, Venv};
+use primacy_testkit::{Sample, StoreKind, TestCluster, Venv, wait_until};
 
 const PSYCOPG: Venv = Venv {
     directory: "/var/tmp/primacy-test-psycopg-3.3.9",
@@ -64,15 +64,22 @@ async fn follows_the_primary() -> Result<()> {
 async fn both_reach(cluster: &TestCluster, services: &Path, python: &Path) -> Result<()> {
     let text = std::fs::read_to_string(services)?;
     for service in ["primary", "standby"] {
-        let mut psql = cluster.scratch().command("psql");
-        psql.env("PGSERVICEFILE", services)
-            .args(["-X", "-t", "-A", "-c", WHERE])
-            .arg(format!("service={service}"));
+        let psql = || {
+            let mut psql = cluster.scratch().command("psql");
+            psql.env("PGSERVICEFILE", services)
+                .args(["-X", "-t", "-A", "-c", WHERE])
+                .arg(format!("service={service}"));
+            psql
+        };
         reaches(cluster, service, psql).await?;
         // Given a service with several hosts, psycopg 3.3.9 may wait for ever when a host refuses after one of the
         // wrong kind; given the hosts themselves, it tries each.
-        let mut psycopg = cluster.scratch().command(python);
-        psycopg.args(["-c", CONNECT, &connection_string(&text, service)?, WHERE]);
+        let hosts = connection_string(&text, service)?;
+        let psycopg = || {
+            let mut psycopg = cluster.scratch().command(python);
+            psycopg.args(["-c", CONNECT, &hosts, WHERE]);
+            psycopg
+        };
         reaches(cluster, service, psycopg).await?;
     }
     Ok(())
@@ -87,18 +94,24 @@ fn connection_string(services: &str, service: &str) -> Result<String> {
     Ok(settings.join(" "))
 }
 
-async fn reaches(cluster: &TestCluster, service: &str, mut client: Command) -> Result<()> {
-    client
-        .env("PGUSER", SUPERUSER)
-        .env("PGPASSWORD", SUPERUSER_PASSWORD);
-    let answered = output(client, Duration::from_secs(30)).await?;
-    let printed = String::from_utf8_lossy(&answered.stdout);
-    let (leader, expected) = (cluster.leader().await?, service == "standby");
-    let leader = cluster.agents[leader].postgres_port.to_string();
-    let (port, recovering) = printed.trim().split_once('|').unwrap_or_default();
-    ensure!(
-        recovering == expected.to_string() && (port == leader) != expected,
-        "{service} is {printed:?}, the leader's port {leader}: {answered:?}"
-    );
-    Ok(())
+/// A standby may be rewound first, when its primary is lost.
+async fn reaches(cluster: &TestCluster, service: &str, client: impl Fn() -> Command) -> Result<()> {
+    let what = format!("a session of a {service}");
+    wait_until(&what, cluster.timing.recovery(), async || {
+        let mut client = client();
+        client
+            .env("PGUSER", SUPERUSER)
+            .env("PGPASSWORD", SUPERUSER_PASSWORD);
+        let answered = output(client, Duration::from_secs(30)).await?;
+        let printed = String::from_utf8_lossy(&answered.stdout);
+        let (leader, expected) = (cluster.leader().await?, service == "standby");
+        let leader = cluster.agents[leader].postgres_port.to_string();
+        let (port, recovering) = printed.trim().split_once('|').unwrap_or_default();
+        ensure!(
+            recovering == expected.to_string() && (port == leader) != expected,
+            "{service} is {printed:?}, the leader's port {leader}: {answered:?}"
+        );
+        Ok(())
+    })
+    .await
 }
