@@ -1,5 +1,3 @@
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -10,6 +8,8 @@ use primacy_postgres::{
     Server, Settings, StartRequest, Started, StopMode, StopRequest, Until, kill_leftovers,
 };
 use primacy_testkit::ports;
+use primacy_testkit::processes::MARK;
+use primacy_testkit::programs::postgresql_bin_dir;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
@@ -24,32 +24,32 @@ pub(crate) fn until() -> Until {
     Until::deadline(soon())
 }
 
-/// Runs the test `name` again as `postgres` when this is root. `true`: it is done.
-pub(crate) fn done_as_postgres(name: &str) -> bool {
-    if !nix::unistd::geteuid().is_root() {
+/// Runs the test `name` once more in a scratch directory, which ends whatever the test started also when the test is
+/// interrupted, as `postgres` when this is root. `true`: it is done.
+pub(crate) fn done_in_scratch(name: &str) -> bool {
+    if std::env::var_os(MARK).is_some() {
         return false;
     }
-    let user = nix::unistd::User::from_name("postgres")
-        .unwrap()
-        .expect("a user postgres");
+    let scratch = primacy_testkit::Scratch::new().unwrap();
     // The target directory may be where only root comes: a checkout below /root, a private clone.
-    let place = tempfile::Builder::new()
-        .permissions(std::fs::Permissions::from_mode(0o755))
-        .tempdir_in("/tmp")
-        .unwrap();
-    let executable = place.path().join("server");
+    let executable = scratch.path().join("server");
     std::fs::copy(std::env::current_exe().unwrap(), &executable).unwrap();
-    std::fs::set_permissions(&executable, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let status = Command::new(executable)
+    scratch.account().own(&executable).unwrap();
+    let ours =
+        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PRIMACY_"));
+    let status = scratch
+        .command(&executable)
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .current_dir("/")
+        .envs(ours)
         // libpq looks for certificates there.
-        .env("HOME", place.path())
-        .uid(user.uid.as_raw())
-        .gid(user.gid.as_raw())
+        .env("HOME", scratch.path())
         .status()
         .unwrap();
-    assert!(status.success(), "{name} failed as {}", user.name);
+    assert!(
+        status.success(),
+        "{name} failed as {}",
+        scratch.account().name()
+    );
     true
 }
 
@@ -59,7 +59,7 @@ macro_rules! server_test {
     ($module:ident, $name:ident, $body:block) => {
         #[test]
         fn $name() {
-            if $crate::scratch::done_as_postgres(concat!(stringify!($module), "::", stringify!($name))) {
+            if $crate::scratch::done_in_scratch(concat!(stringify!($module), "::", stringify!($name))) {
                 return;
             }
             tokio::runtime::Builder::new_multi_thread()
@@ -82,7 +82,7 @@ impl Scratch {
         Scratch {
             directory: tempfile::Builder::new()
                 .prefix("pg")
-                .tempdir_in("/tmp")
+                .tempdir_in(std::env::var_os(MARK).unwrap_or("/tmp".into()))
                 .unwrap(),
         }
     }
@@ -102,7 +102,7 @@ impl Scratch {
 
     pub(crate) fn settings(&self, name: &str) -> Settings {
         let mut settings = Settings::new(name, "batman", self.path(name));
-        settings.bin_dir = bin_dir();
+        settings.bin_dir = Some(postgresql_bin_dir().unwrap());
         settings.port = free_port();
         settings.local = LocalAddress::Unix(self.directory.path().to_path_buf());
         settings.local_replication = LocalAddress::Tcp("127.0.0.1".into());
@@ -180,17 +180,6 @@ fn credentials(username: &str, password: &str) -> Credentials {
         password: Some(Secret::new(password)),
         ..Credentials::default()
     }
-}
-
-fn bin_dir() -> Option<PathBuf> {
-    if let Some(directory) = std::env::var_os("PRIMACY_TEST_PG_BIN") {
-        return Some(directory.into());
-    }
-    let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?.flatten();
-    let newest = versions
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
-        .max()?;
-    Some(PathBuf::from(format!("/usr/lib/postgresql/{newest}/bin")))
 }
 
 pub(crate) fn free_port() -> u16 {
