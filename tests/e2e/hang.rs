@@ -1,12 +1,13 @@
 //! PostgreSQL runs and does not answer: its postmaster is stopped, its disk hangs, or it only looks like that.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use primacy_testkit::settings::SCOPE;
-use primacy_testkit::{Agent, Signal, StoreKind, TestCluster, account, processes, sql, wait_until};
+use primacy_testkit::{
+    Agent, Disk, Signal, StoreKind, TestCluster, account, processes, sql, wait_until,
+};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -147,7 +148,7 @@ async fn a_disk_that_hangs_is_handed_over() -> Result<()> {
         .await?;
     let mut disks = Vec::new();
     for agent in &cluster.agents {
-        disks.push(Disk::mount(&agent.data_dir())?);
+        disks.push(disk(&cluster, &agent.data_dir())?);
     }
     cluster.start_all()?;
     let leader = cluster.wait_healthy().await?;
@@ -182,7 +183,7 @@ async fn a_log_disk_that_hangs_stops_nothing() -> Result<()> {
     let mut cluster = crate::cluster(StoreKind::Embedded).prepare().await?;
     let mut disks = Vec::new();
     for agent in &cluster.agents {
-        disks.push(Disk::mount(&agent.dir.join("logs"))?);
+        disks.push(disk(&cluster, &agent.dir.join("logs"))?);
         log_to(&cluster, agent, &json!({"dir": agent.dir.join("logs")}))?;
     }
     cluster.start_all()?;
@@ -233,54 +234,8 @@ fn signal_postmaster(
     Ok(pid)
 }
 
-/// A file system of its own, which can be made to hang.
-struct Disk {
-    image: PathBuf,
-    mounted: PathBuf,
-}
-
-impl Disk {
-    fn mount(directory: &Path) -> Result<Self> {
-        let disk = Disk {
-            image: directory.with_extension("img"),
-            mounted: directory.to_owned(),
-        };
-        let parent = directory.parent().context("a directory in another")?;
-        std::fs::create_dir(directory)?;
-        std::fs::File::create(&disk.image)?.set_len(400 << 20)?;
-        run("mkfs.ext4", &["-q", "-F"], &disk.image)?;
-        let image = disk.image.to_string_lossy();
-        run("mount", &["-o", "loop", &image], directory)?;
-        std::fs::remove_dir(directory.join("lost+found"))?;
-        let owner = format!("--reference={}", parent.display());
-        run("chown", &[&owner], directory)?;
-        run("chmod", &["0700"], directory)?;
-        Ok(disk)
-    }
-
-    fn freeze(&self) -> Result<()> {
-        run("fsfreeze", &["--freeze"], &self.mounted)
-    }
-
-    fn thaw(&self) -> Result<()> {
-        run("fsfreeze", &["--unfreeze"], &self.mounted)
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = self.thaw();
-        let _ = run("umount", &["--lazy"], &self.mounted);
-    }
-}
-
-fn run(program: &str, arguments: &[&str], path: &Path) -> Result<()> {
-    let output = Command::new(program).args(arguments).arg(path).output()?;
-    let text = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        output.status.success(),
-        "{program} {}: {text}",
-        path.display()
-    );
-    Ok(())
+/// Makes the directory, with a disk of its own that can be made to hang.
+fn disk(cluster: &TestCluster, directory: &Path) -> Result<Disk> {
+    std::fs::create_dir(directory)?;
+    Disk::mount_file(directory, 400, cluster.scratch().account())
 }

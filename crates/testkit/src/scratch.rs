@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, Once};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -19,7 +20,11 @@ static LIVE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 static ON_SIGNAL: Once = Once::new();
 
 /// A scratch directory under `/tmp` (short, since the paths of Unix sockets are limited to 107 bytes), owned by the
-/// unprivileged account. Dropped, it ends every process that was marked with it, then removes itself.
+/// unprivileged account. Dropped, it ends every process that was marked with it, takes away the
+/// disks below it, then removes itself.
+///
+/// # Panics
+/// When dropped, if it cannot be removed: a test that leaves something behind fails.
 #[derive(Debug)]
 pub struct Scratch {
     path: PathBuf,
@@ -85,8 +90,13 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        remove(&self.path);
+        let removed = remove(&self.path);
         live().remove(&self.path);
+        if let Err(why) = removed {
+            // Hundreds of megabytes for each run of the suite fill a disk.
+            assert!(std::thread::panicking(), "{why}");
+            eprintln!("{why}");
+        }
     }
 }
 
@@ -94,12 +104,25 @@ fn live() -> std::sync::MutexGuard<'static, BTreeSet<PathBuf>> {
     LIVE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-fn remove(path: &Path) {
+/// Says what stays, if anything does.
+fn remove(path: &Path) -> Result<(), String> {
+    disk::thaw_below(path);
     processes::end_all(path);
+    disk::unmount_below(path);
     if std::env::var_os(KEEP).is_some() {
         eprintln!("kept: {}", path.display());
-    } else if let Err(error) = std::fs::remove_dir_all(path) {
-        eprintln!("cannot remove {}: {error}", path.display());
+        return Ok(());
+    }
+    // What was ended may take a moment to be gone, and writes until then.
+    let give_up = Instant::now() + Duration::from_secs(10);
+    loop {
+        match std::fs::remove_dir_all(path) {
+            Err(_) if Instant::now() < give_up => std::thread::sleep(Duration::from_millis(50)),
+            removed => {
+                return removed
+                    .map_err(|error| format!("cannot remove {}: {error}", path.display()));
+            }
+        }
     }
 }
 
@@ -126,11 +149,9 @@ fn clean_up_on_signal() {
     });
     let paths = live().clone();
     for path in &paths {
-        processes::end_all(path);
-    }
-    disk::unmount_live();
-    for path in &paths {
-        remove(path);
+        if let Err(why) = remove(path) {
+            eprintln!("{why}");
+        }
     }
     network::remove_live();
     std::process::exit(130);
