@@ -14,8 +14,8 @@ use primacy_dcs::{ClusterStore, Renewal, Subject, WatchEvent};
 use primacy_ha::citus::CitusEvent;
 use primacy_ha::{
     Action, Answer, CallbackEvent, Event, Exit, FailsafeAnswer, Job, JobProgress, JobReport, Lease,
-    LogLevel, Machine, OperatorRequest, PeerReport, RenewalResult, Step, StepOutcome, StoreKey,
-    Upstream,
+    LogLevel, Machine, Moment, OperatorRequest, PeerReport, RenewalResult, Step, StepOutcome,
+    StoreKey, Upstream,
 };
 use primacy_model::{
     JournalKind, MemberData, MemberName, Observation, PostmasterIdentity, Process, Role, State,
@@ -300,7 +300,7 @@ impl Shell {
 
     fn step(&mut self, event: Event) {
         match &event {
-            Event::Observed(observation) => {
+            Event::Observed { observation, .. } => {
                 self.saw(observation);
                 self.follow_address();
             }
@@ -310,7 +310,7 @@ impl Shell {
             }
             _ => {}
         }
-        let looked = matches!(event, Event::Observed(_));
+        let looked = matches!(event, Event::Observed { .. });
         let actions = self.machine.step(event, clock::now(), Timestamp::now());
         self.lease.send_replace(self.machine.lease());
         self.follow_role();
@@ -337,7 +337,7 @@ impl Shell {
             }
             if self.looking == 0 && !self.later_looks.is_empty() {
                 self.looks = std::mem::take(&mut self.later_looks);
-                self.look(Instant::now() + LOOK_BUDGET, true);
+                self.look(clock::now(), Instant::now() + LOOK_BUDGET, true);
             }
         }
     }
@@ -394,7 +394,11 @@ impl Shell {
                     }
                 });
             }
-            Action::Observe { deadline, slots } => self.look(clock::instant(deadline), slots),
+            Action::Observe {
+                sent,
+                deadline,
+                slots,
+            } => self.look(sent, clock::instant(deadline), slots),
             Action::AskPeers { members } => {
                 let client = self.peers.clone();
                 self.report(async move {
@@ -531,7 +535,7 @@ impl Shell {
         });
     }
 
-    fn look(&mut self, deadline: Instant, slots: bool) {
+    fn look(&mut self, sent: Moment, deadline: Instant, slots: bool) {
         self.looking += 1;
         let server = self.server.clone();
         let watchdog = self.configuration.effective().local.watchdog.clone();
@@ -540,10 +544,13 @@ impl Shell {
                 server.observe(ObserveOptions { slots }, deadline),
                 watchdog::usable(&watchdog, deadline)
             );
-            Event::Observed(Observation {
-                watchdog_usable: usable,
-                ..observation
-            })
+            Event::Observed {
+                sent,
+                observation: Observation {
+                    watchdog_usable: usable,
+                    ..observation
+                },
+            }
         });
     }
 
@@ -900,7 +907,7 @@ impl Shell {
                     self.later_looks.push(reply);
                 } else {
                     self.looks.push(reply);
-                    self.look(Instant::now() + LOOK_BUDGET, true);
+                    self.look(clock::now(), Instant::now() + LOOK_BUDGET, true);
                 }
                 return None;
             }

@@ -106,10 +106,15 @@ pub struct Machine {
     observed_at: Moment,
     job: Option<JobInFlight>,
     pass: Pass,
+    /// The view was asked for, and there is no answer yet. A pass that ends before leaves it to the next: of two reads
+    /// nobody could tell which is answered, nor from when a view is.
+    reading: bool,
     /// When the view of the pass under way was asked for.
     gathering_since: Moment,
     /// The leader key changed since then.
     leader_changed: bool,
+    /// When the pass under way asked for a look at the server. One that began earlier is none of it.
+    looking_since: Moment,
     /// A job ended since then: what that pass sees of the server may be from before.
     job_ended: bool,
     /// The view of the pass under way is an earlier one that is said to hold: enough to find that there is nothing to
@@ -175,8 +180,10 @@ impl Machine {
             observed_at: now,
             job: None,
             pass: Pass::Idle,
+            reading: false,
             gathering_since: now,
             leader_changed: false,
+            looking_since: now,
             job_ended: false,
             view_is_earlier: false,
             acting_since: now,
@@ -279,6 +286,7 @@ impl Machine {
         match event {
             Event::Tick => {}
             Event::ClusterRead(result) => {
+                self.reading = false;
                 self.view_is_earlier = false;
                 self.cluster_read(result, now, actions);
             }
@@ -290,7 +298,8 @@ impl Machine {
                 self.has_view(now);
             }
             Event::ClusterUnchanged => self.has_view(now),
-            Event::Observed(observation) => {
+            Event::Observed { sent, .. } if sent < self.looking_since => {}
+            Event::Observed { observation, .. } => {
                 // Begun before a job ended, it would say that what the job did was undone.
                 if !self.job_ended {
                     self.absorb(observation, now);
@@ -426,7 +435,8 @@ impl Machine {
                 server: true,
             })
         {
-            match self.job_ended {
+            // What is seen may be from before what was done.
+            match self.job_ended || self.acting_since > self.gathering_since {
                 true => self.begin_anew(),
                 false => self.decide(now, wall, actions),
             }
@@ -440,8 +450,6 @@ impl Machine {
     }
 
     fn begin_pass(&mut self, now: Moment, actions: &mut Vec<Action>) {
-        self.view_is_earlier = !self.again && self.view.is_some() && !self.acquisition_in_doubt;
-        self.again = false;
         self.peers = None;
         if now >= self.next_regular_pass {
             self.line_due = true;
@@ -453,9 +461,27 @@ impl Machine {
             cluster: false,
             server: false,
         };
+        if self.reading {
+            // Where that may say that the last view holds, what happened since then asks for more.
+            self.again &= self.view_is_earlier;
+        } else {
+            self.ask_for_view(now, actions);
+            self.again = false;
+        }
+        self.looking_since = now;
+        self.job_ended = false;
+        actions.push(Action::Observe {
+            sent: now,
+            deadline: now + self.observation_budget(),
+            slots: true,
+        });
+    }
+
+    fn ask_for_view(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        self.reading = true;
+        self.view_is_earlier = !self.again && self.view.is_some() && !self.acquisition_in_doubt;
         self.gathering_since = now;
         self.leader_changed = false;
-        self.job_ended = false;
         let patience = match self.lease {
             // What is left of the lease is for acting on the store's silence as well.
             Lease::Held {
@@ -470,10 +496,6 @@ impl Machine {
                 .view_is_earlier
                 .then_some(self.global.loop_wait + RENEWAL_RETRY),
         });
-        actions.push(Action::Observe {
-            deadline: now + self.observation_budget(),
-            slots: true,
-        });
     }
 
     fn observation_budget(&self) -> Duration {
@@ -481,6 +503,7 @@ impl Machine {
     }
 
     fn has_view(&mut self, now: Moment) {
+        self.reading = false;
         self.view_at = now;
         if let Pass::Gathering { cluster, .. } = &mut self.pass {
             *cluster = true;

@@ -353,7 +353,7 @@ impl World {
         let node = &mut self.nodes[task.node];
         let moment = node.moment(now);
         let wall = wall + jiff::SignedDuration::from_secs(node.wall_offset);
-        if let Event::Observed(observation) = &event {
+        if let Event::Observed { observation, .. } = &event {
             self.saw(task, observation);
         }
         if self.task(task.node) == Some(task) {
@@ -592,7 +592,7 @@ impl World {
                 let deadline = self.nodes[node].true_time(deadline);
                 self.read_cluster(task, followed_within, deadline);
             }
-            Action::Observe { deadline, .. } => {
+            Action::Observe { sent, deadline, .. } => {
                 let budget = self.nodes[node]
                     .true_time(deadline)
                     .saturating_sub(self.now());
@@ -603,8 +603,8 @@ impl World {
                     self.millis(1, 20)
                 };
                 self.agent_after(task, delay, move |world| {
-                    let seen = world.observe(node);
-                    world.step(task, Event::Observed(seen));
+                    let observation = world.observe(node);
+                    world.step(task, Event::Observed { sent, observation });
                 });
             }
             Action::AskPeers { members } => self.ask_peers(task, members.into_keys().collect()),

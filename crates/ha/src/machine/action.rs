@@ -53,6 +53,8 @@ pub enum Action {
     },
     /// Look at the server; answer with [`Event::Observed`].
     Observe {
+        /// Now.
+        sent: Moment,
         /// By then.
         deadline: Moment,
         /// Slots, too.

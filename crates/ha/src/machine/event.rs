@@ -24,7 +24,12 @@ pub enum Event {
     /// last view, nothing else does. Only where that was asked for.
     ClusterFollowed(Cluster),
     /// The server was looked at.
-    Observed(Observation),
+    Observed {
+        /// When that look was asked for.
+        sent: Moment,
+        /// What was seen.
+        observation: Observation,
+    },
     /// The members were asked.
     PeersAnswered(Peers),
     /// The lease was to be renewed.

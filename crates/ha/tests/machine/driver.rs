@@ -114,12 +114,15 @@ impl Driver {
                 Event::ClusterRead(Ok(self.cluster.clone()))
             }
             Action::ReadCluster { .. } => Event::ClusterRead(Err("the store is away".into())),
-            Action::Observe { .. } => {
+            Action::Observe { sent, .. } => {
                 let mut server = self.server.clone();
                 if let Some(wal) = &mut server.wal {
                     wal.slots = None;
                 }
-                Event::Observed(server)
+                Event::Observed {
+                    sent: *sent,
+                    observation: server,
+                }
             }
             Action::AskPeers { members } => {
                 let answer = |name| self.peers.get(name).cloned().flatten();

@@ -174,6 +174,52 @@ fn s15_without_answers_the_server_is_killed_before_the_right_ends() {
     assert!(driver.now < end, "too late");
 }
 
+/// Its answer is for the next pass. Of two reads under way, nobody could tell which one was answered, and a view from before
+/// a pass would count as what it saw.
+#[test]
+fn s15_a_leadership_ends_while_the_store_is_read_and_it_is_not_read_twice() {
+    let mut driver = leading();
+    driver.reachable = false;
+    driver.pass_time(TTL, asks);
+    let mut queue = Vec::new();
+    let (mut read, mut question) = (None, None);
+    while read.is_none() || question.is_none() {
+        match queue.pop() {
+            Some(action @ Action::ReadCluster { .. }) => read = driver.answer(&action),
+            Some(Action::AskFailsafe { sent, .. }) => question = Some(sent),
+            Some(action) => {
+                let event = driver.answer(&action);
+                queue.extend(event.into_iter().flat_map(|event| driver.step(event)));
+            }
+            None => {
+                driver.now = driver.machine.wake_at().expect("something is due");
+                queue = driver.step(Event::Tick);
+            }
+        }
+    }
+    let reads = |action: &Action| matches!(action, Action::ReadCluster { .. });
+    let looks = |action: &Action| matches!(action, Action::Observe { .. });
+
+    let actions = driver.step(Event::FailsafeAnswered {
+        sent: question.expect("a question"),
+        answers: [("pg3".into(), FailsafeReply::Silent("no route".into()))].into(),
+    });
+    assert!(actions.iter().any(demotes), "{actions:?}");
+
+    let actions = driver.step(Event::PostmasterChanged);
+    assert!(
+        actions.iter().any(looks) && !actions.iter().any(reads),
+        "{actions:?}"
+    );
+
+    let look = actions.iter().find(|action| looks(action)).expect("a look");
+    let look = driver.answer(look).expect("an answer");
+    driver.step(look);
+    let outcome = driver.machine.outcome().to_owned();
+    driver.step(read.expect("an answer"));
+    assert_ne!(driver.machine.outcome(), outcome, "that was the next pass");
+}
+
 #[test]
 fn s15_a_late_acceptance_does_not_bring_a_leadership_back() {
     let mut driver = leading();

@@ -1,5 +1,7 @@
 //! What the end of a job does to the pass that is under way.
 
+use std::time::Duration;
+
 use primacy_ha::{Action, Event, Job, JobProgress, JobReport, Step};
 use primacy_model::{
     Cluster, ControlState, DataDirectory, Initialize, Observation, Process, Readiness, Role, State,
@@ -187,4 +189,30 @@ fn a_standby_that_was_started_is_not_taken_for_crashed_by_a_look_from_before() {
         driver.machine.server().0.process,
         Process::Running(world::POSTMASTER)
     );
+}
+
+/// Somebody had asked for that look, and no pass waited for it.
+#[test]
+fn a_standby_that_was_started_is_not_taken_for_crashed_by_the_look_of_somebody_else() {
+    let world = World::of("pg2").stopped(ControlState::ShutDownInRecovery);
+    let mut driver = Driver::starting(world);
+    let actions = driver.step(Event::Tick);
+    begin_job(&mut driver, actions, |job| matches!(job, Job::Start { .. }));
+    driver.seen.clear();
+    let before = Event::Observed {
+        sent: driver.now,
+        observation: driver.server.clone(),
+    };
+
+    driver.now = driver.now + Duration::from_secs(1);
+    driver.server = World::of("pg2").server;
+    let actions = driver.step(Event::JobDone(JobReport::Started {
+        ready: true,
+        pending_restart: None,
+    }));
+    driver.step(before);
+    driver.finish(actions);
+    assert!(!driver.saw(|action| matches!(action, Action::StartJob(Job::Start { .. }))));
+    let process = Process::Running(world::POSTMASTER);
+    assert_eq!(driver.machine.server().0.process, process);
 }

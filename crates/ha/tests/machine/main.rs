@@ -513,7 +513,10 @@ fn a_race_on_a_view_from_before_a_suspension_is_begun_anew() {
             .iter()
             .any(|action| matches!(action, Action::ReadCluster { .. }))
     );
-    let observed = Event::Observed(driver.server.clone());
+    let observed = Event::Observed {
+        sent: driver.now,
+        observation: driver.server.clone(),
+    };
     driver.step(observed);
     driver.now = driver.now + TTL;
     driver.cluster.status.optime = Lsn(u64::MAX / 2);
@@ -529,7 +532,10 @@ fn a_race_on_a_view_from_before_a_suspension_is_begun_anew() {
 fn s5_3_a_lease_is_not_taken_over_on_a_view_from_before_a_freeze() {
     let mut driver = Driver::starting(World::of("pg1"));
     let before = Event::ClusterRead(Ok(driver.cluster.clone()));
-    let observed = Event::Observed(driver.server.clone());
+    let observed = Event::Observed {
+        sent: driver.now,
+        observation: driver.server.clone(),
+    };
     driver.step(Event::Tick);
     driver.step(observed);
     driver.now = driver.now + TTL * 3;

@@ -79,7 +79,10 @@ impl Driver {
                     ..
                 } if self.follows => Some(Event::ClusterFollowed(self.cluster.clone())),
                 Action::ReadCluster { .. } => Some(Event::ClusterRead(Ok(self.cluster.clone()))),
-                Action::Observe { .. } => Some(Event::Observed(self.server.clone())),
+                Action::Observe { sent, .. } => Some(Event::Observed {
+                    sent: *sent,
+                    observation: self.server.clone(),
+                }),
                 Action::Perform {
                     step: Step::ChangeLogicalSlots { .. } | Step::CompareLogicalSlots { .. },
                     ..
